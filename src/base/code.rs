@@ -1,0 +1,423 @@
+//! Every refusal and error as one stable code, with whose fault it is, its cause and its remedy: the table that
+//! `underpass explain` and the README print. Refuses to know how a code travels.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+/// Whose fault it is, that is, who can mend it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The caller: a wrong name, token, argument or a limit it reached.
+    Caller,
+    /// The agent's site: its configuration, host or limits.
+    Agent,
+    /// The system behind the agent.
+    Target,
+    /// The gateway: its configuration, host or limits.
+    Gateway,
+    /// What lies between agent and gateway.
+    Network,
+}
+
+impl Fault {
+    /// One word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Agent => "agent",
+            Self::Target => "target",
+            Self::Gateway => "gateway",
+            Self::Network => "network",
+        }
+    }
+}
+
+/// Process exit codes (after BSD's sysexits), the same for every command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// A wrong command line.
+    Usage = 64,
+    /// What is needed does not answer.
+    Unavailable = 69,
+    /// A defect of Underpass.
+    Internal = 70,
+    /// A drain's deadline cut open streams.
+    Cut = 75,
+    /// Not allowed.
+    Denied = 77,
+    /// A wrong configuration or state.
+    Config = 78,
+}
+
+macro_rules! codes {
+    ($($variant:ident $name:literal $fault:ident $exit:ident $elsewhere:literal : $cause:literal ; $remedy:literal)*) => {
+        /// A stable code. Its name never changes its meaning; new ones are added.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $(#[doc = $cause] $variant,)*
+        }
+
+        impl Code {
+            /// Every code, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The name that is printed, logged and sent.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// Who can mend it.
+            #[must_use]
+            pub fn fault(self) -> Fault {
+                match self { $(Self::$variant => Fault::$fault,)* }
+            }
+
+            /// The exit code of a command that ends with it.
+            #[must_use]
+            pub fn exit(self) -> Exit {
+                match self { $(Self::$variant => Exit::$exit,)* }
+            }
+
+            /// Whether another agent of the group may be tried with the same bytes. Only codes which promise that no byte
+            /// reached the target say yes.
+            #[must_use]
+            pub fn elsewhere(self) -> bool {
+                match self { $(Self::$variant => $elsewhere,)* }
+            }
+
+            /// What it means.
+            #[must_use]
+            pub fn cause(self) -> &'static str {
+                match self { $(Self::$variant => $cause,)* }
+            }
+
+            /// What to do.
+            #[must_use]
+            pub fn remedy(self) -> &'static str {
+                match self { $(Self::$variant => $remedy,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    NoAgent "no_agent" Agent Unavailable false:
+        "No agent of the group is connected to this gateway." ;
+        "Run `underpass agents list` on the gateway, then `underpass agent status` on the agent's host."
+    TargetUnknown "target_unknown" Agent Config true:
+        "The agent's configuration has no target of that name." ;
+        "Compare the name with `targets:` in agent.yaml; add it there and reload the agent (SIGHUP)."
+    TargetKindMismatch "target_kind_mismatch" Caller Config false:
+        "The target is of another kind than the one asked for." ;
+        "Ask for it by a listener of its kind."
+    AddressForbidden "address_forbidden" Agent Denied true:
+        "The target's address is link-local, metadata, multicast, broadcast or unspecified: never dialled." ;
+        "Give the target its real address in agent.yaml; if a name resolved to it, find out why."
+    LoopbackForbidden "loopback_forbidden" Agent Denied true:
+        "The target is on the agent's own host, which its configuration does not allow." ;
+        "If that is meant, set `allow_loopback: true` on the target in agent.yaml."
+    TargetDnsFailed "target_dns_failed" Agent Unavailable true:
+        "The agent's host could not resolve the target's name." ;
+        "Try `getent hosts NAME` on the agent's host; mend its resolver or the address in agent.yaml."
+    TargetRefused "target_refused" Target Unavailable true:
+        "The target refused the TCP connection: nothing listens there." ;
+        "Start the service, or correct the port in agent.yaml."
+    TargetUnreachable "target_unreachable" Target Unavailable true:
+        "There is no route from the agent to the target." ;
+        "Check routes and firewalls between the agent's host and the target."
+    TargetTimeout "target_timeout" Target Unavailable true:
+        "The target did not accept the connection within `connect_timeout`." ;
+        "Check firewalls (dropped packets look like this) or raise `limits.connect_timeout` of the target."
+    TargetReset "target_reset" Target Unavailable false:
+        "The target reset the connection in the middle." ;
+        "Look into the target's own log."
+    TargetStreams "target_streams" Agent Unavailable true:
+        "The target has as many streams as its `max_streams` allows." ;
+        "Wait, close streams, raise `limits.max_streams` of the target, or add an agent."
+    AgentStreams "agent_streams" Agent Unavailable true:
+        "The agent has as many streams as it carries." ;
+        "Add an agent to the group, or raise `limits.max_streams` in agent.yaml."
+    AgentDescriptors "agent_descriptors" Agent Unavailable true:
+        "The agent's process has no file descriptors left." ;
+        "Raise `LimitNOFILE=` of its service unit, or add an agent."
+    AgentDraining "agent_draining" Agent Unavailable true:
+        "The agent is shutting down and takes no new streams." ;
+        "Nothing if another agent serves the group; else wait for its return."
+    AuditFull "audit_full" Agent Unavailable true:
+        "The audit cannot be written and is configured to refuse work rather than lose records." ;
+        "Free space or raise `audit.max_size`, or choose `audit.on_full: drop`."
+    OpenInvalid "open_invalid" Gateway Internal false:
+        "The opening message of a stream was malformed, too long or too late." ;
+        "Compare the versions of agent and gateway; if they match, report a defect."
+    OpenTimeout "open_timeout" Network Unavailable false:
+        "The agent did not answer in time." ;
+        "Look at the agent's log under the request id; the link may be overloaded."
+    SessionStreams "session_streams" Gateway Unavailable true:
+        "The session carries as many streams as it can." ;
+        "Add an agent to the group."
+    SessionLost "session_lost" Network Unavailable true:
+        "The session with the agent broke." ;
+        "Clients may connect again: the agent reconnects by itself. See its log for why it broke."
+    OutcomeUnknown "outcome_unknown" Network Unavailable false:
+        "The session broke after client bytes had been sent and before the agent's reply: they may have reached the target." ;
+        "Check at the target whether the request took effect before repeating it."
+    QuotaExceeded "quota_exceeded" Caller Unavailable false:
+        "The tenant has as many streams as its `max_streams` on the gateway allows." ;
+        "Close streams, or raise `tenants.NAME.limits.max_streams` in gateway.yaml."
+    SourceDenied "denied_source_ip" Caller Denied false:
+        "The connection came from an address that `allow_from` does not contain." ;
+        "Connect from an allowed network, or add the address to `allow_from`."
+    ClientReset "client_reset" Caller Unavailable false:
+        "The client reset the connection in the middle." ;
+        "Nothing on this side; look into the client."
+    IdleTimeout "idle_timeout" Agent Unavailable false:
+        "No byte flowed for the target's `idle_timeout`." ;
+        "Raise `limits.idle_timeout` of the target, or send keep-alives in the protocol."
+    DrainDeadline "drain_deadline" Gateway Cut false:
+        "The stream was still open when the drain's deadline passed." ;
+        "Raise `drain.timeout` if such streams should live longer."
+    TargetRemoved "target_removed" Agent Config false:
+        "A reload removed or changed the target; its streams were closed." ;
+        "Open the stream anew if the target still exists."
+    Revoked "revoked" Gateway Denied false:
+        "The agent's certificate was revoked." ;
+        "Enroll the agent again with a fresh token if the revocation was a mistake."
+    Stopping "stopping" Gateway Unavailable true:
+        "The process is shutting down." ;
+        "Try again; another instance or the restarted one answers."
+
+    GatewayDnsFailed "gateway_dns_failed" Network Unavailable false:
+        "The gateway's name does not resolve." ;
+        "Check the endpoint in agent.yaml and the host's resolver; behind a proxy set `proxy.url`, then the proxy resolves it."
+    GatewayRefused "gateway_refused" Network Unavailable false:
+        "Nothing listens at the gateway's address, or a firewall rejects the connection." ;
+        "Check that the gateway runs and that outbound TCP to its port is allowed."
+    GatewayUnreachable "gateway_unreachable" Network Unavailable false:
+        "There is no route to the gateway." ;
+        "Check the host's network and firewall; if the site needs a proxy, set `proxy.url`."
+    GatewayTimeout "gateway_timeout" Network Unavailable false:
+        "The gateway did not answer in time; packets may be dropped." ;
+        "Check that outbound TCP to its port is allowed; if the site needs a proxy, set `proxy.url`."
+    ProxyUnreachable "proxy_unreachable" Network Unavailable false:
+        "The HTTP proxy itself does not answer." ;
+        "Check `proxy.url` (or HTTPS_PROXY) and that the proxy runs."
+    ProxyAuthRequired "proxy_auth_required" Network Denied false:
+        "The HTTP proxy wants other credentials (407)." ;
+        "Set `proxy.username` and `proxy.password` (a reference to a file) in agent.yaml; only Basic is spoken."
+    ProxyDenied "proxy_denied" Network Denied false:
+        "The HTTP proxy forbids the connection (403)." ;
+        "Ask its administrators to allow CONNECT to the gateway's name and port."
+    ProxyBadGateway "proxy_bad_gateway" Network Unavailable false:
+        "The HTTP proxy could not reach the gateway (502, 503 or 504)." ;
+        "Check that the proxy may reach and resolve the gateway's name."
+    ProxyProtocol "proxy_protocol" Network Unavailable false:
+        "The HTTP proxy answered CONNECT with something else." ;
+        "Check that `proxy.url` names a proxy and its port; the detail quotes the answer."
+    TlsIntercepted "tls_intercepted" Network Denied false:
+        "Something between agent and gateway presents its own certificate: TLS inspection, or a wrong server." ;
+        "Exempt the gateway's name from inspection. Importing the inspector's CA does not help: only the pinned root counts."
+    TlsPlaintext "tls_plaintext" Network Unavailable false:
+        "The other side does not speak TLS." ;
+        "Check the endpoint's port; a captive portal or a plain HTTP service may answer there."
+    TlsFailed "tls_failed" Network Unavailable false:
+        "The TLS handshake failed." ;
+        "The detail names the reason; a middlebox that allows only older TLS versions looks like this too."
+    GatewayName "gateway_name" Gateway Denied false:
+        "The gateway's certificate is of our PKI but not for the name that was dialled." ;
+        "Add the endpoint to `gateway.endpoints` in gateway.yaml, or correct it in agent.yaml."
+    GatewayIdentity "gateway_identity" Gateway Denied false:
+        "The certificate is of our PKI but not a gateway's of this trust domain." ;
+        "Check which host the endpoint names; if it is the right one, its state directory was mixed up."
+    CertificateExpired "certificate_expired" Agent Denied false:
+        "A certificate is outside its validity, or this host's clock is wrong." ;
+        "Compare the clock with the times in the detail; enroll again if it has really expired."
+    CertificateRefused "certificate_refused" Agent Denied false:
+        "The gateway refused this agent's certificate." ;
+        "It may be revoked, expired or of another PKI: enroll again with a fresh token."
+    UpgradeRefused "upgrade_refused" Gateway Unavailable false:
+        "The gateway (or something in front of it) refused the WebSocket upgrade." ;
+        "Check that the endpoint reaches the gateway itself: a proxy that terminates TLS or HTTP cannot be in between."
+    ProtocolUnsupported "protocol_unsupported" Agent Unavailable false:
+        "Agent and gateway have no protocol version in common." ;
+        "Upgrade the older of the two; the detail names both ranges."
+    ProtocolViolation "protocol_violation" Gateway Unavailable false:
+        "The peer broke the protocol." ;
+        "Compare the versions of agent and gateway; if they match, report a defect or look for an attacker."
+    LinkDead "link_dead" Network Unavailable false:
+        "Nothing was received for 5 s on an open connection." ;
+        "Nothing: the agent reconnects. If it repeats, look for a firewall or NAT that drops idle or large packets."
+    LinkClosed "link_closed" Network Unavailable false:
+        "The other side closed the connection." ;
+        "Nothing: the agent reconnects. The other side's log says why."
+    SameGateway "same_gateway" Agent Unavailable false:
+        "Two endpoints lead to the same gateway instance; one session is enough." ;
+        "Nothing; the second endpoint is tried again in case the instances become two."
+
+    TokenInvalid "token_invalid" Caller Usage false:
+        "The text is no enrollment token." ;
+        "Copy the whole line that `underpass token create` printed."
+    TokenExpired "token_expired" Caller Denied false:
+        "The enrollment token has expired." ;
+        "Make a fresh one: `underpass token create --tenant T --group G`."
+    TokenRefused "token_refused" Caller Denied false:
+        "The gateway does not know the token, or another key has already used it." ;
+        "Make a fresh one; if nobody should have used it, revoke the agent that did: `underpass agents list`."
+    TokenPin "token_pin" Caller Denied false:
+        "The token's pin is not that of the root built into this binary." ;
+        "Use a token of the vendor that this binary was built for."
+    EnrollLimited "enroll_limited" Caller Unavailable false:
+        "Too many enrollment attempts from this address." ;
+        "Wait a minute."
+    CsrInvalid "csr_invalid" Caller Denied false:
+        "The certificate signing request was refused." ;
+        "Only an ECDSA P-256 key with a valid self-signature is taken; use `underpass agent enroll`."
+    EnrollRefused "enroll_refused" Gateway Unavailable false:
+        "The gateway could not enroll the agent." ;
+        "See the gateway's log; the token is not used up and may be tried again."
+    AgentUnknown "agent_unknown" Caller Usage false:
+        "No agent of that name is enrolled." ;
+        "See `underpass agents list`."
+    CodeUnknown "code_unknown" Caller Usage false:
+        "There is no such code." ;
+        "`underpass explain` without a code lists them all."
+
+    Usage "usage" Caller Usage false:
+        "The command line is wrong." ;
+        "See `underpass help`."
+    ConfigInvalid "config_invalid" Caller Config false:
+        "The configuration is wrong." ;
+        "The message names file, line and column; `underpass gateway check` and `underpass agent check` try a file."
+    ConfigUnreadable "config_unreadable" Caller Config false:
+        "A configuration file or a file that it names cannot be read." ;
+        "Check the path and the permissions."
+    FilePermissions "file_permissions" Caller Config false:
+        "A file or directory that must be trusted can be changed or read by others." ;
+        "`chmod go-w` for configuration and directories, `chmod 600` for keys and secrets; no symbolic links."
+    SecretMissing "secret_missing" Caller Config false:
+        "A secret that the configuration refers to is not there." ;
+        "Create the file or set the variable that the reference names."
+    ListenerOpen "listener_open" Caller Config false:
+        "A client listener off loopback has neither authentication nor `allow_from`." ;
+        "Add `allow_from` with the networks that may connect, or listen on 127.0.0.1."
+    ListenFailed "listen_failed" Caller Unavailable false:
+        "An address cannot be listened on." ;
+        "Check whether another process has it, and whether ports below 1024 are allowed to this user."
+    StateExists "state_exists" Caller Config false:
+        "The state directory is already in use; nothing was overwritten." ;
+        "Choose another `--state-dir`, or remove the old state yourself if you mean to lose it."
+    StateMissing "state_missing" Caller Config false:
+        "There is no identity in the state directory yet." ;
+        "Run `underpass gateway init` or `underpass agent enroll` first, or give the right `--state-dir`."
+    StateInvalid "state_invalid" Gateway Config false:
+        "A file in the state directory is damaged or does not belong to the others." ;
+        "Restore the state directory from a backup, or enroll again."
+    StoreFailed "store_failed" Gateway Unavailable false:
+        "The gateway's database cannot be read or written." ;
+        "Check the disk; the message says what the database reported."
+    StoreNewer "store_newer" Gateway Config false:
+        "The database was written by a newer version." ;
+        "Run that version or a newer one; nothing was changed."
+    NotRunning "not_running" Caller Unavailable false:
+        "No gateway or agent answers on the admin socket of the state directory." ;
+        "Start it, or give the right `--state-dir`."
+    CertificateExpiring "certificate_expiring" Agent Unavailable false:
+        "The agent's certificate is in the last third of its life." ;
+        "Enroll again with a fresh token; the running agent takes the new certificate at its next connection."
+    IssuerExpiring "issuer_expiring" Gateway Unavailable false:
+        "The issuing CA ends soon; certificates can't outlive it." ;
+        "Plan a new `underpass gateway init` and the agents' enrollment before that date."
+    Internal "internal" Gateway Internal false:
+        "A defect of Underpass, or an error of the operating system that it has no name for." ;
+        "Report it with the message and the version."
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl FromStr for Code {
+    type Err = Failure;
+    fn from_str(name: &str) -> Result<Self, Failure> {
+        Self::ALL
+            .iter()
+            .find(|code| code.as_str() == name)
+            .copied()
+            .ok_or_else(|| Failure::new(Self::CodeUnknown, format!("`{}`", super::id::printable(name, 64))))
+    }
+}
+
+/// An error that a person reads: its code, and what failed on what and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct Failure {
+    /// The stable part.
+    pub code: Code,
+    /// What failed, on what, why. Never a secret, always printable.
+    pub detail: String,
+}
+
+impl Failure {
+    /// An error with its detail.
+    pub fn new(code: Code, detail: impl fmt::Display) -> Self {
+        Self { code, detail: super::id::printable(&detail.to_string(), 2000) }
+    }
+
+    /// The same error, said to have happened during `what`.
+    #[must_use]
+    pub fn context(self, what: impl fmt::Display) -> Self {
+        Self { code: self.code, detail: format!("{what}: {}", self.detail) }
+    }
+}
+
+/// Gives any error a code and says what was being done.
+pub trait OrFail<T> {
+    /// Turns an error into a [`Failure`] with `code`, prefixed by `what`.
+    ///
+    /// # Errors
+    /// The error it was given.
+    fn or_fail(self, code: Code, what: impl fmt::Display) -> Result<T, Failure>;
+}
+
+impl<T, E: fmt::Display> OrFail<T> for Result<T, E> {
+    fn or_fail(self, code: Code, what: impl fmt::Display) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(code, format_args!("{what}: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_name_a_cause_and_a_remedy() {
+        for code in Code::ALL {
+            assert_eq!(code.as_str().parse::<Code>(), Ok(*code));
+            assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
+            assert!(code.cause().ends_with('.') && code.remedy().ends_with('.'), "{code}");
+        }
+        let mut names: Vec<_> = Code::ALL.iter().map(|c| c.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Code::ALL.len());
+    }
+
+    #[test]
+    fn an_unknown_code_is_a_usage_error() {
+        assert_eq!("nonsense".parse::<Code>().unwrap_err().code.exit(), Exit::Usage);
+    }
+}

@@ -1,0 +1,126 @@
+//! Every limit that is no configuration, with its reason, and the arithmetic of the memory bound.
+//! Refuses to know who keeps to them.
+//!
+//! # Memory bound
+//!
+//! The tunnel buffers, per session: `MAX_STREAMS x STREAM_WINDOW` (256 MiB: unread bytes that flow control has granted; what is
+//! really held is what slow readers left unread) plus `WINDOW_GROWTH` (16 MiB shared by fast streams), and per open stream two
+//! `SPLICE_BUFFER`s (64 KiB) on either end. Before a reply, a stream holds at most `EARLY_DATA` (64 KiB) more.
+
+use std::time::Duration;
+
+/// Streams that one session carries at a time. A peer that goes beyond the mux's own limit loses its session, so the opener
+/// stays below it by counting ([`MUX_SLACK`] is the distance).
+pub const MAX_STREAMS: usize = 1024;
+
+/// Streams above [`MAX_STREAMS`] that the mux still takes: streams the one end has closed and the other not yet.
+pub const MUX_SLACK: usize = 256;
+
+/// The receive window that every stream starts with (fixed by the yamux specification).
+pub const STREAM_WINDOW: usize = 256 * 1024;
+
+/// What the windows of a session's fast streams may grow by, together.
+pub const WINDOW_GROWTH: usize = 16 * 1024 * 1024;
+
+/// Inbound streams that wait for the acceptor; one more is reset, so that the mux's loop never waits.
+pub const ACCEPT_BACKLOG: usize = 256;
+
+/// Requests to open a stream that wait for the mux's loop; the openers wait beyond it.
+pub const OPEN_QUEUE: usize = 64;
+
+/// The largest WebSocket message: with its 14 bytes of header four TLS records.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// The buffer under TLS, so that a record is not read in 4 KiB steps.
+pub const SOCKET_BUFFER: usize = 64 * 1024;
+
+/// One direction's copy buffer in a splice: two TLS records.
+pub const SPLICE_BUFFER: usize = 32 * 1024;
+
+/// Client bytes kept until the reply comes, so that another agent can be tried with the same bytes.
+pub const EARLY_DATA: usize = 64 * 1024;
+
+/// The largest message of the control stream, and of a stream's opening.
+pub const MAX_CONTROL_MESSAGE: usize = 16 * 1024;
+
+/// Notices that wait to be written to the control stream; further ones are dropped and counted, since each only hastens
+/// what the other end would learn anyway.
+pub const NOTICE_QUEUE: usize = 256;
+
+/// Between two heartbeats.
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Without any frame for this long a peer is dead.
+pub const DEAD_AFTER: Duration = Duration::from_secs(5);
+
+/// Unacknowledged bytes end the TCP connection after this long (`TCP_USER_TIMEOUT`).
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// TCP keep-alive on connections to clients and targets.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// From an accepted connection to a finished TLS handshake and upgrade.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// From the upgrade to `Hello` and `Welcome` exchanged.
+pub const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+
+/// One attempt of an agent to reach a gateway, from DNS to the upgrade's answer.
+pub const DIAL_DEADLINE: Duration = Duration::from_secs(15);
+
+/// From the first byte of a stream to its complete `Open`, at the agent.
+pub const OPEN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// From a client's connection to the reply, over all agents tried.
+pub const REPLY_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A target's connect timeout unless its configuration says otherwise.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two addresses of one name (RFC 8305, 5: 250 ms).
+pub const HAPPY_EYEBALLS_DELAY: Duration = Duration::from_millis(250);
+
+/// Addresses of one name that are tried; a name with a thousand records costs no more.
+pub const MAX_ADDRESSES: usize = 16;
+
+/// A name's addresses are used this long.
+pub const DNS_CACHE: Duration = Duration::from_secs(10);
+
+/// Names whose addresses are kept; targets are few, so this is never reached in earnest.
+pub const DNS_CACHE_ENTRIES: usize = 1024;
+
+/// The first wait before reconnecting, at most.
+pub const RECONNECT_BASE: Duration = Duration::from_millis(500);
+
+/// The longest wait before reconnecting.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(30);
+
+/// A session that lived this long resets the back-off.
+pub const SESSION_PROVEN: Duration = Duration::from_secs(10);
+
+/// A certificate signing request; ours are under 400 bytes.
+pub const MAX_CSR: usize = 8 * 1024;
+
+/// The body and the head of an HTTP request on the enrollment route and the admin sockets.
+pub const MAX_HTTP_REQUEST: usize = 16 * 1024;
+
+/// Connections in the handshake, per listener: beyond it the accept loop waits.
+pub const MAX_HANDSHAKES: usize = 512;
+
+/// Connections of one listener.
+pub const MAX_CONNECTIONS: usize = 16 * 1024;
+
+/// Enrollment attempts per minute and source address.
+pub const ENROLL_PER_MINUTE: u32 = 5;
+
+/// Source addresses whose enrollment attempts are remembered.
+pub const ENROLL_SOURCES: usize = 64 * 1024;
+
+/// Streams of a target unless its configuration says otherwise.
+pub const TARGET_STREAMS: usize = 200;
+
+/// How long open streams may go on after the signal to end.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A refusal's detail on the wire.
+pub const MAX_DETAIL: usize = 512;

@@ -1,0 +1,21 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+pub mod base;
+pub mod observe;
+pub mod pki;
+pub mod tunnel;
+pub mod wire;
+
+#[cfg(feature = "agent")]
+pub mod agent;
+#[cfg(feature = "control")]
+pub mod control;
+#[cfg(feature = "gateway")]
+pub mod gateway;
+
+#[cfg(feature = "cli")]
+pub mod app;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+pub mod config;
