@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod code;
 pub mod drain;
+pub mod endpoint;
 pub mod id;
 pub mod limits;
 pub mod secret;
