@@ -124,3 +124,6 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A refusal's detail on the wire.
 pub const MAX_DETAIL: usize = 512;
+
+/// A secret, certificate or configuration file; ours are a few KiB.
+pub const MAX_TRUSTED_FILE: usize = 1024 * 1024;
