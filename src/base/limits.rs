@@ -146,3 +146,5 @@ pub const LOG_LINES: usize = 4096;
 
 /// What those lines may take together.
 pub const LOG_BUFFER: usize = 1024 * 1024;
+/// A secret, certificate or configuration file; ours are a few KiB.
+pub const MAX_TRUSTED_FILE: usize = 1024 * 1024;

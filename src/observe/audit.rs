@@ -63,8 +63,8 @@ impl Audit {
     /// Opens the audit, and mends what a crash has left: a row without its end is removed.
     ///
     /// # Errors
-    /// `file_permissions` if others can write to the directory or a symbolic link is in the way; `audit_full` if it cannot be
-    /// opened or made.
+    /// `file_permissions` if others can write to the directory; `state_unwritable` if it cannot be made; `audit_full` if the
+    /// active file cannot be opened or is a symbolic link.
     pub fn open(settings: &AuditSettings) -> Result<Self, Failure> {
         let now = Instant::now();
         let files =

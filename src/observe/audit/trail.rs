@@ -2,19 +2,20 @@
 //! Refuses to know what a row says.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use super::{AuditSettings, OnFull};
 use crate::base::code::{Code, Failure, OrFail};
-use crate::base::limits;
+use crate::base::{files, limits};
 use crate::observe::metrics;
 
 const ACTIVE: &str = "audit.jsonl";
@@ -44,7 +45,7 @@ pub(super) struct Trail {
 impl Trail {
     pub(super) fn open(settings: &AuditSettings, now: Instant) -> Result<Self, Failure> {
         let dir = settings.dir.clone();
-        make_private_dir(&dir)?;
+        files::create_private_dir(&dir).map_err(|failure| failure.context("audit"))?;
         let active = dir.join(ACTIVE);
         let what = format!("audit {}", active.display());
         let (file, size) = open_active(&active).or_fail(Code::AuditFull, &what)?;
@@ -184,25 +185,14 @@ impl Trail {
     }
 }
 
-fn make_private_dir(dir: &Path) -> Result<(), Failure> {
-    let what = format!("audit directory {}", dir.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).or_fail(Code::AuditFull, &what)?;
-    let there = fs::symlink_metadata(dir).or_fail(Code::AuditFull, &what)?;
-    if !there.is_dir() || there.mode() & 0o022 != 0 {
-        return Err(Failure::new(
-            Code::FilePermissions,
-            format_args!("{what}: not a directory that only its owner can write to"),
-        ));
-    }
-    Ok(())
-}
-
 /// Opens or makes the active file and cuts off a last row without its end, which a crash has left and nobody was told of.
 fn open_active(path: &Path) -> io::Result<(File, u64)> {
-    if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+    // Non-blocking, so that a FIFO in the file's place cannot hold this process; regular files don't care.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     let size = file.metadata()?.len();
     let whole = end_of_last_row(&mut file, size)?;
