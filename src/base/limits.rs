@@ -146,5 +146,9 @@ pub const LOG_LINES: usize = 4096;
 
 /// What those lines may take together.
 pub const LOG_BUFFER: usize = 1024 * 1024;
+
+/// How long the end of a process waits for its last log lines to be read.
+pub const LOG_FLUSH: Duration = Duration::from_secs(1);
+
 /// A secret, certificate or configuration file; ours are a few KiB.
 pub const MAX_TRUSTED_FILE: usize = 1024 * 1024;
