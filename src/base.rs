@@ -1,6 +1,7 @@
 //! The vocabulary that every room shares: names, codes, limits, waiting, owning tasks, keeping secrets.
 //! It refuses to know sockets, TLS and messages, and of files anything but who may touch them.
 
+pub mod allow;
 pub mod backoff;
 pub mod code;
 pub mod drain;

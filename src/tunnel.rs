@@ -3,6 +3,7 @@
 
 pub mod dial;
 pub mod lane;
+pub mod ledger;
 pub mod listen;
 pub mod mux;
 pub mod session;

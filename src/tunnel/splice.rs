@@ -40,48 +40,39 @@ pub enum Outcome {
     Idle,
 }
 
-/// Bytes each way, and how it ended.
-#[derive(Debug)]
-pub struct Summary {
-    /// Client to target.
-    pub up: u64,
-    /// Target to client.
-    pub down: u64,
-    /// How it ended.
-    pub outcome: Outcome,
-}
-
-/// What every chunk passes before it is written on: where bytes are counted, and slowed to a rate.
+/// What every chunk passes: slowed to a rate before it is written on, counted after.
 pub trait Toll: Sync {
-    /// Counts a chunk, and ends when it may go on.
-    fn pass(&self, direction: Direction, bytes: usize) -> impl Future<Output = ()> + Send;
+    /// Ends when a chunk may go on.
+    fn pace(&self, bytes: usize) -> impl Future<Output = ()> + Send;
+
+    /// A chunk was written on.
+    fn count(&self, direction: Direction, bytes: usize);
 }
 
 /// Copies both ways until both ends are done or one breaks. `idle` ends a splice in which nothing moves for that long.
 ///
 /// The streams come back to the caller, who resets them unless the outcome is [`Outcome::Finished`].
-pub async fn splice<N, F, T>(near: &mut N, far: &mut F, idle: Option<Duration>, toll: &T) -> Summary
+pub async fn splice<N, F, T>(near: &mut N, far: &mut F, idle: Option<Duration>, toll: &T) -> Outcome
 where
     N: AsyncRead + AsyncWrite + Unpin,
     F: AsyncRead + AsyncWrite + Unpin,
     T: Toll,
 {
-    let (up, down, moved) = (AtomicU64::new(0), AtomicU64::new(0), LastMove::now());
+    let moved = LastMove::now();
     let (mut near_read, mut near_write) = tokio::io::split(near);
     let (mut far_read, mut far_write) = tokio::io::split(far);
-    let upward = Pump { from: End::Near, direction: Direction::Up, count: &up, moved: &moved };
-    let downward = Pump { from: End::Far, direction: Direction::Down, count: &down, moved: &moved };
+    let upward = Pump { from: End::Near, direction: Direction::Up, moved: &moved };
+    let downward = Pump { from: End::Far, direction: Direction::Down, moved: &moved };
     let both =
         join_until_broken(upward.run(&mut near_read, &mut far_write, toll), downward.run(&mut far_read, &mut near_write, toll));
-    let outcome = tokio::select! {
+    tokio::select! {
         biased;
         result = both => match result {
             Ok(()) => Outcome::Finished,
             Err((end, error)) => Outcome::Broken(end, error),
         },
         () = idles(idle, &moved) => Outcome::Idle,
-    };
-    Summary { up: up.into_inner(), down: down.into_inner(), outcome }
+    }
 }
 
 type Broken = (End, io::Error);
@@ -89,7 +80,6 @@ type Broken = (End, io::Error);
 struct Pump<'a> {
     from: End,
     direction: Direction,
-    count: &'a AtomicU64,
     moved: &'a LastMove,
 }
 
@@ -118,11 +108,11 @@ impl Pump<'_> {
                 Err(error) => return Half::ReadBroken((self.from, error)),
             };
             self.moved.set();
-            toll.pass(self.direction, count).await;
+            toll.pace(count).await;
             if let Err(error) = write_on(to, &buffer[..count]).await {
                 return Half::WriteBroken((to_end, error));
             }
-            self.count.fetch_add(count as u64, Ordering::Relaxed);
+            toll.count(self.direction, count);
             self.moved.set();
         }
         match to.shutdown().await {
