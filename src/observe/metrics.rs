@@ -212,7 +212,6 @@ pub fn bytes(direction: Direction, count: u64) {
 }
 
 /// The same for a loop that counts every buffer: a handle, looked up once.
-#[must_use]
 pub fn bytes_counter(direction: Direction) -> Counter {
     match direction {
         Direction::Up => counter!(BYTES, "direction" => "up"),
