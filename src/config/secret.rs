@@ -124,3 +124,32 @@ fn is_credential(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(allowed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i1_variables_and_credentials_are_fetched_by_name_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        files::write_private(&dir.path().join("proxy"), b"from systemd\n").unwrap();
+        let variable = |name: &str| match name {
+            "PASSWORD" => Some("from the environment".to_owned()),
+            CREDENTIALS_DIRECTORY => dir.path().to_str().map(str::to_owned),
+            _ => None,
+        };
+        let fetch = |reference: SecretRef| reference.resolve_in(variable);
+        assert_eq!(fetch(SecretRef::Env("PASSWORD".into())).unwrap().expose(), "from the environment");
+        assert_eq!(fetch(SecretRef::Credential("proxy".into())).unwrap().expose(), "from systemd");
+        assert_eq!(
+            fetch(SecretRef::Env("OTHER".into())).unwrap_err().to_string(),
+            "secret_missing: secret {env: OTHER}: the variable is not set"
+        );
+        assert_eq!(fetch(SecretRef::Credential("other".into())).unwrap_err().code, Code::SecretMissing);
+        let outside = SecretRef::Credential("proxy".into()).resolve_in(|_| None).unwrap_err();
+        assert_eq!(outside.code, Code::SecretMissing);
+        for name in ["", "..", "../proxy", "a/b", ".hidden"] {
+            assert!(!is_credential(name), "{name}");
+        }
+    }
+}
