@@ -116,6 +116,12 @@ pub const ENROLL_PER_MINUTE: u32 = 5;
 /// Source addresses whose enrollment attempts are remembered.
 pub const ENROLL_SOURCES: usize = 64 * 1024;
 
+/// An enrollment token's text; with two endpoints it has 250 characters.
+pub const MAX_TOKEN: usize = 4 * 1024;
+
+/// The gateways that one enrollment token names.
+pub const MAX_TOKEN_ENDPOINTS: usize = 16;
+
 /// Streams of a target unless its configuration says otherwise.
 pub const TARGET_STREAMS: usize = 200;
 
