@@ -139,3 +139,31 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A refusal's detail on the wire.
 pub const MAX_DETAIL: usize = 512;
+
+/// A stranger's text in an audit row, in characters.
+pub const AUDIT_TEXT: usize = 512;
+
+/// The audit's size before `on_full` decides, unless the configuration says otherwise.
+pub const AUDIT_SIZE: u64 = 256 * 1024 * 1024;
+
+/// The smallest size of an audit that may be configured.
+pub const AUDIT_SIZE_MIN: u64 = 1024 * 1024;
+
+/// The audit's files: each takes this part of its size.
+pub const AUDIT_FILES: u64 = 8;
+
+/// Audit rows a minute for refused connections and enrollments of strangers; further ones are counted in one row. Nobody without
+/// a certificate may fill the audit.
+pub const AUDIT_STRANGERS_PER_MINUTE: u32 = 120;
+
+/// Log lines that wait for a slow or blocked reader; further ones are dropped and counted.
+pub const LOG_LINES: usize = 4096;
+
+/// What those lines may take together.
+pub const LOG_BUFFER: usize = 1024 * 1024;
+
+/// How long the end of a process waits for its last log lines to be read.
+pub const LOG_FLUSH: Duration = Duration::from_secs(1);
+
+/// A secret, certificate or configuration file; ours are a few KiB.
+pub const MAX_TRUSTED_FILE: usize = 1024 * 1024;
