@@ -217,6 +217,20 @@ fn list(transaction: &Transaction<'_>, kind: Kind) -> Result<Vec<Entry>, Trouble
     rows.map(|row| row?.checked(kind)).collect()
 }
 
+/// Reads every row, also those that damage has moved to a kind that nobody asks for.
+fn verify(connection: &Connection) -> Result<(), Trouble> {
+    let mut statement = connection.prepare("SELECT id, revision, value, sum, kind FROM record")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let kind: String = row.get(4)?;
+        match Kind::ALL.into_iter().find(|known| known.as_str() == kind) {
+            Some(kind) => StoredRow::read(row)?.checked(kind)?,
+            None => return Err(Trouble::Kind(kind)),
+        };
+    }
+    Ok(())
+}
+
 /// Checks every expectation before the first change, so that a conflict needs no undoing.
 fn apply(transaction: &Transaction<'_>, batch: &[Write]) -> Result<Revision, ApplyError> {
     for write in batch {
@@ -286,6 +300,8 @@ enum Trouble {
     Sqlite(#[from] rusqlite::Error),
     #[error("the record `{0}` is damaged: its checksum does not match")]
     Damaged(Key),
+    #[error("there is a record of the unknown kind `{0}`")]
+    Kind(String),
 }
 
 impl From<Trouble> for Failure {

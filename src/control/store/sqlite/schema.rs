@@ -23,6 +23,7 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<Revision, Failure> 
     if version < VERSION {
         migrate(connection, version)?;
     }
+    super::verify(connection)?;
     let revision: i64 = connection.query_row("SELECT revision FROM clock", [], |row| row.get(0)).map_err(Trouble::from)?;
     Ok(Revision(revision.unsigned_abs()))
 }
@@ -45,7 +46,7 @@ fn version(connection: &Connection) -> Result<usize, Failure> {
 
 /// Reads every page: what is damaged is found now and not in the middle of the work.
 fn check(connection: &Connection) -> Result<(), Failure> {
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(Trouble::from)?;
+    let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(Trouble::from)?;
     if verdict == "ok" { Ok(()) } else { Err(Failure::new(Code::StoreFailed, format_args!("it is damaged: {verdict}"))) }
 }
 
