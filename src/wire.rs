@@ -9,3 +9,4 @@ pub mod open;
 pub mod refusal;
 pub mod reply;
 pub mod resume;
+pub mod token;

@@ -2,7 +2,7 @@
 //! It refuses to know where the results are kept, but for the key, which must be saved before it is used.
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
@@ -83,9 +83,9 @@ async fn ask(
     let (config, root) = tls::enroll_client(pin);
     let proxy = egress.proxy_for(&endpoint.0)?;
     let stream = dial::secure(&endpoint.0, proxy.as_ref(), config).await?;
-    let root = root.get().ok_or_else(|| Failure::new(Code::Internal, "the handshake ended without a root"))?;
+    let (root, _) = root.of(stream.get_ref().1)?;
     let body = EnrollRequest {
-        secret: URL_SAFE_NO_PAD.encode(token.secret.expose()),
+        secret: token.secret.encode().expose().to_owned(),
         csr: STANDARD.encode(key.csr_der()?),
         name: name.map(ToString::to_string),
     };

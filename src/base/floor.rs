@@ -16,42 +16,43 @@ const METADATA_V6: [Ipv6Addr; 2] =
 ///
 /// # Errors
 /// `address_forbidden` for link-local, metadata, multicast, broadcast and unspecified addresses, `loopback_forbidden` for
-/// loopback unless it is allowed; both also in the IPv6 forms that carry an IPv4 address (mapped, compatible, NAT64, 6to4).
+/// loopback unless it is allowed; both also in the IPv6 forms that carry an IPv4 address.
 pub fn check(address: IpAddr, allow_loopback: bool) -> Result<(), Code> {
-    let address = match address {
-        IpAddr::V6(v6) => embedded(v6).map_or(address, IpAddr::V4),
-        IpAddr::V4(_) => address,
-    };
-    let forbidden = match address {
+    let mut loopback = false;
+    for meaning in meanings(address) {
+        if forbidden(meaning) {
+            return Err(Code::AddressForbidden);
+        }
+        loopback |= meaning.is_loopback();
+    }
+    if loopback && !allow_loopback { Err(Code::LoopbackForbidden) } else { Ok(()) }
+}
+
+fn forbidden(address: IpAddr) -> bool {
+    match address {
         IpAddr::V4(v4) => {
             v4.octets()[0] == 0 || v4.is_link_local() || v4.is_multicast() || v4.is_broadcast() || METADATA_V4.contains(&v4)
         }
         IpAddr::V6(v6) => v6.is_unspecified() || v6.is_unicast_link_local() || v6.is_multicast() || METADATA_V6.contains(&v6),
-    };
-    if forbidden {
-        Err(Code::AddressForbidden)
-    } else if address.is_loopback() && !allow_loopback {
-        Err(Code::LoopbackForbidden)
-    } else {
-        Ok(())
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for, if it does: `::ffff:0:0/96` (RFC 4291, 2.5.5.2), `::/96` (2.5.5.1, but
-/// not `::` and `::1`), `64:ff9b::/96` (RFC 6052), `64:ff9b:1::/48` (RFC 8215, with the /96 form), `2002::/16` (RFC 3056).
-fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let last = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        Some(Ipv4Addr::new(a, b, c, d))
+/// An address and every IPv4 address that it embeds: IPv4-mapped and -compatible (RFC 4291, 2.5.5), NAT64 (RFC 6052 and
+/// RFC 8215), 6to4 (RFC 3056).
+fn meanings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let v4 = |high: u16, low: u16| Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+    let embedded = match address {
+        IpAddr::V4(_) => [None; 2],
+        IpAddr::V6(v6) => match v6.segments() {
+            [0, 0, 0, 0, 0, 0, 0, 0 | 1] => [None; 2],
+            [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => [v4(high, low), None],
+            // The local-use prefix allows several lengths: read as /96 and as /48, whose octet 8 is skipped.
+            [0x64, 0xff9b, 1, high, mid, rest, a, b] => [v4(a, b), v4(high, ((mid & 0xff) << 8) | (rest >> 8))],
+            [0x2002, high, low, ..] => [v4(high, low), None],
+            _ => [None; 2],
+        },
     };
-    match address.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
-        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x64, 0xff9b, 1, _, _, _, high, low]
-        | [0x2002, high, low, ..] => last(high, low),
-        _ => None,
-    }
+    std::iter::once(address).chain(embedded.into_iter().flatten().map(IpAddr::V4))
 }
 
 #[cfg(test)]
@@ -88,6 +89,7 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::169.254.169.254",
             "2002:a9fe:a9fe::1",
+            "64:ff9b:1:a9fe:a9:fe00::",
             "::ffff:255.255.255.255",
         ] {
             assert_eq!(verdict(address), Err(Code::AddressForbidden), "{address}");

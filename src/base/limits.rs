@@ -116,6 +116,21 @@ pub const ENROLL_PER_MINUTE: u32 = 5;
 /// Source addresses whose enrollment attempts are remembered.
 pub const ENROLL_SOURCES: usize = 64 * 1024;
 
+/// An enrollment token's text; with two endpoints it has 250 characters.
+pub const MAX_TOKEN: usize = 4 * 1024;
+
+/// The gateways that one enrollment token names.
+pub const MAX_TOKEN_ENDPOINTS: usize = 16;
+
+/// One record of the store; the largest, a redeemed token with its certificate chain, has 4 KiB.
+pub const MAX_RECORD: usize = 64 * 1024;
+
+/// Operations that wait for the store, and how many of them share one sync to the disk.
+pub const STORE_QUEUE: usize = 256;
+
+/// How long the store waits for another process (somebody's `sqlite3`) to let go of the database file.
+pub const STORE_BUSY: Duration = Duration::from_secs(5);
+
 /// Streams of a target unless its configuration says otherwise.
 pub const TARGET_STREAMS: usize = 200;
 

@@ -98,10 +98,11 @@ impl Port {
         let io = BufReader::with_capacity(SOCKET_BUFFER, io);
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await;
         let start = start.map_err(|error| tls::refusal_of(&error))?;
-        let protocol = tls::choose(&start.client_hello())?;
+        let protocol = tls::choose(start.client_hello().alpn())?;
         let (allowed, config) = match protocol {
             Protocol::Tunnel => (&gateway.settings.allow_from, gateway.tls.tunnel()),
             Protocol::Enroll => (&gateway.settings.enroll_from, gateway.tls.enroll()),
+            Protocol::Client => return Err(Failure::new(Code::ProtocolViolation, "this version has no client protocol on this port")),
         };
         if !allowed.admits(peer.ip()) {
             return Err(denied(peer));

@@ -14,7 +14,6 @@ use http_body_util::Empty;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
@@ -27,10 +26,10 @@ use crate::base::code::{Code, Failure};
 use crate::base::endpoint::{Host, HostPort};
 use crate::base::limits::{HAPPY_EYEBALLS_DELAY, MAX_ADDRESSES, MAX_HTTP_REQUEST, SOCKET_BUFFER, TCP_USER_TIMEOUT};
 use crate::base::secret::Secret;
-use crate::pki::tls;
+use crate::pki::tls::{self, FirstBytes};
 
 /// A TLS stream to a gateway. The buffer under TLS spares four of five reads of a record.
-pub type Secured = TlsStream<BufReader<TcpStream>>;
+pub type Secured = TlsStream<BufReader<FirstBytes<TcpStream>>>;
 
 /// How to leave the site.
 #[derive(Clone, Debug, Default)]
@@ -96,12 +95,9 @@ pub async fn secure(to: &HostPort, proxy: Option<&Proxy>, config: Arc<ClientConf
     };
     prepare(&stream);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
-    let name = match &to.host {
-        Host::Dns(name) => ServerName::try_from(name.clone()).map_err(|error| Failure::new(Code::ConfigInvalid, error))?,
-        Host::Ip(ip) => ServerName::IpAddress((*ip).into()),
-    };
-    let stream = BufReader::with_capacity(SOCKET_BUFFER, stream);
-    TlsConnector::from(config).connect(name, stream).await.map_err(|error| tls::explain(&error, to))
+    let stream = BufReader::with_capacity(SOCKET_BUFFER, FirstBytes::new(stream));
+    let handshake = TlsConnector::from(config).connect(tls::server_name(to)?, stream).into_fallible();
+    handshake.await.map_err(|(error, stream)| tls::explain_plaintext(&error, stream.get_ref().first_bytes(), to))
 }
 
 /// Connects to the first of several addresses that answers, a further one every 250 ms (RFC 8305). IPv6 and IPv4 alternate.
