@@ -1,0 +1,155 @@
+//! The command line by itself: exit codes, what is never overwritten, what is explained, and the quickstart.
+//! Refuses to know the tunnel.
+
+use rustix::process::Signal;
+use serde_json::Value;
+use underpass::base::code::Code;
+
+use crate::harness::process::Program;
+use crate::harness::site::{Agent, Gateway};
+use crate::harness::target::Target;
+use crate::harness::{SOON, Scratch, eventually};
+
+#[tokio::test]
+async fn without_a_gateway_its_commands_exit_69() {
+    let gateway = Gateway::init().await;
+    for args in [&["agents", "list"][..], &["agents", "revoke", "acme/dc1/a1"], &["token", "create", "--tenant", "a", "--group", "b"]] {
+        let refused = gateway.admin(args).run().await.exits(69);
+        assert!(refused.stderr.contains("not_running"), "{}", refused.stderr);
+        assert!(refused.stdout.is_empty());
+    }
+    let scratch = Scratch::new();
+    Program::underpass().args(["agent", "status", "--state-dir"]).arg(scratch.path("")).run().await.exits(69);
+}
+
+#[tokio::test]
+async fn init_refuses_to_overwrite() {
+    let gateway = Gateway::init().await;
+    let files = || {
+        let pki = gateway.dir().join("pki");
+        let mut all: Vec<_> = std::fs::read_dir(pki).unwrap().map(|entry| entry.unwrap().path()).collect();
+        all.sort();
+        all.into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect::<Vec<_>>()
+    };
+    let before = files();
+    assert!(!before.is_empty());
+    let again = gateway.admin(&["gateway", "init", "--endpoint", "wss://127.0.0.1:1"]).run().await.exits(78);
+    assert!(again.stderr.contains("state_exists"), "{}", again.stderr);
+    assert!(files() == before, "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_wrong_command_line_exits_64() {
+    for args in [&["no-such-command"][..], &["gateway", "run"], &["explain", "no_such_code"], &["gateway", "init", "--nonsense"]] {
+        let refused = Program::underpass().args(args).run().await.exits(64);
+        assert!(refused.stdout.is_empty() && !refused.stderr.is_empty());
+    }
+    Program::underpass().arg("--help").run().await.ok();
+    assert!(Program::underpass().arg("--version").run().await.ok().starts_with("underpass "));
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_exits_78_and_names_the_place() {
+    let gateway = Gateway::init().await;
+    gateway.configure("listners: []\n");
+    for command in ["check", "run"] {
+        let refused = gateway.admin(&["gateway", command]).run().await.exits(78);
+        assert!(refused.stderr.contains("gateway.yaml:"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("listeners"), "a did-you-mean: {}", refused.stderr);
+    }
+}
+
+#[tokio::test]
+async fn check_prints_the_effective_configuration() {
+    let gateway = Gateway::init().await;
+    let text = gateway.admin(&["gateway", "check"]).run().await.ok();
+    assert!(text.contains("gw1") && text.contains("max_handshakes"), "defaults are filled in: {text}");
+    let json: Value = serde_json::from_str(&gateway.admin(&["gateway", "check", "--json"]).run().await.ok()).unwrap();
+    assert!(json.is_object());
+}
+
+#[tokio::test]
+async fn every_code_is_explained() {
+    let all: Value = serde_json::from_str(&Program::underpass().args(["explain", "--json"]).run().await.ok()).unwrap();
+    let table = all.as_array().or_else(|| all["codes"].as_array()).expect("a list");
+    let names: Vec<_> = table.iter().map(|row| row["code"].as_str().unwrap()).collect();
+    assert_eq!(names, Code::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>());
+    for row in table {
+        for part in ["fault", "cause", "remedy"] {
+            assert!(!row[part].as_str().unwrap().is_empty(), "{row}");
+        }
+    }
+    let one = Program::underpass().args(["explain", "tls_intercepted"]).run().await.ok();
+    assert!(one.contains(Code::TlsIntercepted.cause()) && one.contains(Code::TlsIntercepted.remedy()), "{one}");
+    let human = Program::underpass().arg("explain").run().await.ok();
+    assert!(Code::ALL.iter().all(|code| human.contains(code.as_str())), "{human}");
+}
+
+/// The quickstart's URL, once it says that it is ready.
+async fn url_of(quickstart: &crate::harness::process::Process) -> String {
+    eventually("the quickstart is ready", SOON, async || {
+        let text = quickstart.stdout();
+        let start = text.find("ready: http://")? + "ready: ".len();
+        text[start..].split_whitespace().next().map(str::to_owned)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_quickstart_serves_curl_and_ends_with_0_on_ctrl_c() {
+    let quickstart = Program::underpass().arg("quickstart").start();
+    let url = url_of(&quickstart).await;
+    let page = Program::new("curl").args(["-sSf", "--max-time", "10", &url]).run().await.ok();
+    assert!(!page.is_empty());
+    quickstart.signal(Signal::INT);
+    quickstart.finish(SOON).await.exits(0);
+}
+
+#[tokio::test]
+async fn the_quickstart_takes_a_target_and_speaks_json() {
+    let target = Target::named("my own target").await;
+    let address = format!("tcp://{}", target.address());
+    let quickstart = Program::underpass().args(["quickstart", "--json", "--target", &address]).start();
+    let ready = eventually("the ready event", SOON, async || {
+        let text = quickstart.stdout();
+        let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("each line is an object"));
+        rows.into_iter().find(|row| row["event"] == "ready")
+    })
+    .await;
+    let url = ready["url"].as_str().unwrap();
+    let at = url.trim_start_matches(|c: char| !c.is_ascii_digit()).trim_end_matches('/');
+    let mut client = tokio::net::TcpStream::connect(at).await.unwrap();
+    let mut answer = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut client, &mut answer).await.unwrap();
+    assert_eq!(answer, "my own target");
+    drop(client);
+    eventually("the stream shows as opened and closed", SOON, async || {
+        let text = quickstart.stdout();
+        (text.contains("\"opened\"") && text.contains("\"closed\"")).then_some(())
+    })
+    .await;
+    quickstart.signal(Signal::INT);
+    quickstart.finish(SOON).await.exits(0);
+}
+
+#[tokio::test]
+async fn an_agent_without_an_identity_says_so() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("agent");
+    std::fs::create_dir(&dir).unwrap();
+    crate::harness::write_private(&dir.join("agent.yaml"), "version: 1\ngateway: {endpoints: [\"wss://127.0.0.1:1\"]}\n");
+    let refused = Program::underpass().args(["agent", "run", "--state-dir"]).arg(dir).run().await.exits(78);
+    assert!(refused.stderr.contains("state_missing"), "{}", refused.stderr);
+}
+
+#[tokio::test]
+async fn enrolling_keeps_an_agent_yaml_that_exists() {
+    let mut gateway = Gateway::init().await;
+    gateway.start().await;
+    let agent = Agent::enroll(&gateway, "a1").await;
+    agent.configure("# mine\n");
+    let before = std::fs::read(agent.dir().join("agent.yaml")).unwrap();
+    let token = gateway.token("acme", "dc1").await;
+    agent.enrollment(&token).run().await.ok();
+    assert_eq!(std::fs::read(agent.dir().join("agent.yaml")).unwrap(), before);
+}

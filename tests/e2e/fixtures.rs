@@ -1,0 +1,10 @@
+//! Real servers, networks and hostile peers for the tests. Each starts on free ports, waits until it answers, and ends with
+//! its value. Refuses to know Underpass, except for `certificates` and `peer`, which play its agents and gateways.
+
+pub(crate) mod certificates;
+pub(crate) mod dns;
+pub(crate) mod netns;
+pub(crate) mod nginx;
+pub(crate) mod peer;
+pub(crate) mod postgres;
+pub(crate) mod squid;

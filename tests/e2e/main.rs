@@ -1,0 +1,23 @@
+//! End-to-end and attack tests: real `underpass` processes between real servers and clients. A test of an attack, fault or
+//! pain carries its row in its name (`s4_…`, `t1_…`, `c11_…`).
+//!
+//! `tests/run` installs the servers and runs this in a sandbox; a test whose server is missing fails.
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise, with its place")]
+#![allow(clippy::print_stderr, reason = "a failed test shows what its processes said")]
+
+mod fixtures;
+mod harness;
+
+mod cli;
+mod enrollment;
+mod groups;
+mod identity;
+mod limits;
+mod network;
+mod operate;
+mod proxy;
+mod reach;
+mod recovery;
+mod secrets;
+mod traffic;
+mod wire;
