@@ -50,8 +50,9 @@ pub async fn enroll(
     let mut failure = Failure::new(Code::TokenInvalid, "the token names no endpoint");
     for endpoint in &token.endpoints {
         let attempt = ask(token, pin, &key, name, egress, endpoint);
-        let timed_out = || Failure::new(Code::GatewayTimeout, format_args!("{endpoint}: no answer within {} s", DIAL_DEADLINE.as_secs()));
-        match tokio::time::timeout(DIAL_DEADLINE, attempt).await.unwrap_or_else(|_| Err(timed_out())) {
+        let timed_out =
+            || Failure::new(Code::GatewayTimeout, format_args!("{endpoint}: no answer within {} s", DIAL_DEADLINE.as_secs()));
+        match tokio::time::timeout(DIAL_DEADLINE, attempt).await.unwrap_or_else(|_| Err(timed_out().into())) {
             Ok((answer, root)) => return accept(answer, root, key, token),
             // An answer is an answer: only an unreachable gateway is a reason to ask another.
             Err(Attempt::Refused(refused)) => return Err(refused),
@@ -92,7 +93,8 @@ async fn ask(
     let body = serde_json::to_vec(&body).or_fail(Code::Internal, "writing the request")?;
     let (status, answer) = post(stream, &endpoint.0, body).await?;
     if status.is_success() {
-        let answer = serde_json::from_slice(&answer).or_fail(Code::EnrollRefused, format_args!("{endpoint} answered no JSON"))?;
+        let answer =
+            serde_json::from_slice(&answer).or_fail(Code::EnrollRefused, format_args!("{endpoint} answered no JSON"))?;
         return Ok((answer, root));
     }
     let refused = match serde_json::from_slice::<ErrorBody>(&answer) {
@@ -146,4 +148,3 @@ fn accept(
     let endpoints = if endpoints.is_empty() { token.endpoints.clone() } else { endpoints };
     Ok(Enrollment { credential, agent, root, endpoints })
 }
-

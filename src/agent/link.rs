@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Agent;
 use super::acceptor::{self, Context};
 use super::policy::Policy;
 use super::status::Connected;
-use super::Agent;
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::Endpoint;
@@ -83,7 +83,8 @@ pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
 /// One session, from the dial until it takes no more streams; yields why.
 async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Failure {
     agent.board.connecting(endpoint);
-    let too_slow = || Failure::new(Code::GatewayTimeout, format_args!("{endpoint}: no session within {} s", DIAL_DEADLINE.as_secs()));
+    let too_slow =
+        || Failure::new(Code::GatewayTimeout, format_args!("{endpoint}: no session within {} s", DIAL_DEADLINE.as_secs()));
     let dialled = tokio::time::timeout(DIAL_DEADLINE, connect(agent, endpoint)).await;
     let held = match dialled.unwrap_or_else(|_| Err(too_slow())) {
         Ok(held) => held,
@@ -108,8 +109,9 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Failure {
     tokio::select! {
         biased;
         () = released.cancelled() => Failure::new(Code::Stopping, "the gateway is shutting down"),
-        _ = ended.wait_for(Option::is_some) => {
-            ended.borrow().clone().unwrap_or_else(|| Failure::new(Code::Stopping, "closed by this side"))
+        why = ended.wait_for(Option::is_some) => {
+            let why = why.ok().and_then(|why| why.clone());
+            why.unwrap_or_else(|| Failure::new(Code::Stopping, "closed by this side"))
         }
     }
 }
@@ -171,7 +173,8 @@ async fn serve(
 ) {
     let Held { mut session, welcome, tasks } = held;
     let identity = &agent.settings.agent;
-    let serial = agent.settings.credential.load().map(|credential| credential.identity().serial.to_string()).unwrap_or_default();
+    let serial =
+        agent.settings.credential.load().map(|credential| credential.identity().serial.to_string()).unwrap_or_default();
     let peer = endpoint.to_string();
     let _ = agent.audit.record(&Event::Connected { session: welcome.session, agent: identity, serial: &serial, peer: &peer });
     let _open = metrics::session(&peer);
@@ -244,7 +247,8 @@ fn gateway_drains(deadline: Duration, released: &CancellationToken) {
 fn tell_changes(session: &Session, before: &Policy, now: &Policy) {
     let (before, now) = (before.offers(), now.offers());
     let added = now.iter().filter(|offer| !before.contains(offer)).cloned().collect();
-    let removed = before.into_iter().map(|offer| offer.name).filter(|name| !now.iter().any(|offer| offer.name == *name)).collect();
+    let removed =
+        before.into_iter().map(|offer| offer.name).filter(|name| !now.iter().any(|offer| offer.name == *name)).collect();
     tell_offers(session, added, removed);
 }
 

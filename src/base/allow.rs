@@ -36,7 +36,9 @@ mod tests {
     #[test]
     fn a_list_admits_its_networks_alone_and_no_list_admits_all() {
         let list = AllowFrom::only(Some(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/16".parse().unwrap()]));
-        for (ip, admitted) in [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("11.0.0.1", false), ("fd00::1", true), ("fd01::1", false)] {
+        for (ip, admitted) in
+            [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("11.0.0.1", false), ("fd00::1", true), ("fd01::1", false)]
+        {
             assert_eq!(list.admits(ip.parse().unwrap()), admitted, "{ip}");
         }
         assert!(AllowFrom::all().admits("203.0.113.1".parse().unwrap()));

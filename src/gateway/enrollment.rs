@@ -71,7 +71,8 @@ async fn enroll(gateway: &Gateway, request: Request<Incoming>, source: IpAddr) -
 }
 
 fn parse(body: &[u8], source: IpAddr) -> Result<EnrollAsk, Failure> {
-    let request: EnrollRequest = serde_json::from_slice(body).or_fail(Code::CsrInvalid, "the request's body is not as expected")?;
+    let request: EnrollRequest =
+        serde_json::from_slice(body).or_fail(Code::CsrInvalid, "the request's body is not as expected")?;
     let csr = STANDARD.decode(&request.csr).or_fail(Code::CsrInvalid, "the signing request is no base64")?;
     if csr.len() > MAX_CSR {
         return Err(Failure::new(Code::CsrInvalid, format_args!("a signing request has at most {MAX_CSR} bytes")));

@@ -102,7 +102,9 @@ impl Port {
         let (allowed, config) = match protocol {
             Protocol::Tunnel => (&gateway.settings.allow_from, gateway.tls.tunnel()),
             Protocol::Enroll => (&gateway.settings.enroll_from, gateway.tls.enroll()),
-            Protocol::Client => return Err(Failure::new(Code::ProtocolViolation, "this version has no client protocol on this port")),
+            Protocol::Client => {
+                return Err(Failure::new(Code::ProtocolViolation, "this version has no client protocol on this port"));
+            }
         };
         if !allowed.admits(peer.ip()) {
             return Err(denied(peer));
@@ -146,7 +148,8 @@ impl Port {
         let serial = live.serial.to_string();
         let peer = live.peer.to_string();
         tracing::info!(session = %live.session, agent = %live.agent, %peer, version = live.version, "agent connected");
-        let _ = gateway.audit.record(&Event::Connected { session: live.session, agent: &live.agent, serial: &serial, peer: &peer });
+        let _ =
+            gateway.audit.record(&Event::Connected { session: live.session, agent: &live.agent, serial: &serial, peer: &peer });
         let _open = metrics::session(gateway.settings.id.as_str());
         let failure = attend(gateway, &live, &mut session).await;
         gateway.registry.remove(&live);

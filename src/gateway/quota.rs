@@ -1,8 +1,8 @@
 //! What one tenant may use: streams at a time and bytes per second, both ways together. It refuses to know whose streams they are.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};

@@ -43,9 +43,8 @@ impl Table {
         let Wanted { target, kind, .. } = wanted;
         let name = &target.group.tenant;
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        let tenant = known.unwrap_or_else(|| {
-            self.0.write().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().clone()
-        });
+        let tenant = known
+            .unwrap_or_else(|| self.0.write().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default().clone());
         Route { group: target.group.clone(), target: target.target.clone(), kind: *kind, tenant }
     }
 }

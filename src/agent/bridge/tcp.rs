@@ -59,7 +59,10 @@ pub async fn connect(
 /// One bad address among several refuses all: a name that resolves to a forbidden address is an attack or a mistake.
 async fn checked_addresses(target: &Target, resolver: &Resolver, floor: &Floor) -> Result<Vec<Checked>, Refusal> {
     let resolved = resolver.resolve(&target.spec.address).await.map_err(|error| {
-        Refusal::new(Code::TargetDnsFailed, format_args!("resolving {} for `{}`: {error}", target.spec.address.host, target.name))
+        Refusal::new(
+            Code::TargetDnsFailed,
+            format_args!("resolving {} for `{}`: {error}", target.spec.address.host, target.name),
+        )
     })?;
     resolved.into_iter().map(|address| floor.check(address, target.spec.allow_loopback)).collect()
 }

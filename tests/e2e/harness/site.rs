@@ -34,7 +34,12 @@ impl Gateway {
         let (scratch, at) = (Scratch::new(), SocketAddr::new(address, free_port()));
         let gateway = Self { scratch, at, metrics: free_port(), netns: netns.map(str::to_owned), process: None };
         let endpoint = gateway.endpoint();
-        Program::underpass().args(["gateway", "init", "--endpoint", &endpoint, "--state-dir"]).arg(gateway.dir()).run().await.ok();
+        Program::underpass()
+            .args(["gateway", "init", "--endpoint", &endpoint, "--state-dir"])
+            .arg(gateway.dir())
+            .run()
+            .await
+            .ok();
         gateway.configure("");
         gateway
     }
@@ -161,7 +166,15 @@ impl Agent {
     pub(crate) fn blank(gateway: &Gateway, name: &str) -> Self {
         let endpoint = gateway.endpoint();
         let netns = None;
-        Self { scratch: Scratch::new(), name: name.to_owned(), endpoint, netns, resolver: None, envs: Vec::new(), process: None }
+        Self {
+            scratch: Scratch::new(),
+            name: name.to_owned(),
+            endpoint,
+            netns,
+            resolver: None,
+            envs: Vec::new(),
+            process: None,
+        }
     }
 
     /// The command that enrolls it with a token.
