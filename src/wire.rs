@@ -1,3 +1,4 @@
-//! (being built)
+//! The wire. (Specification follows.)
 
+pub mod enroll;
 pub mod token;
