@@ -232,3 +232,14 @@ fn every_certificate_has_its_own_serial() {
         (0..20).map(|_| authority.issue_agent(&agent(), &key, 30 * DAYS, place.now).unwrap().serial).collect();
     assert_eq!(serials.len(), 20);
 }
+
+#[test]
+fn an_authority_and_what_it_makes_may_be_shared_between_tasks() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Authority>();
+    shared::<Credential>();
+    shared::<RequestedKey>();
+    shared::<crate::pki::tls::GatewayTls>();
+    shared::<crate::pki::tls::AgentTls>();
+    shared::<crate::pki::revoke::Revocations>();
+}
