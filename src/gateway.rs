@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::allow::AllowFrom;
+use crate::base::code::{Code, Failure};
 use crate::base::drain::{Drain, Drained};
 use crate::base::id::{InstanceId, Name};
 use crate::base::limits::HANDSHAKE_DEADLINE;
@@ -100,6 +101,14 @@ impl Gateway {
     #[must_use]
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Whether it takes clients and agents.
+    ///
+    /// # Errors
+    /// `stopping`.
+    pub fn ready(&self) -> Result<(), Failure> {
+        if self.drain.begun() { Err(Failure::new(Code::Stopping, "shutting down")) } else { Ok(()) }
     }
 
     /// Ends well: nothing new, agents told, streams given their time, then sessions closed.
