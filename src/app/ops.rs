@@ -29,8 +29,8 @@ use crate::tunnel::listen::{self, Caps, Service, bind};
 /// Operators and scrapers are few.
 const CAPS: Caps = Caps { connections: 64, handshakes: 64 };
 
-/// One connection's whole life.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// One connection's whole life; a sample download may take its time.
+const DEADLINE: Duration = Duration::from_secs(3600);
 
 /// Whether the process can do its work.
 pub type Readiness = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
@@ -47,13 +47,27 @@ pub fn serve_metrics(
     drain: &Drain,
     tasks: &Tasks,
 ) -> Result<SocketAddr, Failure> {
-    let socket = bind(address)?;
-    let address = socket.local_addr().unwrap_or(address);
     let router = Router::new()
         .route("/metrics", get(move || async move { metrics.render() }))
         .route("/livez", get(|| async { "live\n" }))
         .route("/readyz", get(move || async move { readiness(&ready) }))
         .fallback(|| async { (StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n") });
+    serve_http_on(address, router, allow, drain, tasks)
+}
+
+/// Serves routes over TCP; yields where.
+///
+/// # Errors
+/// `listen_failed`.
+pub fn serve_http_on(
+    address: SocketAddr,
+    router: Router,
+    allow: AllowFrom,
+    drain: &Drain,
+    tasks: &Tasks,
+) -> Result<SocketAddr, Failure> {
+    let socket = bind(address)?;
+    let address = socket.local_addr().unwrap_or(address);
     let service = Arc::new(Http { router, allow });
     tasks.spawn(listen::serve(socket, CAPS, service, drain.clone(), tasks.clone()));
     Ok(address)
