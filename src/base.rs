@@ -6,6 +6,7 @@ pub mod code;
 pub mod drain;
 pub mod endpoint;
 pub mod files;
+pub mod floor;
 pub mod id;
 pub mod limits;
 pub mod secret;

@@ -173,3 +173,12 @@ pub const LOG_FLUSH: Duration = Duration::from_secs(1);
 
 /// A secret, certificate or configuration file; ours are a few KiB.
 pub const MAX_TRUSTED_FILE: usize = 1024 * 1024;
+
+/// An agent's certificate lives this long unless the gateway's configuration says otherwise.
+pub const AGENT_CERTIFICATE_LIFETIME: Duration = Duration::from_hours(30 * 24);
+
+/// What may be configured for connections of one listener.
+pub const MAX_CONNECTIONS_CONFIGURED: usize = 1_000_000;
+
+/// What may be configured for streams of an agent or a target.
+pub const MAX_STREAMS_CONFIGURED: usize = 100_000;

@@ -305,3 +305,6 @@ fn utc<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::
 fn capped<S: Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&printable(value, limits::AUDIT_TEXT))
 }
+
+#[cfg(test)]
+mod tests;

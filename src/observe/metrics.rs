@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::base::code::{Code, Failure, OrFail};
 
@@ -125,14 +125,18 @@ impl Metrics {
 }
 
 fn build() -> Result<PrometheusHandle, Failure> {
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Full(OPEN_SECONDS.to_owned()), OPEN_BUCKETS)
-        .and_then(PrometheusBuilder::install_recorder)
-        .or_fail(Code::Internal, "metrics")?;
-    for metric in ALL {
-        describe(metric);
-    }
+    let recorder = recorder()?;
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).or_fail(Code::Internal, "metrics")?;
+    ALL.iter().for_each(describe);
     Ok(handle)
+}
+
+fn recorder() -> Result<PrometheusRecorder, Failure> {
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(OPEN_SECONDS.to_owned()), OPEN_BUCKETS)
+        .or_fail(Code::Internal, "metrics")?;
+    Ok(builder.build_recorder())
 }
 
 /// Also begins the counters without labels at 0, so that a rate sees the first event.
@@ -212,7 +216,6 @@ pub fn bytes(direction: Direction, count: u64) {
 }
 
 /// The same for a loop that counts every buffer: a handle, looked up once.
-#[must_use]
 pub fn bytes_counter(direction: Direction) -> Counter {
     match direction {
         Direction::Up => counter!(BYTES, "direction" => "up"),
@@ -268,4 +271,63 @@ pub(super) fn audit_suppressed() {
 
 pub(super) fn log_dropped(lines: u64) {
     counter!(LOG_DROPPED).increment(lines);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_rendered_under_the_listed_names() {
+        let recorder = recorder().unwrap();
+        let metrics = Metrics(recorder.handle());
+        let held = metrics::with_local_recorder(&recorder, || {
+            ALL.iter().for_each(describe);
+            refused(Code::NoAgent);
+            bytes(Direction::Up, 5);
+            opened(Duration::from_millis(3));
+            (session("wss://gw.example:443"), stream())
+        });
+        let text = metrics.render();
+        for line in [
+            "underpass_refusals_total{code=\"no_agent\"} 1",
+            "underpass_bytes_total{direction=\"up\"} 5",
+            "underpass_open_seconds_bucket{le=\"0.005\"} 1",
+            "underpass_sessions{gateway=\"wss://gw.example:443\"} 1",
+            "underpass_streams_open 1",
+            "underpass_enrollments_total 0",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        drop(held);
+        metrics.run_upkeep();
+        let text = metrics.render();
+        assert!(text.contains("underpass_streams_open 0") && text.contains("underpass_streams_opened_total 1"), "{text}");
+        for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let parts = ["", "_bucket", "_sum", "_count"];
+            let listed = |metric: &Metric| name.strip_prefix(metric.name).is_some_and(|rest| parts.contains(&rest));
+            assert!(ALL.iter().any(listed), "{name} is not in the list");
+        }
+    }
+
+    #[test]
+    fn both_roles_of_one_process_share_the_recorder() {
+        let (agent, gateway) = (install("agent").unwrap(), install("gateway").unwrap());
+        for text in [agent.render(), gateway.render()] {
+            for role in ["agent", "gateway"] {
+                let line = format!("underpass_build_info{{version=\"{}\",role=\"{role}\"}} 1", env!("CARGO_PKG_VERSION"));
+                assert!(text.contains(&line), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_say_their_unit() {
+        for metric in ALL {
+            assert!(metric.name.starts_with("underpass_"), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
 }

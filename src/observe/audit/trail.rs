@@ -263,3 +263,31 @@ impl Budget {
         enough
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f28_a_full_disk_loses_the_row_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = AuditSettings { dir: dir.path().join("audit"), max_size: 1 << 20, on_full: OnFull::Refuse };
+        let now = Instant::now();
+        let mut trail = Trail::open(&settings, now).unwrap();
+        trail.append(b"one\n", now).unwrap();
+
+        let disk = std::mem::replace(&mut trail.file, OpenOptions::new().append(true).open("/dev/full").unwrap());
+        let error = trail.write(b"two\n").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(trail.could_not(&error).unwrap_err().code, Code::AuditFull);
+        trail.file = disk;
+        trail.append(b"three\n", now).unwrap();
+        assert_eq!(fs::read_to_string(&trail.active).unwrap(), "one\nthree\n");
+
+        // A piece that could not be taken back is a line of its own, not the beginning of the next row.
+        trail.file.write_all(b"pie").unwrap();
+        trail.torn = true;
+        trail.append(b"four\n", now).unwrap();
+        assert_eq!(fs::read_to_string(&trail.active).unwrap(), "one\nthree\npie\nfour\n");
+    }
+}
