@@ -9,9 +9,9 @@ use crate::control::store::Revision;
 /// Marks the file as ours (`Uprs`).
 const APPLICATION: i32 = i32::from_be_bytes(*b"Uprs");
 
+/// Step `n` brings a file of version `n` to version `n + 1`. Steps are never changed, only added.
 type Migration = fn(&Transaction<'_>) -> Result<(), Trouble>;
 
-/// Step `n` brings a file of version `n` to version `n + 1`. Steps are never changed, only added.
 const MIGRATIONS: &[Migration] = &[records, checksums];
 
 /// The version that this program writes.
