@@ -13,6 +13,9 @@ use tokio::net::TcpStream;
 use super::process::{Finished, Process, Program};
 use super::{SOON, Scratch, eventually, free_port, loopback, write_private};
 
+/// The name of every test's PKI.
+pub(crate) const TRUST_DOMAIN: &str = "corp.test";
+
 /// A gateway's state directory and, while it runs, its process.
 pub(crate) struct Gateway {
     scratch: Scratch,
@@ -34,7 +37,8 @@ impl Gateway {
         let (scratch, at) = (Scratch::new(), SocketAddr::new(address, free_port()));
         let gateway = Self { scratch, at, metrics: free_port(), netns: netns.map(str::to_owned), process: None };
         let endpoint = gateway.endpoint();
-        Program::underpass().args(["gateway", "init", "--endpoint", &endpoint, "--state-dir"]).arg(gateway.dir()).run().await.ok();
+        let init = ["gateway", "init", "--endpoint", &endpoint, "--trust-domain", TRUST_DOMAIN];
+        gateway.admin(&init).run().await.ok();
         gateway.configure("");
         gateway
     }
@@ -57,7 +61,7 @@ impl Gateway {
         let (endpoint, at, metrics) = (self.endpoint(), self.at, self.metrics);
         let text = format!(
             "version: 1\ngateway:\n  id: gw1\n  endpoints: [\"{endpoint}\"]\n  listen: \"{at}\"\n{keys}\
-             metrics: {{listen: \"127.0.0.1:{metrics}\"}}\nlog: {{format: json}}\n{more}\n"
+             metrics: {{listen: \"127.0.0.1:{metrics}\"}}\nlog: {{format: json, level: debug}}\n{more}\n"
         );
         write_private(&self.dir().join("gateway.yaml"), text);
     }
@@ -202,7 +206,7 @@ impl Agent {
     }
 
     pub(crate) fn configure_endpoint(&self, endpoint: &str, more: &str) {
-        let text = format!("version: 1\ngateway: {{endpoints: [\"{endpoint}\"]}}\nlog: {{format: json}}\n{more}\n");
+        let text = format!("version: 1\ngateway: {{endpoints: [\"{endpoint}\"]}}\nlog: {{format: json, level: debug}}\n{more}\n");
         write_private(&self.dir().join("agent.yaml"), text);
     }
 
