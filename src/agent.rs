@@ -1,1 +1,109 @@
-//! (being built)
+//! The agent: dials gateways, accepts their streams, decides by its own configuration, connects targets.
+//! It refuses to know the gateway's side, files of configuration, and the command line.
+
+pub mod acceptor;
+pub mod bridge;
+pub mod enroll;
+pub mod floor;
+pub mod link;
+pub mod policy;
+pub mod status;
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::base::drain::Drain;
+use crate::base::endpoint::Endpoint;
+use crate::base::id::{AgentId, InstanceId};
+use crate::base::tasks::Tasks;
+use crate::observe::audit::Audit;
+use crate::tunnel::dial::Egress;
+use bridge::resolve::Resolver;
+use floor::Floor;
+use link::CredentialFiles;
+use policy::Policy;
+use status::Board;
+
+/// What an agent is told by whoever starts it.
+pub struct Settings {
+    /// The gateways, each dialled by a link of its own.
+    pub endpoints: Vec<Endpoint>,
+    /// How to leave the site.
+    pub egress: Egress,
+    /// Where the identity lies; read again at every dial, so that a new certificate is taken.
+    pub credential: CredentialFiles,
+    /// Who it says we are.
+    pub agent: AgentId,
+    /// Streams over all sessions.
+    pub max_streams: usize,
+    /// Addresses that are never targets.
+    pub floor: Floor,
+}
+
+/// One agent process.
+pub struct Agent {
+    settings: Settings,
+    instance: InstanceId,
+    policy: watch::Sender<Arc<Policy>>,
+    slots: Arc<Semaphore>,
+    resolver: Resolver,
+    audit: Audit,
+    drain: Drain,
+    tasks: Tasks,
+    board: Board,
+}
+
+impl Agent {
+    /// An agent that has not dialled yet.
+    #[must_use]
+    pub fn new(settings: Settings, policy: Policy, audit: Audit, drain: Drain, tasks: Tasks) -> Arc<Self> {
+        Arc::new(Self {
+            instance: InstanceId::fresh(),
+            policy: watch::Sender::new(Arc::new(policy)),
+            slots: Arc::new(Semaphore::new(settings.max_streams)),
+            resolver: Resolver::default(),
+            board: Board::new(&settings.endpoints),
+            settings,
+            audit,
+            drain,
+            tasks,
+        })
+    }
+
+    /// Starts a link to every endpoint; they run until the drain begins, and end when their streams have.
+    pub fn start(self: &Arc<Self>) {
+        for endpoint in &self.settings.endpoints {
+            self.tasks.spawn(link::keep(self.clone(), endpoint.clone()));
+        }
+    }
+
+    /// Takes other targets: streams of those that stay as they are live on, the others' are reset.
+    pub fn reload(&self, policy: Policy) {
+        self.policy.send_modify(|current| *current = Arc::new(policy.succeed(current)));
+    }
+
+    /// This run of the process.
+    #[must_use]
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// What the links are doing.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// The targets as they are now.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.borrow().clone()
+    }
+
+    /// Streams open at this moment, over all sessions.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.settings.max_streams - self.slots.available_permits()
+    }
+}

@@ -1,10 +1,13 @@
 //! The vocabulary that every room shares: names, codes, limits, waiting, owning tasks, keeping secrets.
-//! It refuses to know sockets, files, TLS and messages.
+//! It refuses to know sockets, TLS and messages, and of files anything but who may touch them.
 
+pub mod allow;
 pub mod backoff;
 pub mod code;
 pub mod drain;
 pub mod endpoint;
+pub mod files;
+pub mod floor;
 pub mod id;
 pub mod limits;
 pub mod secret;

@@ -1,1 +1,12 @@
-//! (being built)
+//! One session, both ends: listening and dialling, the upgrade, the byte pipe with its heartbeats, the mux behind its seam,
+//! the greeting, and the splice of two streams. It refuses to know tenants, targets, tokens and who may do what.
+
+pub mod dial;
+pub mod lane;
+pub mod ledger;
+pub mod listen;
+pub mod mux;
+pub mod session;
+pub mod splice;
+pub mod upgrade;
+pub mod websocket;

@@ -121,7 +121,8 @@ fn one_crypto_provider_is_compiled() {
     let tree = String::from_utf8(tree.stdout).unwrap();
     let crates: BTreeSet<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     assert!(crates.contains("aws-lc-rs"), "the tree was read");
-    let barred: Vec<_> = ["ring", "openssl", "openssl-sys", "native-tls", "rsa"].into_iter().filter(|it| crates.contains(it)).collect();
+    let barred: Vec<_> =
+        ["ring", "openssl", "openssl-sys", "native-tls", "rsa"].into_iter().filter(|it| crates.contains(it)).collect();
     assert!(barred.is_empty(), "{barred:?}");
 }
 
@@ -149,7 +150,10 @@ fn the_readme_lists_every_code_and_no_other() {
     let names: Vec<_> = listed.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, Code::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>());
     for ((name, rest), code) in listed.iter().zip(Code::ALL) {
-        assert!(rest.contains(code.cause()) && rest.contains(code.remedy()), "{name}: cause and remedy as `explain` gives them");
+        assert!(
+            rest.contains(code.cause()) && rest.contains(code.remedy()),
+            "{name}: cause and remedy as `explain` gives them"
+        );
     }
 }
 

@@ -333,6 +333,9 @@ codes! {
     IssuerExpiring "issuer_expiring" Gateway Unavailable false:
         "The issuing CA ends soon; certificates can't outlive it." ;
         "Plan a new `underpass gateway init` and the agents' enrollment before that date."
+    StateUnwritable "state_unwritable" Caller Unavailable false:
+        "A file of the state directory cannot be written; what was there before is untouched." ;
+        "Check the disk's space, and that the directory belongs to the user that runs this."
     Internal "internal" Gateway Internal false:
         "A defect of Underpass, or an error of the operating system that it has no name for." ;
         "Report it with the message and the version."

@@ -116,6 +116,21 @@ pub const ENROLL_PER_MINUTE: u32 = 5;
 /// Source addresses whose enrollment attempts are remembered.
 pub const ENROLL_SOURCES: usize = 64 * 1024;
 
+/// An enrollment token's text; with two endpoints it has 250 characters.
+pub const MAX_TOKEN: usize = 4 * 1024;
+
+/// The gateways that one enrollment token names.
+pub const MAX_TOKEN_ENDPOINTS: usize = 16;
+
+/// One record of the store; the largest, a redeemed token with its certificate chain, has 4 KiB.
+pub const MAX_RECORD: usize = 64 * 1024;
+
+/// Operations that wait for the store, and how many of them share one sync to the disk.
+pub const STORE_QUEUE: usize = 256;
+
+/// How long the store waits for another process (somebody's `sqlite3`) to let go of the database file.
+pub const STORE_BUSY: Duration = Duration::from_secs(5);
+
 /// Streams of a target unless its configuration says otherwise.
 pub const TARGET_STREAMS: usize = 200;
 
@@ -124,3 +139,40 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A refusal's detail on the wire.
 pub const MAX_DETAIL: usize = 512;
+
+/// A stranger's text in an audit row, in characters.
+pub const AUDIT_TEXT: usize = 512;
+
+/// The audit's size before `on_full` decides, unless the configuration says otherwise.
+pub const AUDIT_SIZE: u64 = 256 * 1024 * 1024;
+
+/// The smallest size of an audit that may be configured.
+pub const AUDIT_SIZE_MIN: u64 = 1024 * 1024;
+
+/// The audit's files: each takes this part of its size.
+pub const AUDIT_FILES: u64 = 8;
+
+/// Audit rows a minute for refused connections and enrollments of strangers; further ones are counted in one row. Nobody without
+/// a certificate may fill the audit.
+pub const AUDIT_STRANGERS_PER_MINUTE: u32 = 120;
+
+/// Log lines that wait for a slow or blocked reader; further ones are dropped and counted.
+pub const LOG_LINES: usize = 4096;
+
+/// What those lines may take together.
+pub const LOG_BUFFER: usize = 1024 * 1024;
+
+/// How long the end of a process waits for its last log lines to be read.
+pub const LOG_FLUSH: Duration = Duration::from_secs(1);
+
+/// A secret, certificate or configuration file; ours are a few KiB.
+pub const MAX_TRUSTED_FILE: usize = 1024 * 1024;
+
+/// An agent's certificate lives this long unless the gateway's configuration says otherwise.
+pub const AGENT_CERTIFICATE_LIFETIME: Duration = Duration::from_hours(30 * 24);
+
+/// What may be configured for connections of one listener.
+pub const MAX_CONNECTIONS_CONFIGURED: usize = 1_000_000;
+
+/// What may be configured for streams of an agent or a target.
+pub const MAX_STREAMS_CONFIGURED: usize = 100_000;

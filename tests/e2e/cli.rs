@@ -13,7 +13,9 @@ use crate::harness::{SOON, Scratch, eventually};
 #[tokio::test]
 async fn without_a_gateway_its_commands_exit_69() {
     let gateway = Gateway::init().await;
-    for args in [&["agents", "list"][..], &["agents", "revoke", "acme/dc1/a1"], &["token", "create", "--tenant", "a", "--group", "b"]] {
+    for args in
+        [&["agents", "list"][..], &["agents", "revoke", "acme/dc1/a1"], &["token", "create", "--tenant", "a", "--group", "b"]]
+    {
         let refused = gateway.admin(args).run().await.exits(69);
         assert!(refused.stderr.contains("not_running"), "{}", refused.stderr);
         assert!(refused.stdout.is_empty());
@@ -40,7 +42,9 @@ async fn init_refuses_to_overwrite() {
 
 #[tokio::test]
 async fn a_wrong_command_line_exits_64() {
-    for args in [&["no-such-command"][..], &["gateway", "run"], &["explain", "no_such_code"], &["gateway", "init", "--nonsense"]] {
+    for args in
+        [&["no-such-command"][..], &["gateway", "run"], &["explain", "no_such_code"], &["gateway", "init", "--nonsense"]]
+    {
         let refused = Program::underpass().args(args).run().await.exits(64);
         assert!(refused.stdout.is_empty() && !refused.stderr.is_empty());
     }

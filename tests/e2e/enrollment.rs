@@ -132,7 +132,10 @@ async fn s7_only_the_key_of_a_request_counts() {
         ("plain", &[][..]),
         ("ca", &["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=keyCertSign"]),
         ("other-agent", &["-addext", "subjectAltName=URI:spiffe://corp.test/tenant/other/group/g/agent/a"]),
-        ("gateway", &["-addext", "subjectAltName=URI:spiffe://corp.test/gateway/gw1", "-addext", "extendedKeyUsage=serverAuth"]),
+        (
+            "gateway",
+            &["-addext", "subjectAltName=URI:spiffe://corp.test/gateway/gw1", "-addext", "extendedKeyUsage=serverAuth"],
+        ),
         ("wildcard", &["-addext", "subjectAltName=DNS:*,DNS:*.example.com,IP:127.0.0.1", "-subj", "/CN=*"]),
     ] {
         // Each has a gateway's minute of attempts to itself only in the end; five are allowed.

@@ -121,10 +121,7 @@ async fn s2_no_role_passes_for_another() {
         ("another scheme", role(&agent.replace("spiffe:", "https:"))),
         ("no role", Some(ours.leaf(|params| params.subject_alt_names.clear()))),
         ("two roles", Some(ours.leaf(|params| params.subject_alt_names.push(uri(&agent.replace("acme", "other")))))),
-        (
-            "both EKUs",
-            Some(ours.leaf(|params| params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth))),
-        ),
+        ("both EKUs", Some(ours.leaf(|params| params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth)))),
         ("any EKU", Some(ours.leaf(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any]))),
     ];
     all_refused(wrong, &site).await;
@@ -167,20 +164,32 @@ async fn s2_s3_an_agent_takes_no_server_but_its_gateway() {
         ("an agent's certificate", Identity::of_agent(&site.agent), ""),
         ("an agent's role", server(&format!("spiffe://{TRUST_DOMAIN}/tenant/acme/group/dc1/agent/a1")), "gateway_identity"),
         ("another trust domain's", server("spiffe://evil.test/gateway/gw1"), "gateway_identity"),
-        ("another name", ours.leaf(|params| {
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-            params.subject_alt_names = vec![uri(&gateway), rcgen::SanType::IpAddress([127, 0, 0, 9].into())];
-        }), "gateway_name"),
-        ("expired", ours.leaf(|params| {
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-            params.subject_alt_names = vec![uri(&gateway), rcgen::SanType::IpAddress([127, 0, 0, 1].into())];
-            params.not_before = OffsetDateTime::now_utc() - Duration::days(2);
-            params.not_after = OffsetDateTime::now_utc() - Duration::days(1);
-        }), "certificate_expired"),
-        ("a stranger's", stranger.leaf(|params| {
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-            params.subject_alt_names = vec![uri(&gateway), rcgen::SanType::IpAddress([127, 0, 0, 1].into())];
-        }), "tls_intercepted"),
+        (
+            "another name",
+            ours.leaf(|params| {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+                params.subject_alt_names = vec![uri(&gateway), rcgen::SanType::IpAddress([127, 0, 0, 9].into())];
+            }),
+            "gateway_name",
+        ),
+        (
+            "expired",
+            ours.leaf(|params| {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+                params.subject_alt_names = vec![uri(&gateway), rcgen::SanType::IpAddress([127, 0, 0, 1].into())];
+                params.not_before = OffsetDateTime::now_utc() - Duration::days(2);
+                params.not_after = OffsetDateTime::now_utc() - Duration::days(1);
+            }),
+            "certificate_expired",
+        ),
+        (
+            "a stranger's",
+            stranger.leaf(|params| {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+                params.subject_alt_names = vec![uri(&gateway), rcgen::SanType::IpAddress([127, 0, 0, 1].into())];
+            }),
+            "tls_intercepted",
+        ),
     ] {
         let (got, detail) = impostor(&mut site, identity).await;
         assert!(code.is_empty() || got == code, "{what}: {got} instead of {code}: {detail}");

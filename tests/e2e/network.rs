@@ -61,10 +61,8 @@ async fn noticed_and_mended(directions: &[&str]) {
     eventually("nginx answers through the tunnel", SOON, async || walled.page().await).await;
     let since = Instant::now();
     walled.networks.black_hole(directions).await;
-    eventually("the agent no longer says connected", NOTICED, async || {
-        (!walled.agent.is_connected().await).then_some(())
-    })
-    .await;
+    eventually("the agent no longer says connected", NOTICED, async || (!walled.agent.is_connected().await).then_some(()))
+        .await;
     let within = NOTICED.saturating_sub(since.elapsed());
     eventually("the gateway has no session left", within, async || {
         walled.gateway.audit().iter().any(|row| row["event"] == "disconnected").then_some(())

@@ -71,8 +71,10 @@ async fn a_gateways_reload_adds_and_removes_listeners_and_spares_the_others_stre
     site.gateway.configure(&Gateway::listeners(&[(old, "acme/dc1/echo"), (added, "acme/dc1/echo")]));
     site.gateway.process().signal(Signal::HUP);
     eventually("the second new listener serves", SOON, async || serves(added).await.then_some(())).await;
-    eventually("the removed listener is closed", SOON, async || TcpStream::connect(loopback(removed)).await.is_err().then_some(()))
-        .await;
+    eventually("the removed listener is closed", SOON, async || {
+        TcpStream::connect(loopback(removed)).await.is_err().then_some(())
+    })
+    .await;
     echoes(&mut client, b"after").await.expect("an untouched listener's stream lives on");
 }
 
@@ -211,7 +213,8 @@ async fn probes_and_metrics_answer() {
     .await;
     eventually("five bytes each way were counted", SOON, async || {
         let text = site.gateway.metrics().await;
-        (text.lines().filter(|line| line.starts_with("underpass_bytes_total{") && line.ends_with(" 5")).count() == 2).then_some(())
+        (text.lines().filter(|line| line.starts_with("underpass_bytes_total{") && line.ends_with(" 5")).count() == 2)
+            .then_some(())
     })
     .await;
     let text = site.gateway.metrics().await;

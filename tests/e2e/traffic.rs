@@ -283,10 +283,8 @@ async fn a_target_that_asks_for_it_learns_the_clients_address() {
         stream.write_all(&rest).await
     })
     .await;
-    let agent = format!(
-        "targets:\n  web: {{kind: tcp, address: \"{}\", allow_loopback: true, send_proxy: v2}}\n",
-        target.address()
-    );
+    let agent =
+        format!("targets:\n  web: {{kind: tcp, address: \"{}\", allow_loopback: true, send_proxy: v2}}\n", target.address());
     let site = Site::with(&["web"], "", &agent).await;
     let mut client = site.client("web").await;
     let (from, to) = (client.local_addr().unwrap(), client.peer_addr().unwrap());

@@ -280,10 +280,8 @@ async fn d2_endless_and_slow_heads_are_cut_off() {
     fed_until_cut(stream, start, b"a", Duration::from_millis(100)).await;
     attacked.unharmed("a slow head").await;
 
-    let enroll = dial(
-        &attacked.site.gateway,
-        client_config(&attacked.site.gateway, None, &[crate::fixtures::peer::ENROLL]).into(),
-    );
+    let enroll =
+        dial(&attacked.site.gateway, client_config(&attacked.site.gateway, None, &[crate::fixtures::peer::ENROLL]).into());
     let post = b"POST /v1/enroll HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n";
     fed_until_cut(enroll.await.unwrap(), post, b" ", Duration::from_millis(100)).await;
     attacked.unharmed("a slow body").await;

@@ -165,7 +165,15 @@ impl Agent {
     pub(crate) fn blank(gateway: &Gateway, name: &str) -> Self {
         let endpoint = gateway.endpoint();
         let netns = None;
-        Self { scratch: Scratch::new(), name: name.to_owned(), endpoint, netns, resolver: None, envs: Vec::new(), process: None }
+        Self {
+            scratch: Scratch::new(),
+            name: name.to_owned(),
+            endpoint,
+            netns,
+            resolver: None,
+            envs: Vec::new(),
+            process: None,
+        }
     }
 
     /// The command that enrolls it with a token.
@@ -206,7 +214,8 @@ impl Agent {
     }
 
     pub(crate) fn configure_endpoint(&self, endpoint: &str, more: &str) {
-        let text = format!("version: 1\ngateway: {{endpoints: [\"{endpoint}\"]}}\nlog: {{format: json, level: debug}}\n{more}\n");
+        let text =
+            format!("version: 1\ngateway: {{endpoints: [\"{endpoint}\"]}}\nlog: {{format: json, level: debug}}\n{more}\n");
         write_private(&self.dir().join("agent.yaml"), text);
     }
 

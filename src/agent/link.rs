@@ -1,0 +1,261 @@
+//! One link for each endpoint: dial, greet, serve the session, and again, for as long as the process runs.
+//! It refuses to know what streams carry.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Agent;
+use super::acceptor::{self, Context};
+use super::policy::Policy;
+use super::status::Connected;
+use crate::base::backoff::Backoff;
+use crate::base::code::{Code, Failure};
+use crate::base::endpoint::Endpoint;
+use crate::base::limits::{DIAL_DEADLINE, DRAIN_TIMEOUT, RECONNECT_BASE, RECONNECT_MAX, SESSION_PROVEN};
+use crate::base::tasks::Tasks;
+use crate::observe::audit::Event;
+use crate::observe::metrics;
+use crate::pki::renew::Credential;
+use crate::pki::tls::AgentTls;
+use crate::pki::{pem, tls};
+use crate::tunnel::session::{Session, greet};
+use crate::tunnel::{dial, upgrade};
+use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, VERSIONS, Welcome};
+use crate::wire::notice::Notice;
+
+/// Where an agent's identity lies.
+#[derive(Clone, Debug)]
+pub struct CredentialFiles {
+    /// Leaf, issuing CA, root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The only trust anchor.
+    pub root: PathBuf,
+}
+
+impl CredentialFiles {
+    /// Reads the certificate and its key.
+    ///
+    /// # Errors
+    /// `state_missing`, `state_invalid`, `file_permissions`.
+    pub fn load(&self) -> Result<Credential, Failure> {
+        Credential::load(&self.certificate, &self.key)
+    }
+}
+
+/// A session that a link holds, and what it must end with.
+struct Held {
+    session: Session,
+    welcome: Welcome,
+    tasks: Tasks,
+}
+
+/// Keeps a session with one endpoint until the drain begins.
+pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
+    let mut backoff = Backoff::new(RECONNECT_BASE, RECONNECT_MAX);
+    while !agent.drain.begun() {
+        let started = Instant::now();
+        let failure = hold(&agent, &endpoint).await;
+        if started.elapsed() >= SESSION_PROVEN {
+            backoff.reset();
+        }
+        let wait = if failure.code == Code::SameGateway { RECONNECT_MAX } else { backoff.next(random()) };
+        metrics::reconnect(failure.code);
+        if !agent.drain.begun() {
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(%endpoint, code = %failure.code, detail = %failure.detail, wait_ms, "not connected");
+        }
+        agent.board.waiting(&endpoint, failure, Instant::now() + wait);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = agent.drain.begins() => {}
+        }
+    }
+}
+
+/// One session, from the dial until it takes no more streams; yields why.
+async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Failure {
+    agent.board.connecting(endpoint);
+    let too_slow =
+        || Failure::new(Code::GatewayTimeout, format_args!("{endpoint}: no session within {} s", DIAL_DEADLINE.as_secs()));
+    let dialled = tokio::time::timeout(DIAL_DEADLINE, connect(agent, endpoint)).await;
+    let held = match dialled.unwrap_or_else(|_| Err(too_slow())) {
+        Ok(held) => held,
+        Err(failure) => return failure,
+    };
+    let connected = Connected {
+        gateway: held.welcome.gateway,
+        session: held.welcome.session,
+        pulse: held.session.link.pulse().clone(),
+        since: Instant::now(),
+    };
+    if !agent.board.claim(endpoint, &connected) {
+        held.session.link.close();
+        held.tasks.join().await;
+        return Failure::new(Code::SameGateway, format_args!("{endpoint} leads to gateway instance {}", connected.gateway));
+    }
+    tracing::info!(%endpoint, session = %connected.session, gateway = %connected.gateway, "connected");
+    // The session outlives this link's interest in it when the gateway drains: a new one is dialled at once.
+    let (released, why) = (CancellationToken::new(), watch::Sender::new(None));
+    let mut ended = why.subscribe();
+    agent.tasks.spawn(serve(agent.clone(), endpoint.clone(), held, released.clone(), why));
+    tokio::select! {
+        biased;
+        () = released.cancelled() => Failure::new(Code::Stopping, "the gateway is shutting down"),
+        why = ended.wait_for(Option::is_some) => {
+            let why = why.ok().and_then(|why| why.clone());
+            why.unwrap_or_else(|| Failure::new(Code::Stopping, "closed by this side"))
+        }
+    }
+}
+
+async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failure> {
+    let files = &agent.settings.credential;
+    let credential = files.load()?;
+    let root = pem::load_one(&files.root)?;
+    watch_expiry(&credential);
+    let tls = AgentTls::new(&credential, &root)?;
+    let proxy = agent.settings.egress.proxy_for(&endpoint.0)?;
+    agent.board.via(endpoint, proxy.as_ref().map(|proxy| proxy.at.to_string()));
+    let stream = dial::secure(&endpoint.0, proxy.as_ref(), tls.client_config()).await?;
+    tls::peer_identity(stream.get_ref().1)?;
+    let pipe = upgrade::client(stream, endpoint).await?;
+    let tasks = agent.tasks.child();
+    let greeted = greet(pipe, hello(agent), &tasks).await;
+    let (welcome, session) = greeted.map_err(|failure| failure.context(endpoint))?;
+    tell_offers(&session, agent.policy().offers().into_iter().skip(OFFERS_PER_MESSAGE).collect(), Vec::new());
+    Ok(Held { session, welcome, tasks })
+}
+
+fn watch_expiry(credential: &Credential) {
+    let not_after = credential.identity().not_after;
+    metrics::certificate_not_after("agent", not_after.unix_timestamp());
+    if credential.in_last_third(OffsetDateTime::now_utc()) {
+        tracing::warn!(code = %Code::CertificateExpiring, %not_after, "the certificate is in its last third: enroll again with a fresh token");
+    }
+}
+
+fn hello(agent: &Agent) -> Hello {
+    let mut targets = agent.policy().offers();
+    targets.truncate(OFFERS_PER_MESSAGE);
+    Hello {
+        versions: VERSIONS,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance: agent.instance,
+        targets,
+        capacity: u32::try_from(agent.settings.max_streams).unwrap_or(u32::MAX),
+        capabilities: Vec::new(),
+    }
+}
+
+fn tell_offers(session: &Session, added: Vec<Offer>, removed: Vec<crate::base::id::Name>) {
+    let removals = removed.chunks(OFFERS_PER_MESSAGE).map(|part| (Vec::new(), part.to_vec()));
+    let additions = added.chunks(OFFERS_PER_MESSAGE).map(|part| (part.to_vec(), Vec::new()));
+    for (added, removed) in removals.chain(additions) {
+        session.notifier.tell(Notice::TargetsChanged { added, removed });
+    }
+}
+
+/// Serves a session to its end, which is: the connection breaks, or one side drains and the last stream is done.
+async fn serve(
+    agent: Arc<Agent>,
+    endpoint: Endpoint,
+    held: Held,
+    released: CancellationToken,
+    why: watch::Sender<Option<Failure>>,
+) {
+    let Held { mut session, welcome, tasks } = held;
+    let identity = &agent.settings.agent;
+    let serial =
+        agent.settings.credential.load().map(|credential| credential.identity().serial.to_string()).unwrap_or_default();
+    let peer = endpoint.to_string();
+    let _ = agent.audit.record(&Event::Connected { session: welcome.session, agent: identity, serial: &serial, peer: &peer });
+    let _open = metrics::session(&peer);
+    let notifier = session.notifier.clone();
+    let context = Arc::new(Context { agent: agent.clone(), session: welcome.session, notifier });
+    let streams = tasks.child();
+    let failure = attend(&agent, &mut session, &context, &streams, &released).await;
+    streams.abort().await;
+    tasks.abort().await;
+    let _ = agent.audit.record(&Event::Disconnected {
+        session: welcome.session,
+        agent: identity,
+        code: failure.code,
+        detail: &failure.detail,
+    });
+    tracing::info!(%endpoint, session = %welcome.session, code = %failure.code, detail = %failure.detail, "session ended");
+    why.send_replace(Some(failure));
+}
+
+async fn attend(
+    agent: &Arc<Agent>,
+    session: &mut Session,
+    context: &Arc<Context>,
+    streams: &Tasks,
+    released: &CancellationToken,
+) -> Failure {
+    let mut policy = agent.policy.subscribe();
+    let mut offered = policy.borrow_and_update().clone();
+    let (mut told, mut acknowledged) = (false, false);
+    loop {
+        // Either side drains: the session ends with its last stream, once no new one can come.
+        let finishing = released.is_cancelled() || (told && acknowledged);
+        tokio::select! {
+            biased;
+            failure = session.link.ended() => return failure,
+            stream = session.incoming.accept() => match stream {
+                Some(stream) => { streams.spawn(acceptor::serve(context.clone(), stream)); }
+                None => return session.link.ended().await,
+            },
+            notice = session.notices.recv() => match notice {
+                Some(Notice::Drain { deadline }) if told => { let _ = deadline; acknowledged = true; }
+                Some(Notice::Drain { deadline }) => gateway_drains(deadline, released),
+                Some(Notice::Revoked) => tracing::warn!(code = %Code::Revoked, "the gateway has revoked this agent's certificate"),
+                Some(Notice::Renew) => tracing::warn!(code = %Code::CertificateExpiring, "the gateway asks to renew the certificate"),
+                Some(Notice::Lanes { .. } | Notice::StreamClosed { .. } | Notice::TargetsChanged { .. }) => {}
+                None => return session.link.ended().await,
+            },
+            Ok(()) = policy.changed() => {
+                let now = policy.borrow_and_update().clone();
+                tell_changes(session, &offered, &now);
+                offered = now;
+            }
+            () = agent.drain.begins(), if !told => {
+                session.notifier.tell(Notice::Drain { deadline: DRAIN_TIMEOUT });
+                told = true;
+            }
+            () = streams.join(), if finishing => {
+                session.link.close();
+                return session.link.ended().await;
+            }
+        }
+    }
+}
+
+fn gateway_drains(deadline: Duration, released: &CancellationToken) {
+    tracing::info!(seconds = deadline.as_secs(), "the gateway is shutting down; open streams may finish");
+    released.cancel();
+}
+
+fn tell_changes(session: &Session, before: &Policy, now: &Policy) {
+    let (before, now) = (before.offers(), now.offers());
+    let added = now.iter().filter(|offer| !before.contains(offer)).cloned().collect();
+    let removed =
+        before.into_iter().map(|offer| offer.name).filter(|name| !now.iter().any(|offer| offer.name == *name)).collect();
+    tell_offers(session, added, removed);
+}
+
+/// 32 random bits; without them every agent would return in the same instant.
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    // A failing random source is no reason to stay away.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    u32::from_be_bytes(bytes)
+}

@@ -1,0 +1,202 @@
+//! What the site permits: targets by name. The only maker of [`Permit`]; pure but for counting streams.
+//! It refuses to resolve, to connect, and to read files.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::code::Code;
+use crate::base::endpoint::HostPort;
+use crate::base::id::Name;
+use crate::wire::hello::{Kind, Offer};
+use crate::wire::open::Open;
+use crate::wire::refusal::Refusal;
+
+/// A target as the site's configuration has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetSpec {
+    /// What is spoken with it.
+    pub kind: Kind,
+    /// Where it is, seen from the site.
+    pub address: HostPort,
+    /// Whether it may be on the agent's own host.
+    pub allow_loopback: bool,
+    /// Whether the client's address is told to it (PROXY protocol v2).
+    pub send_proxy: bool,
+    /// Its limits.
+    pub limits: TargetLimits,
+}
+
+/// Limits of one target on one agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetLimits {
+    /// Streams at a time.
+    pub max_streams: usize,
+    /// From the open to the connection.
+    pub connect_timeout: Duration,
+    /// Streams in which nothing moves for this long are reset.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// A target in force.
+#[derive(Debug)]
+pub struct Target {
+    /// Its name.
+    pub name: Name,
+    /// Its configuration.
+    pub spec: TargetSpec,
+    slots: Arc<Semaphore>,
+    /// Ends its streams when a reload takes it away.
+    life: CancellationToken,
+}
+
+/// The site's targets.
+#[derive(Debug, Default)]
+pub struct Policy {
+    targets: BTreeMap<Name, Arc<Target>>,
+}
+
+/// Leave to connect one stream to one target. Nothing else opens a connection to a target.
+#[derive(Debug)]
+pub struct Permit {
+    target: Arc<Target>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Policy {
+    /// A policy that permits just these.
+    #[must_use]
+    pub fn new(specs: BTreeMap<Name, TargetSpec>) -> Self {
+        let targets = specs.into_iter().map(|(name, spec)| {
+            let slots = Arc::new(Semaphore::new(spec.limits.max_streams));
+            (name.clone(), Arc::new(Target { name, spec, slots, life: CancellationToken::new() }))
+        });
+        Self { targets: targets.collect() }
+    }
+
+    /// Whether this stream may be opened.
+    ///
+    /// # Errors
+    /// `target_unknown`, `target_kind_mismatch`, `target_streams`.
+    pub fn authorize(&self, open: &Open) -> Result<Permit, Refusal> {
+        let Some(target) = self.targets.get(&open.target) else {
+            return Err(Refusal::new(Code::TargetUnknown, format_args!("this agent has no target `{}`", open.target)));
+        };
+        if target.spec.kind != open.kind {
+            let detail = format!("`{}` is of kind {}, not {}", target.name, target.spec.kind, open.kind);
+            return Err(Refusal::new(Code::TargetKindMismatch, detail));
+        }
+        let slot = target.slots.clone().try_acquire_owned().map_err(|_| {
+            let limit = target.spec.limits.max_streams;
+            Refusal::new(Code::TargetStreams, format_args!("`{}` has its {limit} streams", target.name))
+        })?;
+        Ok(Permit { target: target.clone(), _slot: slot })
+    }
+
+    /// This policy in the place of `before`: targets that are still the same keep their streams, the others' end.
+    #[must_use]
+    pub fn succeed(mut self, before: &Self) -> Self {
+        for (name, old) in &before.targets {
+            match self.targets.get_mut(name) {
+                Some(new) if new.spec == old.spec => *new = old.clone(),
+                Some(new) if new.spec.same_place(&old.spec) => {
+                    let slots = new.slots.clone();
+                    *new = Arc::new(Target { name: name.clone(), spec: new.spec.clone(), slots, life: old.life.clone() });
+                }
+                _ => old.life.cancel(),
+            }
+        }
+        self
+    }
+
+    /// What the agent tells gateways.
+    #[must_use]
+    pub fn offers(&self) -> Vec<Offer> {
+        self.targets.values().map(|target| Offer { name: target.name.clone(), kind: target.spec.kind }).collect()
+    }
+
+    /// All targets, in the order of their names.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.targets.values().map(AsRef::as_ref)
+    }
+}
+
+impl TargetSpec {
+    /// Whether only limits differ, which open streams outlive.
+    fn same_place(&self, other: &Self) -> bool {
+        Self { limits: other.limits.clone(), ..self.clone() } == *other
+    }
+}
+
+impl Target {
+    /// Streams open at this moment.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.spec.limits.max_streams - self.slots.available_permits()
+    }
+}
+
+impl Permit {
+    /// The target it is for.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Ends when a reload takes the target away.
+    pub async fn withdrawn(&self) {
+        self.target.life.cancelled().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::RequestId;
+
+    fn spec(port: u16, max_streams: usize) -> TargetSpec {
+        TargetSpec {
+            kind: Kind::Tcp,
+            address: format!("db.corp.example:{port}").parse().unwrap(),
+            allow_loopback: false,
+            send_proxy: false,
+            limits: TargetLimits { max_streams, connect_timeout: Duration::from_secs(5), idle_timeout: None },
+        }
+    }
+
+    fn policy(targets: &[(&str, TargetSpec)]) -> Policy {
+        Policy::new(targets.iter().map(|(name, spec)| (Name::parse(name).unwrap(), spec.clone())).collect())
+    }
+
+    fn open(target: &str, kind: Kind) -> Open {
+        let target = Name::parse(target).unwrap();
+        let deadline = Duration::from_secs(5);
+        Open { request: RequestId::fresh(), target, kind, caller: String::new(), source: None, deadline, trace: None }
+    }
+
+    #[test]
+    fn only_named_targets_of_the_right_kind_within_their_limit_are_permitted() {
+        let policy = policy(&[("db", spec(5432, 1))]);
+        let code = |name, kind| policy.authorize(&open(name, kind)).map(drop).map_err(|refusal| refusal.code);
+        assert_eq!(code("other", Kind::Tcp), Err(Code::TargetUnknown));
+        assert_eq!(code("db", Kind::Http), Err(Code::TargetKindMismatch));
+        let held = policy.authorize(&open("db", Kind::Tcp)).unwrap();
+        assert_eq!(code("db", Kind::Tcp), Err(Code::TargetStreams));
+        drop(held);
+        assert_eq!(code("db", Kind::Tcp), Ok(()));
+    }
+
+    #[test]
+    fn a_reload_ends_streams_of_changed_targets_alone() {
+        let before = policy(&[("same", spec(1, 9)), ("moved", spec(2, 9)), ("gone", spec(3, 9)), ("tuned", spec(4, 9))]);
+        let permits: Vec<_> =
+            ["same", "moved", "gone", "tuned"].iter().map(|name| before.authorize(&open(name, Kind::Tcp)).unwrap()).collect();
+        let after = policy(&[("same", spec(1, 9)), ("moved", spec(22, 9)), ("tuned", spec(4, 1))]).succeed(&before);
+        let ended: Vec<_> = permits.iter().map(|permit| permit.target.life.is_cancelled()).collect();
+        assert_eq!(ended, [false, true, true, false]);
+        assert_eq!(after.targets().find(|target| target.name.as_str() == "same").unwrap().streams(), 1);
+    }
+}

@@ -1,0 +1,166 @@
+//! What the links are doing, for `underpass agent status`. It refuses to decide anything from it but one thing: which link
+//! holds the session with a gateway instance.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::base::code::Failure;
+use crate::base::endpoint::Endpoint;
+use crate::base::id::{InstanceId, SessionId};
+use crate::tunnel::lane::Pulse;
+
+/// One row for each endpoint.
+pub struct Board(Mutex<BTreeMap<Endpoint, Row>>);
+
+#[derive(Default)]
+struct Row {
+    proxy: Option<String>,
+    session: Option<Connected>,
+    connecting: bool,
+    last_error: Option<Failure>,
+    next_attempt: Option<Instant>,
+}
+
+/// A session that a link holds.
+#[derive(Clone)]
+pub struct Connected {
+    /// The gateway instance at its other end.
+    pub gateway: InstanceId,
+    /// Its id.
+    pub session: SessionId,
+    /// Its signs of life.
+    pub pulse: Pulse,
+    /// Since when.
+    pub since: Instant,
+}
+
+/// One endpoint, as printed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// What is dialled.
+    pub endpoint: String,
+    /// `connected`, `connecting`, `waiting`, or `silent` when a session's frames stay out.
+    pub state: String,
+    /// The proxy on the way, without credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// The gateway instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<InstanceId>,
+    /// The session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    /// Seconds since the greeting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected_s: Option<u64>,
+    /// Milliseconds since the last frame came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_frame_age_ms: Option<u64>,
+    /// The last heartbeat's round trip in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_us: Option<u64>,
+    /// Milliseconds until the next attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_ms: Option<u64>,
+    /// Why there is, or was, no session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<ErrorStatus>,
+}
+
+/// An error, as printed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorStatus {
+    /// A name of the codes' table.
+    pub code: String,
+    /// On what, and why.
+    pub detail: String,
+}
+
+impl Board {
+    pub(super) fn new(endpoints: &[Endpoint]) -> Self {
+        Self(Mutex::new(endpoints.iter().map(|endpoint| (endpoint.clone(), Row::default())).collect()))
+    }
+
+    pub(super) fn connecting(&self, endpoint: &Endpoint) {
+        self.change(endpoint, |row| {
+            row.connecting = true;
+            row.next_attempt = None;
+        });
+    }
+
+    pub(super) fn via(&self, endpoint: &Endpoint, proxy: Option<String>) {
+        self.change(endpoint, |row| row.proxy = proxy);
+    }
+
+    /// Takes the session with this gateway instance for the endpoint's link, unless another link has it.
+    pub(super) fn claim(&self, endpoint: &Endpoint, connected: &Connected) -> bool {
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |row: &Row| row.session.as_ref().is_some_and(|other| other.gateway == connected.gateway);
+        if rows.iter().any(|(other, row)| other != endpoint && same(row)) {
+            return false;
+        }
+        let row = rows.entry(endpoint.clone()).or_default();
+        row.session = Some(connected.clone());
+        row.connecting = false;
+        true
+    }
+
+    pub(super) fn waiting(&self, endpoint: &Endpoint, why: Failure, next: Instant) {
+        self.change(endpoint, |row| {
+            row.session = None;
+            row.connecting = false;
+            row.last_error = Some(why);
+            row.next_attempt = Some(next);
+        });
+    }
+
+    fn change(&self, endpoint: &Endpoint, change: impl FnOnce(&mut Row)) {
+        change(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(endpoint.clone()).or_default());
+    }
+
+    /// Every link, in the order of the endpoints.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkStatus> {
+        let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().map(|(endpoint, row)| row.status(endpoint)).collect()
+    }
+
+    /// Whether at least one session is alive.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.values().any(|row| row.session.as_ref().is_some_and(|session| session.pulse.alive()))
+    }
+}
+
+impl Row {
+    fn status(&self, endpoint: &Endpoint) -> LinkStatus {
+        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let session = self.session.as_ref();
+        let state = match session {
+            Some(session) if session.pulse.alive() => "connected",
+            Some(_) => "silent",
+            None if self.connecting => "connecting",
+            None => "waiting",
+        };
+        let round_trip = session.and_then(|session| session.pulse.round_trip());
+        LinkStatus {
+            endpoint: endpoint.to_string(),
+            state: state.to_owned(),
+            proxy: self.proxy.clone(),
+            gateway: session.map(|session| session.gateway),
+            session: session.map(|session| session.session),
+            connected_s: session.map(|session| session.since.elapsed().as_secs()),
+            last_frame_age_ms: session.map(|session| millis(session.pulse.age())),
+            round_trip_us: round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+            next_attempt_ms: self.next_attempt.map(|at| millis(at.saturating_duration_since(Instant::now()))),
+            last_error: self
+                .last_error
+                .as_ref()
+                .map(|failure| ErrorStatus { code: failure.code.to_string(), detail: failure.detail.clone() }),
+        }
+    }
+}

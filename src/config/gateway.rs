@@ -1,0 +1,298 @@
+//! `gateway.yaml`: its keys, their defaults and what they may hold. Refuses to know what the gateway does with them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::common::{AuditSection, Drain, LogSection, MetricsSection, Version, check_open};
+use super::problem::{Problem, Step, problem};
+use super::{Config, rebase, scalar};
+use crate::base::code::Code;
+use crate::base::endpoint::Endpoint;
+use crate::base::id::{Name, TargetId};
+use crate::base::limits;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// What an agent's certificate may live for.
+const CERTIFICATE_LIFETIMES: std::ops::RangeInclusive<Duration> = HOUR..=Duration::from_hours(365 * 24);
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Always 1.
+    pub version: Version,
+    /// Who this gateway is and where agents reach it.
+    pub gateway: GatewaySection,
+    /// How agents get their certificates.
+    #[serde(default)]
+    pub enrollment: Enrollment,
+    /// Where clients connect.
+    #[serde(default)]
+    pub listeners: Vec<ListenerConfig>,
+    /// What each tenant may use; one that is not named has no caps of its own.
+    #[serde(default)]
+    pub tenants: BTreeMap<Name, Tenant>,
+    /// What the whole process may use.
+    #[serde(default)]
+    pub limits: GatewayLimits,
+    /// How the process ends.
+    #[serde(default)]
+    pub drain: Drain,
+    /// What was done.
+    #[serde(default)]
+    pub audit: AuditSection,
+    /// Metrics and probes; absent: none are served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<MetricsSection>,
+    /// What is told.
+    #[serde(default)]
+    pub log: LogSection,
+}
+
+/// `gateway`: who it is and where agents reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewaySection {
+    /// Its name, in its certificate and in metrics. Default `gw1`.
+    #[serde(default = "default_id")]
+    pub id: Name,
+    /// How agents reach it: the names of its certificate, and what enrollment tokens carry. At least one.
+    pub endpoints: Vec<Endpoint>,
+    /// Where it listens for agents. Default `0.0.0.0:443`.
+    #[serde(default = "default_listen", deserialize_with = "scalar::listen")]
+    pub listen: SocketAddr,
+    /// Networks that agents' tunnels may come from. Default any.
+    #[serde(default, with = "scalar::networks")]
+    pub allow_from: Option<Vec<IpNet>>,
+}
+
+fn default_id() -> Name {
+    Name::parse("gw1").expect("gw1 is a name")
+}
+
+fn default_listen() -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, 443).into()
+}
+
+/// `enrollment`: how agents get their certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Enrollment {
+    /// Networks that enrollments may come from. Default any.
+    #[serde(with = "scalar::networks")]
+    pub allow_from: Option<Vec<IpNet>>,
+    /// What a certificate lives for, 1h to 365d. Default 30d.
+    #[serde(with = "scalar::duration")]
+    pub certificate_lifetime: Duration,
+}
+
+impl Default for Enrollment {
+    fn default() -> Self {
+        Self { allow_from: None, certificate_lifetime: limits::AGENT_CERTIFICATE_LIFETIME }
+    }
+}
+
+/// One of `listeners`: an address that leads to one target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// The address. Off loopback it needs `allow_from`.
+    #[serde(deserialize_with = "scalar::listen")]
+    pub listen: SocketAddr,
+    /// Where streams go: `tenant/group/target`.
+    pub target: TargetId,
+    /// Networks that clients may come from. Default any, on loopback.
+    #[serde(default, with = "scalar::networks")]
+    pub allow_from: Option<Vec<IpNet>>,
+    /// The certificate that clients see; absent: plain TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
+    /// Whether client bytes may travel before the agent's reply. Default true.
+    #[serde(default = "default_early_data")]
+    pub early_data: bool,
+}
+
+fn default_early_data() -> bool {
+    true
+}
+
+/// `tls` of a listener: PEM files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The certificate chain, leaf first.
+    pub cert: PathBuf,
+    /// Its private key; no other user may be able to read it.
+    pub key: PathBuf,
+}
+
+/// One of `tenants`.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tenant {
+    /// What it may use.
+    pub limits: TenantLimits,
+}
+
+/// `limits` of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantLimits {
+    /// Streams at a time. Default none.
+    #[serde(with = "scalar::optional_count")]
+    pub max_streams: Option<usize>,
+    /// Bytes a second, both ways together. Default none.
+    #[serde(with = "scalar::optional_size")]
+    pub rate: Option<u64>,
+}
+
+/// `limits` of the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayLimits {
+    /// Connections of one listener. Default 16384.
+    #[serde(with = "scalar::count")]
+    pub max_connections: usize,
+    /// Connections of one listener that have not finished their handshake. Default 512.
+    #[serde(with = "scalar::count")]
+    pub max_handshakes: usize,
+}
+
+impl Default for GatewayLimits {
+    fn default() -> Self {
+        Self { max_connections: limits::MAX_CONNECTIONS, max_handshakes: limits::MAX_HANDSHAKES }
+    }
+}
+
+impl Config for GatewayConfig {
+    fn check(&self) -> Result<(), Problem> {
+        self.gateway.check()?;
+        if !CERTIFICATE_LIFETIMES.contains(&self.enrollment.certificate_lifetime) {
+            let at = ["enrollment".into(), "certificate_lifetime".into()];
+            return Err(problem(at, Code::ConfigInvalid, "`certificate_lifetime` is from 1h to 365d"));
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            check_open(["listeners".into(), index.into(), "listen".into()], listener.listen, listener.allow_from.is_some())?;
+        }
+        for (name, tenant) in &self.tenants {
+            tenant.limits.check(name)?;
+        }
+        self.limits.check()?;
+        self.audit.check()?;
+        self.metrics.as_ref().map_or(Ok(()), MetricsSection::check)?;
+        self.check_addresses()
+    }
+
+    fn rebase(&mut self, directory: &Path) {
+        for tls in self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()) {
+            rebase(&mut tls.cert, directory);
+            rebase(&mut tls.key, directory);
+        }
+    }
+}
+
+impl GatewayConfig {
+    /// No two of the addresses are the same socket.
+    fn check_addresses(&self) -> Result<(), Problem> {
+        let mut taken = vec![("`gateway.listen`".to_owned(), self.gateway.listen)];
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let name = format!("the listener of {}", listener.target);
+            claim(&mut taken, name, listener.listen, || ["listeners".into(), index.into(), "listen".into()])?;
+        }
+        if let Some(metrics) = &self.metrics {
+            claim(&mut taken, "`metrics.listen`".into(), metrics.listen, || ["metrics".into(), "listen".into()])?;
+        }
+        Ok(())
+    }
+}
+
+fn claim<const N: usize>(
+    taken: &mut Vec<(String, SocketAddr)>,
+    name: String,
+    address: SocketAddr,
+    at: impl FnOnce() -> [Step; N],
+) -> Result<(), Problem> {
+    if let Some((other, there)) = taken.iter().find(|(_, there)| same_socket(*there, address)) {
+        let detail = format_args!("{name} and {other} both listen on {address}{}", Also(*there, address));
+        return Err(problem(at(), Code::ConfigInvalid, detail));
+    }
+    taken.push((name, address));
+    Ok(())
+}
+
+/// Says the other address if it is written differently.
+struct Also(SocketAddr, SocketAddr);
+
+impl std::fmt::Display for Also {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0 == self.1 { Ok(()) } else { write!(f, " ({} includes it)", self.0) }
+    }
+}
+
+/// Port 0 is a free one each time; the unspecified address includes all others of its family.
+fn same_socket(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_family = a.is_ipv4() == b.is_ipv4();
+    let any = |ip: IpAddr| ip.is_unspecified();
+    a.port() == b.port() && a.port() != 0 && same_family && (a.ip() == b.ip() || any(a.ip()) || any(b.ip()))
+}
+
+impl GatewaySection {
+    fn check(&self) -> Result<(), Problem> {
+        check_endpoints(&self.endpoints)
+    }
+}
+
+/// At least one endpoint, none twice.
+pub(super) fn check_endpoints(endpoints: &[Endpoint]) -> Result<(), Problem> {
+    if endpoints.is_empty() {
+        return Err(problem(
+            ["gateway".into(), "endpoints".into()],
+            Code::ConfigInvalid,
+            "`gateway.endpoints` needs at least one",
+        ));
+    }
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        if endpoints[..index].contains(endpoint) {
+            let at = ["gateway".into(), "endpoints".into(), index.into()];
+            return Err(problem(at, Code::ConfigInvalid, format_args!("{endpoint} is there twice")));
+        }
+    }
+    Ok(())
+}
+
+impl TenantLimits {
+    fn check(&self, tenant: &Name) -> Result<(), Problem> {
+        let wrong = |key: &'static str| {
+            let at = ["tenants".into(), tenant.as_str().into(), "limits".into(), key.into()];
+            problem(
+                at,
+                Code::ConfigInvalid,
+                format_args!("`{key}` of tenant {tenant} is at least 1; leave it out for no limit"),
+            )
+        };
+        match (self.max_streams, self.rate) {
+            (Some(0), _) => Err(wrong("max_streams")),
+            (_, Some(0)) => Err(wrong("rate")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl GatewayLimits {
+    fn check(&self) -> Result<(), Problem> {
+        let wrong = |key: &'static str, what: &str| problem(["limits".into(), key.into()], Code::ConfigInvalid, what);
+        if !(1..=limits::MAX_CONNECTIONS_CONFIGURED).contains(&self.max_connections) {
+            return Err(wrong("max_connections", "`limits.max_connections` is from 1 to 1000000"));
+        }
+        if !(1..=self.max_connections).contains(&self.max_handshakes) {
+            return Err(wrong("max_handshakes", "`limits.max_handshakes` is from 1 to `limits.max_connections`"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! What a client's connection wants: from it, or from the listener it came in by, to tenant, group and target.
+//! It refuses to know where that goes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use crate::base::id::TargetId;
+use crate::wire::hello::Kind;
+
+/// What is wanted, and by whom.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Tenant, group and target.
+    pub target: TargetId,
+    /// What will be spoken.
+    pub kind: Kind,
+    /// Who asks: the listener's address, for a listener that asks for no name.
+    pub caller: String,
+    /// The client's address.
+    pub source: SocketAddr,
+    /// Whether client bytes may go ahead of the reply.
+    pub early_data: bool,
+}
+
+/// A client's connection. A stream that failed must look failed to it.
+pub trait ClientIo: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Makes the end of this connection a reset.
+    fn reset(&self);
+}
+
+impl ClientIo for TcpStream {
+    fn reset(&self) {
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl ClientIo for TlsStream<TcpStream> {
+    /// A TLS client also sees that no `close_notify` came.
+    fn reset(&self) {
+        self.get_ref().0.reset();
+    }
+}

@@ -1,0 +1,249 @@
+//! The port that agents dial: TLS by ALPN, the upgrade, the greeting, then the session's life.
+//! It refuses to know clients and how certificates are issued.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::registry::{Facts, Live};
+use super::{Gateway, enrollment};
+use crate::base::code::{Code, Failure};
+use crate::base::id::{AgentId, SessionId};
+use crate::base::limits::{MAX_STREAMS, SOCKET_BUFFER, TCP_USER_TIMEOUT};
+use crate::observe::audit::Event;
+use crate::observe::metrics;
+use crate::pki::identity::{Identity, Role};
+use crate::pki::tls::{self, Protocol};
+use crate::tunnel::listen::{self, Service, bind};
+use crate::tunnel::session::{self, Session};
+use crate::tunnel::upgrade;
+use crate::tunnel::websocket::Pipe;
+use crate::wire::hello::{Hello, Welcome};
+use crate::wire::notice::Notice;
+use crate::wire::refusal::Refusal;
+
+/// Targets of one session that are remembered for routing.
+const MAX_OFFERS: usize = 10_000;
+
+type Secured = TlsStream<BufReader<TcpStream>>;
+
+/// Opens the port.
+///
+/// # Errors
+/// `listen_failed`, naming the address.
+pub fn open(gateway: &Arc<Gateway>) -> Result<SocketAddr, Failure> {
+    let socket = bind(gateway.settings.listen)?;
+    let address = socket.local_addr().unwrap_or(gateway.settings.listen);
+    let port = Arc::new(Port(gateway.clone()));
+    let (caps, drain, tasks) = (gateway.settings.caps, gateway.drain.clone(), gateway.sessions.clone());
+    gateway.sessions.spawn(listen::serve(socket, caps, port, drain, tasks));
+    Ok(address)
+}
+
+struct Port(Arc<Gateway>);
+
+/// What came through the handshake.
+enum Ready {
+    Tunnel { pipe: Pipe<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
+    Enroll { stream: Secured, peer: SocketAddr },
+}
+
+impl Service<TcpStream, SocketAddr> for Port {
+    type Ready = Box<Ready>;
+
+    fn admits(&self, peer: &SocketAddr) -> bool {
+        let settings = &self.0.settings;
+        let admitted = settings.allow_from.admits(peer.ip()) || settings.enroll_from.admits(peer.ip());
+        if !admitted {
+            self.report(*peer, &denied(*peer));
+        }
+        admitted
+    }
+
+    async fn handshake(&self, io: TcpStream, peer: SocketAddr) -> Option<Box<Ready>> {
+        match self.secure(io, peer).await {
+            Ok(ready) => Some(Box::new(ready)),
+            Err(failure) => {
+                self.report(peer, &failure);
+                None
+            }
+        }
+    }
+
+    async fn serve(&self, ready: Box<Ready>) {
+        match *ready {
+            Ready::Tunnel { pipe, identity, agent, peer } => self.tunnel(pipe, identity, agent, peer).await,
+            Ready::Enroll { stream, peer } => enrollment::serve(&self.0, stream, peer.ip()).await,
+        }
+    }
+
+    fn timed_out(&self, peer: SocketAddr) {
+        self.report(peer, &Failure::new(Code::TlsFailed, "the handshake took longer than 5 s"));
+    }
+}
+
+fn denied(peer: SocketAddr) -> Failure {
+    Failure::new(Code::SourceDenied, format_args!("{} is not in `allow_from`", peer.ip()))
+}
+
+impl Port {
+    async fn secure(&self, io: TcpStream, peer: SocketAddr) -> Result<Ready, Failure> {
+        let gateway = &self.0;
+        let _ = socket2::SockRef::from(&io).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
+        let io = BufReader::with_capacity(SOCKET_BUFFER, io);
+        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await;
+        let start = start.map_err(|error| tls::refusal_of(&error))?;
+        let protocol = tls::choose(start.client_hello().alpn())?;
+        let (allowed, config) = match protocol {
+            Protocol::Tunnel => (&gateway.settings.allow_from, gateway.tls.tunnel()),
+            Protocol::Enroll => (&gateway.settings.enroll_from, gateway.tls.enroll()),
+            Protocol::Client => {
+                return Err(Failure::new(Code::ProtocolViolation, "this version has no client protocol on this port"));
+            }
+        };
+        if !allowed.admits(peer.ip()) {
+            return Err(denied(peer));
+        }
+        let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
+        if protocol == Protocol::Enroll {
+            return Ok(Ready::Enroll { stream, peer });
+        }
+        let identity = tls::peer_identity(stream.get_ref().1)?;
+        let Role::Agent { agent, .. } = identity.role.clone() else {
+            return Err(Failure::new(Code::CertificateRefused, "the certificate is no agent's"));
+        };
+        let pipe = upgrade::server(stream, gateway.drain.begun()).await?;
+        Ok(Ready::Tunnel { pipe, identity, agent, peer })
+    }
+
+    fn report(&self, peer: SocketAddr, failure: &Failure) {
+        metrics::connect_refused(failure.code);
+        tracing::info!(source = %peer, code = %failure.code, detail = %failure.detail, "connection refused");
+        let event = Event::ConnectRefused { source: peer.ip(), code: failure.code, detail: &failure.detail };
+        // The refusal stands whether or not its row can be kept.
+        let _ = self.0.audit.record(&event);
+    }
+
+    async fn tunnel(&self, pipe: Pipe<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr) {
+        let gateway = &self.0;
+        let tasks = gateway.sessions.child();
+        let decide = |hello: &Hello, version| decide(gateway, hello, version);
+        match session::welcome(pipe, decide, &tasks).await {
+            Ok((hello, welcome, session)) => {
+                let live = enter(gateway, &hello, &welcome, &session, identity, agent, peer);
+                self.live(live, session).await;
+            }
+            Err(failure) => self.report(peer, &failure.context(agent)),
+        }
+        tasks.abort().await;
+    }
+
+    async fn live(&self, live: Arc<Live>, mut session: Session) {
+        let gateway = &self.0;
+        let serial = live.serial.to_string();
+        let peer = live.peer.to_string();
+        tracing::info!(session = %live.session, agent = %live.agent, %peer, version = live.version, "agent connected");
+        let _ =
+            gateway.audit.record(&Event::Connected { session: live.session, agent: &live.agent, serial: &serial, peer: &peer });
+        let _open = metrics::session(gateway.settings.id.as_str());
+        let failure = attend(gateway, &live, &mut session).await;
+        gateway.registry.remove(&live);
+        let _ = gateway.audit.record(&Event::Disconnected {
+            session: live.session,
+            agent: &live.agent,
+            code: failure.code,
+            detail: &failure.detail,
+        });
+        tracing::info!(session = %live.session, agent = %live.agent, code = %failure.code, detail = %failure.detail, "agent disconnected");
+    }
+}
+
+fn decide(gateway: &Gateway, _: &Hello, version: u32) -> Result<Welcome, Refusal> {
+    if gateway.drain.begun() {
+        return Err(Refusal::new(Code::Stopping, "the gateway is shutting down"));
+    }
+    Ok(Welcome {
+        version,
+        gateway: gateway.instance,
+        session: SessionId::fresh(),
+        resume_secret: None,
+        resume_window: Duration::ZERO,
+        direct_address: None,
+        max_streams: u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX),
+        max_lanes: 1,
+    })
+}
+
+fn enter(
+    gateway: &Gateway,
+    hello: &Hello,
+    welcome: &Welcome,
+    session: &Session,
+    identity: Identity,
+    agent: AgentId,
+    peer: SocketAddr,
+) -> Arc<Live> {
+    let facts = Facts {
+        session: welcome.session,
+        agent,
+        serial: identity.serial,
+        instance: hello.instance,
+        version: hello.agent_version.clone(),
+        peer,
+        capacity: usize::try_from(hello.capacity).unwrap_or(MAX_STREAMS).clamp(1, MAX_STREAMS),
+    };
+    let live = Live::new(facts, &hello.targets, session.opener.clone(), session.notifier.clone(), session.link.clone());
+    let live = Arc::new(live);
+    gateway.registry.add(live.clone());
+    live
+}
+
+/// A session's life: what the agent tells, what is to be told, and the revocation of its certificate.
+async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> Failure {
+    let mut revoked = gateway.revocations.subscribe();
+    let mut told = false;
+    loop {
+        // Also before the first change: the certificate may have been revoked during the handshake.
+        if gateway.revocations.contains(&live.serial) {
+            session.notifier.tell(Notice::Revoked);
+            live.drain();
+            live.link.close();
+            live.link.ended().await;
+            return Failure::new(Code::Revoked, format_args!("certificate {}", live.serial));
+        }
+        tokio::select! {
+            biased;
+            failure = live.link.ended() => return failure,
+            Ok(()) = revoked.changed() => {}
+            notice = session.notices.recv() => match notice {
+                Some(notice) => noticed(live, notice),
+                None => return live.link.ended().await,
+            },
+            () = gateway.drain.begins(), if !told => {
+                session.notifier.tell(Notice::Drain { deadline: gateway.settings.drain_timeout });
+                live.drain();
+                told = true;
+            }
+            // Agents open no streams but the control stream: dropped, and by that reset.
+            stream = session.incoming.accept() => if stream.is_none() { return live.link.ended().await },
+        }
+    }
+}
+
+fn noticed(live: &Live, notice: Notice) {
+    match notice {
+        Notice::Drain { deadline } if !live.draining() => {
+            tracing::info!(session = %live.session, agent = %live.agent, seconds = deadline.as_secs(), "the agent is shutting down");
+            live.drain();
+            // Said back, so that the agent knows when no further stream will come.
+            live.notifier.tell(Notice::Drain { deadline });
+        }
+        Notice::TargetsChanged { added, removed } => live.offers_changed(added, &removed, MAX_OFFERS),
+        _ => {}
+    }
+}

@@ -1,0 +1,188 @@
+//! The live sessions by group, and which of them gets the next stream. It refuses to know clients and bytes.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use time::OffsetDateTime;
+
+use crate::base::code::Code;
+use crate::base::id::{AgentId, GroupId, InstanceId, Name, SessionId};
+use crate::pki::identity::Serial;
+use crate::tunnel::mux::{Link, Opener};
+use crate::tunnel::session::Notifier;
+use crate::wire::hello::{Kind, Offer};
+use crate::wire::refusal::Refusal;
+
+/// Sessions by group.
+#[derive(Default)]
+pub struct Registry {
+    groups: RwLock<HashMap<GroupId, Vec<Arc<Live>>>>,
+    /// Breaks ties, so that equally loaded sessions take turns.
+    turn: AtomicUsize,
+}
+
+/// One live session.
+pub struct Live {
+    /// Its id.
+    pub session: SessionId,
+    /// Whose it is, from the verified certificate.
+    pub agent: AgentId,
+    /// That certificate.
+    pub serial: Serial,
+    /// The agent's process.
+    pub instance: InstanceId,
+    /// The agent's program version.
+    pub version: String,
+    /// Where it came from.
+    pub peer: SocketAddr,
+    /// Since when.
+    pub since: OffsetDateTime,
+    /// Streams it takes.
+    pub capacity: usize,
+    /// Opens streams.
+    pub opener: Opener,
+    /// Tells the agent, and what it told of streams' ends.
+    pub notifier: Notifier,
+    /// The connection.
+    pub link: Link,
+    offers: RwLock<HashMap<Name, Kind>>,
+    draining: AtomicBool,
+}
+
+/// What is fixed about a session when it begins.
+pub struct Facts {
+    /// See [`Live`].
+    pub session: SessionId,
+    /// See [`Live`].
+    pub agent: AgentId,
+    /// See [`Live`].
+    pub serial: Serial,
+    /// See [`Live`].
+    pub instance: InstanceId,
+    /// See [`Live`].
+    pub version: String,
+    /// See [`Live`].
+    pub peer: SocketAddr,
+    /// See [`Live`].
+    pub capacity: usize,
+}
+
+impl Registry {
+    /// Takes a session in.
+    pub fn add(&self, live: Arc<Live>) {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        groups.entry(live.agent.group.clone()).or_default().push(live);
+    }
+
+    /// Forgets a session.
+    pub fn remove(&self, live: &Live) {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sessions) = groups.get_mut(&live.agent.group) {
+            sessions.retain(|other| other.session != live.session);
+            if sessions.is_empty() {
+                groups.remove(&live.agent.group);
+            }
+        }
+    }
+
+    /// The least loaded live session of the group that offers the target and was not `tried`.
+    ///
+    /// # Errors
+    /// `no_agent`, or `target_unknown` when agents are there but none offers the target.
+    pub fn pick(&self, group: &GroupId, target: &Name, tried: &[SessionId]) -> Result<Arc<Live>, Refusal> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        let sessions = groups.get(group).map(Vec::as_slice).unwrap_or_default();
+        let mut usable = sessions.iter().filter(|live| live.usable() && !tried.contains(&live.session)).peekable();
+        if usable.peek().is_none() {
+            return Err(Refusal::new(Code::NoAgent, format_args!("no agent of {group} is connected")));
+        }
+        let offering: Vec<_> = usable.filter(|live| live.offers(target)).collect();
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % offering.len().max(1);
+        let (before, from) = offering.split_at(first.min(offering.len()));
+        let least = from.iter().chain(before).min_by_key(|live| live.load());
+        least.map(|live| Arc::clone(live)).ok_or_else(|| {
+            Refusal::new(Code::TargetUnknown, format_args!("no connected agent of {group} has a target `{target}`"))
+        })
+    }
+
+    /// Every session, in the order of the agents' names.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<Arc<Live>> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = groups.values().flatten().cloned().collect();
+        all.sort_by(|a, b| (&a.agent, a.session).cmp(&(&b.agent, b.session)));
+        all
+    }
+
+    /// Closes every session's connection.
+    pub fn close_all(&self) {
+        for live in self.sessions() {
+            live.link.close();
+        }
+    }
+}
+
+impl Live {
+    /// A session as the greeting left it.
+    #[must_use]
+    pub fn new(facts: Facts, targets: &[Offer], opener: Opener, notifier: Notifier, link: Link) -> Self {
+        let Facts { session, agent, serial, instance, version, peer, capacity } = facts;
+        let offers = RwLock::new(targets.iter().map(|offer| (offer.name.clone(), offer.kind)).collect());
+        let (since, draining) = (OffsetDateTime::now_utc(), AtomicBool::new(false));
+        Self { session, agent, serial, instance, version, peer, since, capacity, opener, notifier, link, offers, draining }
+    }
+
+    /// The agent offers other targets now; at most `max` are remembered.
+    pub fn offers_changed(&self, added: Vec<Offer>, removed: &[Name], max: usize) {
+        let mut offers = self.offers.write().unwrap_or_else(PoisonError::into_inner);
+        for name in removed {
+            offers.remove(name);
+        }
+        for offer in added {
+            if offers.len() < max || offers.contains_key(&offer.name) {
+                offers.insert(offer.name, offer.kind);
+            }
+        }
+    }
+
+    /// Takes no new streams from here on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it takes no new streams.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Streams open at this moment, the control stream not counted.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.link.streams().saturating_sub(1)
+    }
+
+    /// The names of its targets.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Name> {
+        let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<_> = offers.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    fn offers(&self, target: &Name) -> bool {
+        self.offers.read().unwrap_or_else(PoisonError::into_inner).contains_key(target)
+    }
+
+    fn usable(&self) -> bool {
+        !self.draining() && !self.link.has_ended() && self.link.pulse().alive()
+    }
+
+    /// In thousandths of what it can take.
+    fn load(&self) -> usize {
+        self.link.streams().saturating_mul(1000) / self.capacity.max(1)
+    }
+}

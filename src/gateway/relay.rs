@@ -1,0 +1,265 @@
+//! A client's connection, from what it wants to its end: route, admit, open on an agent (or another), splice.
+//! The straight line of the gateway. It refuses to know how clients say what they want.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::Instant;
+
+use super::Gateway;
+use super::ingress::{ClientIo, Wanted};
+use super::quota::Slot;
+use super::registry::Live;
+use super::router::Route;
+use crate::base::code::Code;
+use crate::base::id::RequestId;
+use crate::base::limits::{EARLY_DATA, REPLY_DEADLINE};
+use crate::observe::audit::Event;
+use crate::observe::metrics;
+use crate::tunnel::ledger::Ledger;
+use crate::tunnel::mux::Stream;
+use crate::tunnel::session::Wired;
+use crate::tunnel::splice::{Direction, End, Outcome, Toll, splice};
+use crate::wire::codec;
+use crate::wire::open::Open;
+use crate::wire::refusal::Refusal;
+use crate::wire::reply::Reply;
+
+/// One client, and what it wants.
+struct Ask<'a> {
+    request: RequestId,
+    wanted: &'a Wanted,
+    route: Route,
+    since: Instant,
+}
+
+/// Client bytes that came before the reply, kept so that another agent can have them too.
+#[derive(Default)]
+struct Early {
+    kept: BytesMut,
+    /// The client has said its last byte.
+    ended: bool,
+    /// Some agent was sent some of them.
+    sent: bool,
+}
+
+/// A stream that an agent accepted, and what the target said with the reply.
+struct Opened {
+    live: Arc<Live>,
+    stream: Stream,
+    first: BytesMut,
+}
+
+/// Relays one client to its end.
+pub async fn relay<Io: ClientIo>(gateway: &Gateway, mut client: Io, wanted: &Wanted) {
+    let route = gateway.table.route(wanted);
+    let ask = Ask { request: RequestId::fresh(), wanted, route, since: Instant::now() };
+    let mut early = Early::default();
+    match open(gateway, &ask, &mut client, &mut early).await {
+        Ok((opened, slot)) => carry(gateway, &ask, client, early, opened, slot).await,
+        Err(refusal) => {
+            refused(gateway, &ask, &refusal);
+            client.reset();
+        }
+    }
+}
+
+fn refused(gateway: &Gateway, ask: &Ask<'_>, refusal: &Refusal) {
+    metrics::refused(refusal.code);
+    let target = ask.wanted.target.to_string();
+    tracing::warn!(request = %ask.request, target, source = %ask.wanted.source, code = %refusal.code, detail = %refusal.detail, "stream refused");
+    // The refusal stands whether or not its row can be kept.
+    let _ = gateway.audit.record(&Event::Refused {
+        request: ask.request,
+        target: &target,
+        agent: None,
+        caller: &ask.wanted.caller,
+        source: Some(ask.wanted.source),
+        code: refusal.code,
+        detail: &refusal.detail,
+    });
+}
+
+/// Admits, then tries the group's agents in turn as long as a refusal says that another could do it.
+async fn open<Io: ClientIo>(
+    gateway: &Gateway,
+    ask: &Ask<'_>,
+    client: &mut Io,
+    early: &mut Early,
+) -> Result<(Opened, Slot), Refusal> {
+    let slot = ask.route.tenant.admit()?;
+    let deadline = ask.since + REPLY_DEADLINE;
+    let mut tried = Vec::new();
+    let mut last = None;
+    loop {
+        let live = match gateway.registry.pick(&ask.route.group, &ask.route.target, &tried) {
+            Ok(live) => live,
+            Err(nobody) => return Err(last.unwrap_or(nobody)),
+        };
+        tried.push(live.session);
+        let attempt = tokio::time::timeout_at(deadline, attempt(ask, &live, client, early, deadline)).await;
+        let refusal = match attempt {
+            Ok(Ok(opened)) => {
+                record_opened(gateway, ask, &opened)?;
+                return Ok((opened, slot));
+            }
+            Ok(Err(refusal)) => refusal,
+            Err(_) => {
+                let detail = format!("{} did not answer within {} s", live.agent, REPLY_DEADLINE.as_secs());
+                return Err(Refusal::new(Code::OpenTimeout, detail));
+            }
+        };
+        if !refusal.elsewhere() {
+            return Err(refusal);
+        }
+        if refusal.code == Code::SessionLost && early.sent {
+            return Err(Refusal::new(Code::OutcomeUnknown, refusal.detail));
+        }
+        tracing::debug!(request = %ask.request, agent = %live.agent, code = %refusal.code, "trying another agent");
+        last = Some(refusal);
+    }
+}
+
+fn record_opened(gateway: &Gateway, ask: &Ask<'_>, opened: &Opened) -> Result<(), Refusal> {
+    let target = ask.wanted.target.to_string();
+    gateway.audit.record(&Event::Opened {
+        request: ask.request,
+        session: opened.live.session,
+        target: &target,
+        agent: Some(&opened.live.agent),
+        caller: &ask.wanted.caller,
+        source: Some(ask.wanted.source),
+        address: None,
+    })?;
+    tracing::info!(request = %ask.request, target, agent = %opened.live.agent, source = %ask.wanted.source, "stream opened");
+    metrics::opened(ask.since.elapsed());
+    Ok(())
+}
+
+/// One agent's chance: `Open` and the early bytes go out at once, then the reply is waited for.
+async fn attempt<Io: ClientIo>(
+    ask: &Ask<'_>,
+    live: &Arc<Live>,
+    client: &mut Io,
+    early: &mut Early,
+    deadline: Instant,
+) -> Result<Opened, Refusal> {
+    let stream = live.opener.open().await?;
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut head = BytesMut::new();
+    codec::encode(&message(ask, deadline), &mut head);
+    if ask.wanted.early_data {
+        head.extend_from_slice(&early.kept);
+        early.sent |= !early.kept.is_empty();
+    }
+    writer.write_all(&head).await.map_err(|error| lost(live, &error.to_string()))?;
+    writer.flush().await.map_err(|error| lost(live, &error.to_string()))?;
+    let mut wired = Wired::new(reader);
+    match reply(&mut wired, &mut writer, client, early, ask, live).await? {
+        Reply::Accepted => {
+            let (reader, first) = wired.into_parts();
+            Ok(Opened { live: live.clone(), stream: reader.unsplit(writer), first })
+        }
+        Reply::Refused(refusal) => Err(refusal),
+    }
+}
+
+fn message(ask: &Ask<'_>, deadline: Instant) -> Open {
+    Open {
+        request: ask.request,
+        target: ask.route.target.clone(),
+        kind: ask.route.kind,
+        caller: ask.wanted.caller.clone(),
+        source: Some(ask.wanted.source),
+        deadline: deadline.saturating_duration_since(Instant::now()),
+        trace: None,
+    }
+}
+
+/// Waits for the reply while the client's first bytes go ahead, up to what can be kept.
+async fn reply<Io: ClientIo>(
+    wired: &mut Wired<ReadHalf<Stream>>,
+    writer: &mut WriteHalf<Stream>,
+    client: &mut Io,
+    early: &mut Early,
+    ask: &Ask<'_>,
+    live: &Live,
+) -> Result<Reply, Refusal> {
+    loop {
+        let room = EARLY_DATA - early.kept.len();
+        let listens = ask.wanted.early_data && !early.ended && room > 0;
+        early.kept.reserve(room.min(EARLY_DATA / 16));
+        let before = early.kept.len();
+        tokio::select! {
+            biased;
+            reply = wired.receive::<Reply>() => return match reply {
+                Ok(Some(reply)) => Ok(reply),
+                Ok(None) => Err(lost(live, "the stream ended without a reply")),
+                Err(failure) if failure.code == Code::ProtocolViolation => Err(Refusal::new(Code::OpenInvalid, failure.detail)),
+                Err(failure) => Err(lost(live, &failure.detail)),
+            },
+            read = read_at_most(client, &mut early.kept, room), if listens => match read {
+                Ok(0) => early.ended = true,
+                Ok(_) => {
+                    early.sent = true;
+                    let sent = async {
+                        writer.write_all(&early.kept[before..]).await?;
+                        writer.flush().await
+                    };
+                    sent.await.map_err(|error| lost(live, &error.to_string()))?;
+                }
+                Err(error) => return Err(Refusal::new(Code::ClientReset, error)),
+            },
+        }
+    }
+}
+
+async fn read_at_most<Io: ClientIo>(client: &mut Io, into: &mut BytesMut, room: usize) -> io::Result<usize> {
+    use bytes::BufMut;
+    client.read_buf(&mut into.limit(room)).await
+}
+
+fn lost(live: &Live, why: &str) -> Refusal {
+    Refusal::new(Code::SessionLost, format_args!("{}: {why}", live.agent))
+}
+
+/// Both ways until the end. The early bytes have gone ahead, or go first now.
+async fn carry<Io: ClientIo>(gateway: &Gateway, ask: &Ask<'_>, mut client: Io, early: Early, opened: Opened, slot: Slot) {
+    let Opened { live, mut stream, first } = opened;
+    let ledger = Ledger::open(&gateway.audit, ask.request, ask.wanted.target.to_string(), slot);
+    ledger.count(Direction::Up, early.kept.len());
+    drop(early);
+    let outcome = both_ways(&mut client, &mut stream, &first, &ledger).await;
+    let code = code_of(&live, &stream, &outcome);
+    if let Some(code) = code {
+        if matches!(outcome, Outcome::Broken(End::Near, _)) {
+            live.notifier.closing(stream.id(), code);
+        }
+        client.reset();
+    }
+    ledger.close(code);
+}
+
+async fn both_ways<Io: ClientIo>(client: &mut Io, stream: &mut Stream, first: &[u8], ledger: &Ledger<Slot>) -> Outcome {
+    if !first.is_empty() {
+        if let Err(error) = client.write_all(first).await {
+            return Outcome::Broken(End::Near, error);
+        }
+        ledger.count(Direction::Down, first.len());
+    }
+    splice(client, stream, None::<Duration>, ledger).await
+}
+
+/// What the closing row says. A clean end of which the agent said otherwise was a reset that the mux could not tell.
+fn code_of(live: &Live, stream: &Stream, outcome: &Outcome) -> Option<Code> {
+    match outcome {
+        Outcome::Finished => live.notifier.closed(stream.id()),
+        Outcome::Idle => Some(Code::IdleTimeout),
+        Outcome::Broken(End::Near, _) => Some(Code::ClientReset),
+        Outcome::Broken(End::Far, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(Code::SessionLost),
+        Outcome::Broken(End::Far, _) => Some(live.notifier.closed(stream.id()).unwrap_or(Code::TargetReset)),
+    }
+}

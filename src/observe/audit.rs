@@ -1,0 +1,293 @@
+//! The audit: who did what to what, with which result, one JSON object a line, in the order in which it happened.
+//! Owns the events and their form. Refuses to know who decides, and what a metric or a log is for.
+//!
+//! A row is handed to the operating system before [`Audit::record`] returns: it outlives the process, even one that is killed
+//! right after. It is not forced to the disk; a power failure may take the last seconds.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize, Serializer};
+use time::OffsetDateTime;
+use tokio::sync::broadcast;
+
+use super::{json, metrics};
+use crate::base::code::{Code, Failure};
+use crate::base::id::{AgentId, InstanceId, Name, RequestId, SessionId, printable};
+use crate::base::limits;
+
+mod trail;
+
+use trail::{Budget, Trail};
+
+/// Rows that an observer may be behind; it loses older ones.
+const OBSERVED: usize = 1024;
+
+/// Where audit rows go. Clones write to the same files.
+#[derive(Clone)]
+pub struct Audit {
+    files: Option<Arc<Mutex<Files>>>,
+    observers: Option<broadcast::Sender<Arc<str>>>,
+}
+
+/// Where the audit lives and how much it may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// The directory; made if missing, with mode 0700.
+    pub dir: PathBuf,
+    /// All files together, in bytes.
+    pub max_size: u64,
+    /// What happens when there is no more room, here or on the disk.
+    pub on_full: OnFull,
+}
+
+/// What happens when a row cannot be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFull {
+    /// The work that it would record is refused with `audit_full`.
+    Refuse,
+    /// The oldest file is deleted; a row that cannot be written even so is dropped. Both are counted.
+    Drop,
+}
+
+struct Files {
+    trail: Trail,
+    strangers: Budget,
+}
+
+impl Audit {
+    /// Opens the audit, and mends what a crash has left: a row without its end is removed.
+    ///
+    /// # Errors
+    /// `file_permissions` if others can write to the directory; `state_unwritable` if it cannot be made; `audit_full` if the
+    /// active file cannot be opened or is a symbolic link.
+    pub fn open(settings: &AuditSettings) -> Result<Self, Failure> {
+        let now = Instant::now();
+        let files =
+            Files { trail: Trail::open(settings, now)?, strangers: Budget::new(limits::AUDIT_STRANGERS_PER_MINUTE, now) };
+        Ok(Self { files: Some(Arc::new(Mutex::new(files))), observers: None })
+    }
+
+    /// An audit that keeps nothing.
+    #[must_use]
+    pub fn discard() -> Self {
+        Self { files: None, observers: None }
+    }
+
+    /// The same audit, and its rows as they are written (without the line feed). Clones made before don't show theirs.
+    #[must_use]
+    pub fn observed(self) -> (Self, broadcast::Receiver<Arc<str>>) {
+        let (sender, receiver) = broadcast::channel(OBSERVED);
+        (Self { observers: Some(sender), ..self }, receiver)
+    }
+
+    /// Writes a row. Blocks for one `write`; rows of strangers beyond `AUDIT_STRANGERS_PER_MINUTE` are only counted.
+    ///
+    /// # Errors
+    /// `audit_full` with [`OnFull::Refuse`], if the row could not be written. The caller then refuses the work.
+    pub fn record(&self, event: &Event<'_>) -> Result<(), Failure> {
+        match &self.files {
+            None => self.show(&Self::row(event)),
+            Some(files) => {
+                let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = Instant::now();
+                if event.is_strangers() {
+                    if !files.strangers.take(now) || files.trail.is_half_full() {
+                        files.strangers.suppressed += 1;
+                        metrics::audit_suppressed();
+                        return Ok(());
+                    }
+                    let count = std::mem::take(&mut files.strangers.suppressed);
+                    if count > 0 {
+                        self.write(&mut files, &Event::Suppressed { count }, now)?;
+                    }
+                }
+                self.write(&mut files, event, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The row is made under the lock, so that times grow from row to row.
+    fn write(&self, files: &mut Files, event: &Event<'_>, now: Instant) -> Result<(), Failure> {
+        let row = Self::row(event);
+        files.trail.append(&row, now)?;
+        self.show(&row);
+        Ok(())
+    }
+
+    fn row(event: &Event<'_>) -> Vec<u8> {
+        json::line(&Row { time: json::rfc3339(OffsetDateTime::now_utc()), event })
+    }
+
+    fn show(&self, row: &[u8]) {
+        if let Some(observers) = &self.observers {
+            let text = String::from_utf8_lossy(row);
+            // Nobody listening is no error.
+            let _ = observers.send(text.trim_end().into());
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    time: String,
+    #[serde(flatten)]
+    event: &'a Event<'a>,
+}
+
+/// What happened. Ids and names are written as text, times as RFC 3339 in UTC, sizes in bytes.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields are named for what they hold")]
+pub enum Event<'a> {
+    /// The process has begun to serve.
+    Started { role: &'a str, version: &'a str, instance: InstanceId },
+    /// The process ends; `code` says why if not by a clean stop.
+    Stopped { role: &'a str, instance: InstanceId, code: Option<Code> },
+    /// An agent got its certificate; `repeated` if it was one that had been issued before.
+    Enrolled {
+        #[serde(serialize_with = "text")]
+        agent: &'a AgentId,
+        serial: &'a str,
+        #[serde(serialize_with = "utc")]
+        not_after: OffsetDateTime,
+        source: IpAddr,
+        repeated: bool,
+    },
+    /// An enrollment was refused.
+    EnrollRefused {
+        code: Code,
+        #[serde(serialize_with = "capped")]
+        detail: &'a str,
+        source: IpAddr,
+    },
+    /// A session was established; `peer` is the other side's address.
+    Connected {
+        session: SessionId,
+        #[serde(serialize_with = "text")]
+        agent: &'a AgentId,
+        serial: &'a str,
+        #[serde(serialize_with = "capped")]
+        peer: &'a str,
+    },
+    /// A session ended.
+    Disconnected {
+        session: SessionId,
+        #[serde(serialize_with = "text")]
+        agent: &'a AgentId,
+        code: Code,
+        #[serde(serialize_with = "capped")]
+        detail: &'a str,
+    },
+    /// A connection did not become a session.
+    ConnectRefused {
+        source: IpAddr,
+        code: Code,
+        #[serde(serialize_with = "capped")]
+        detail: &'a str,
+    },
+    /// A stream was opened; `address` is the target's as connected to (known on the agent alone).
+    Opened {
+        request: RequestId,
+        session: SessionId,
+        #[serde(serialize_with = "capped")]
+        target: &'a str,
+        #[serde(serialize_with = "optional_text", skip_serializing_if = "Option::is_none")]
+        agent: Option<&'a AgentId>,
+        #[serde(serialize_with = "capped")]
+        caller: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<SocketAddr>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        address: Option<SocketAddr>,
+    },
+    /// A stream was refused.
+    Refused {
+        request: RequestId,
+        #[serde(serialize_with = "capped")]
+        target: &'a str,
+        #[serde(serialize_with = "optional_text", skip_serializing_if = "Option::is_none")]
+        agent: Option<&'a AgentId>,
+        #[serde(serialize_with = "capped")]
+        caller: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<SocketAddr>,
+        code: Code,
+        #[serde(serialize_with = "capped")]
+        detail: &'a str,
+    },
+    /// A stream ended; `up` are the bytes from client to target, `code` is absent after an orderly end.
+    Closed {
+        request: RequestId,
+        #[serde(serialize_with = "capped")]
+        target: &'a str,
+        up: u64,
+        down: u64,
+        millis: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<Code>,
+    },
+    /// An agent's certificates were revoked.
+    Revoked {
+        #[serde(serialize_with = "text")]
+        agent: &'a AgentId,
+        serials: &'a [String],
+        by: &'a str,
+    },
+    /// An enrollment token was made; `token` is its public id, never the secret.
+    TokenCreated {
+        tenant: &'a Name,
+        group: &'a Name,
+        token: &'a str,
+        #[serde(serialize_with = "utc")]
+        expires: OffsetDateTime,
+        by: &'a str,
+    },
+    /// A new configuration is in force.
+    Reloaded { what: &'a str },
+    /// A new configuration was wrong; the old one stays in force.
+    ReloadRefused {
+        #[serde(serialize_with = "capped")]
+        detail: &'a str,
+    },
+    /// So many rows about strangers were not written one by one since the last that was.
+    Suppressed { count: u64 },
+}
+
+impl Event<'_> {
+    /// Whether somebody who has proved nothing can cause it at will.
+    fn is_strangers(&self) -> bool {
+        match self {
+            Self::EnrollRefused { .. } | Self::ConnectRefused { .. } => true,
+            Self::Refused { code, .. } => *code == Code::SourceDenied,
+            _ => false,
+        }
+    }
+}
+
+fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+fn optional_text<S: Serializer>(value: &Option<impl Display>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn utc<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&json::rfc3339(*time))
+}
+
+fn capped<S: Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&printable(value, limits::AUDIT_TEXT))
+}
+
+#[cfg(test)]
+mod tests;

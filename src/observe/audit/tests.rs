@@ -1,0 +1,283 @@
+//! What an auditor relies on: every row is there, whole, in order, and says nothing that its event did not.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::*;
+
+fn settings(dir: &Path, max_size: u64, on_full: OnFull) -> AuditSettings {
+    AuditSettings { dir: dir.join("audit"), max_size, on_full }
+}
+
+fn reloaded(what: &str) -> Event<'_> {
+    Event::Reloaded { what }
+}
+
+fn rows(path: &Path) -> Vec<Value> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+/// All rows of a trail, oldest first.
+fn all_rows(dir: &Path) -> Vec<Value> {
+    let mut files: Vec<_> = fs::read_dir(dir.join("audit")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // The active file `audit.jsonl` sorts after `audit-….jsonl`.
+    files.sort();
+    files.iter().flat_map(|file| rows(file)).collect()
+}
+
+fn total(dir: &Path) -> u64 {
+    fs::read_dir(dir.join("audit")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn r1_a_row_is_in_the_file_before_the_caller_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 1 << 20, OnFull::Refuse)).unwrap();
+    let agent: AgentId = "acme/dc1/a1".parse().unwrap();
+    let (request, session) = (RequestId::fresh(), SessionId::fresh());
+    audit
+        .record(&Event::Opened {
+            request,
+            session,
+            target: "acme/dc1/db",
+            agent: Some(&agent),
+            caller: "127.0.0.1",
+            source: Some("127.0.0.1:4000".parse().unwrap()),
+            address: None,
+        })
+        .unwrap();
+    // The audit is still open: what is read here is what a killed process would have left.
+    let row = rows(&dir.path().join("audit/audit.jsonl")).remove(0);
+    let mut expected = serde_json::json!({
+        "event": "opened", "request": request.to_string(), "session": session.to_string(), "target": "acme/dc1/db",
+        "agent": "acme/dc1/a1", "caller": "127.0.0.1", "source": "127.0.0.1:4000",
+    });
+    expected["time"] = row["time"].clone();
+    assert_eq!(row, expected);
+    assert!(row["time"].as_str().unwrap().ends_with('Z'));
+}
+
+#[test]
+fn r1_every_kind_of_event_says_who_what_and_with_which_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 1 << 20, OnFull::Refuse)).unwrap();
+    let agent: AgentId = "acme/dc1/a1".parse().unwrap();
+    let (request, session, instance) = (RequestId::fresh(), SessionId::fresh(), InstanceId::fresh());
+    let time = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+    let (acme, dc1) = (&agent.group.tenant, &agent.group.group);
+    let source: IpAddr = "192.0.2.1".parse().unwrap();
+    let serials = ["0a".to_owned()];
+    let by = "uid 0";
+    for event in [
+        Event::Started { role: "gateway", version: "0.1.0", instance },
+        Event::TokenCreated { tenant: acme, group: dc1, token: "t1", expires: time, by },
+        Event::Enrolled { agent: &agent, serial: "0a", not_after: time, source, repeated: false },
+        Event::EnrollRefused { code: Code::TokenRefused, detail: "unknown", source },
+        Event::ConnectRefused { source, code: Code::Revoked, detail: "serial 0a" },
+        Event::Connected { session, agent: &agent, serial: "0a", peer: "192.0.2.1:1" },
+        Event::Refused { request, target: "db", agent: None, caller: "c", source: None, code: Code::NoAgent, detail: "none" },
+        Event::Closed { request, target: "db", up: 1, down: 2, millis: 3, code: Some(Code::IdleTimeout) },
+        Event::Disconnected { session, agent: &agent, code: Code::Revoked, detail: "" },
+        Event::Revoked { agent: &agent, serials: &serials, by },
+        Event::Reloaded { what: "targets" },
+        Event::ReloadRefused { detail: "line 3" },
+        Event::Stopped { role: "gateway", instance, code: None },
+    ] {
+        audit.record(&event).unwrap();
+    }
+    let rows = all_rows(dir.path());
+    let names: Vec<_> = rows.iter().map(|row| row["event"].as_str().unwrap()).collect();
+    let expected = [
+        "started",
+        "token_created",
+        "enrolled",
+        "enroll_refused",
+        "connect_refused",
+        "connected",
+        "refused",
+        "closed",
+        "disconnected",
+        "revoked",
+        "reloaded",
+        "reload_refused",
+        "stopped",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(rows[1]["expires"], "2027-01-15T08:00:00.000Z");
+    assert_eq!((&rows[1]["tenant"], &rows[1]["by"]), (&"acme".into(), &"uid 0".into()));
+    assert_eq!((&rows[6]["code"], &rows[6]["target"]), (&"no_agent".into(), &"db".into()));
+    assert_eq!((&rows[7]["up"], &rows[7]["down"], &rows[7]["code"]), (&1.into(), &2.into(), &"idle_timeout".into()));
+    assert_eq!(rows[9]["serials"], serde_json::json!(["0a"]));
+}
+
+#[test]
+fn r2_a_strangers_text_cannot_forge_a_row_or_fill_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 1 << 20, OnFull::Refuse)).unwrap();
+    let hostile = format!("x\"}}\r\n{{\"event\":\"enrolled\"\u{1b}[2J\0\u{202e}{}", "y".repeat(1 << 20));
+    audit
+        .record(&Event::EnrollRefused { code: Code::TokenRefused, detail: &hostile, source: "192.0.2.1".parse().unwrap() })
+        .unwrap();
+    let text = fs::read_to_string(dir.path().join("audit/audit.jsonl")).unwrap();
+    assert_eq!(text.lines().count(), 1);
+    assert!(!text.trim_end().contains(crate::base::id::unprintable), "{text:?}");
+    assert!(text.len() < 4096, "{} bytes", text.len());
+    assert_eq!(all_rows(dir.path())[0]["event"], "enroll_refused");
+}
+
+#[test]
+fn e11_the_files_are_private_and_a_symbolic_link_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path(), 1 << 20, OnFull::Drop);
+    Audit::open(&settings).unwrap().record(&reloaded("x")).unwrap();
+    let file = settings.dir.join("audit.jsonl");
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&settings.dir).unwrap().mode() & 0o777, 0o700);
+    fs::rename(&file, dir.path().join("elsewhere")).unwrap();
+    symlink(dir.path().join("elsewhere"), &file).unwrap();
+    assert!(Audit::open(&settings).is_err());
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_row_leaves_only_whole_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path(), 1 << 20, OnFull::Refuse);
+    Audit::open(&settings).unwrap().record(&reloaded("before")).unwrap();
+    let file = settings.dir.join("audit.jsonl");
+    for piece in ["{\"time\":\"2026", &format!("{{\"x\":\"{}", "y".repeat(10_000))] {
+        let whole = fs::read(&file).unwrap();
+        fs::write(&file, [&whole, piece.as_bytes()].concat()).unwrap();
+        Audit::open(&settings).unwrap().record(&reloaded("after")).unwrap();
+    }
+    let said: Vec<_> = rows(&file).iter().map(|row| row["what"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(said, ["before", "after", "after"]);
+    fs::write(&file, "no row at all").unwrap();
+    Audit::open(&settings).unwrap().record(&reloaded("first")).unwrap();
+    assert_eq!(rows(&file).len(), 1);
+}
+
+#[test]
+fn f28_full_with_drop_the_oldest_give_way_and_the_newest_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 8192, OnFull::Drop)).unwrap();
+    let texts: Vec<_> = (0..500).map(|number| format!("{number:0>40}")).collect();
+    for text in &texts {
+        audit.record(&reloaded(text)).unwrap();
+        assert!(total(dir.path()) <= 8192);
+    }
+    let kept: Vec<_> = all_rows(dir.path()).iter().map(|row| row["what"].as_str().unwrap().to_owned()).collect();
+    assert!(kept.len() > 30, "{}", kept.len());
+    assert_eq!(kept, texts[500 - kept.len()..], "the last ones, in order, none missing between");
+}
+
+#[test]
+fn f28_full_with_refuse_work_is_refused_until_somebody_makes_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path(), 8192, OnFull::Refuse);
+    let now = Instant::now();
+    let mut trail = Trail::open(&settings, now).unwrap();
+    let row = json::line(&"r".repeat(100));
+    let mut written = 0;
+    let refused = loop {
+        match trail.append(&row, now) {
+            Ok(()) => written += 1,
+            Err(failure) => break failure,
+        }
+    };
+    assert_eq!(refused.code, Code::AuditFull);
+    assert!(refused.detail.contains("audit.jsonl"), "{refused}");
+    assert_eq!(all_rows(dir.path()).len(), written, "what was acknowledged is there, and no more");
+
+    let oldest = fs::read_dir(&settings.dir).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
+    fs::remove_file(oldest).unwrap();
+    assert!(trail.append(&row, now).is_err(), "looked again too early");
+    trail.append(&row, now + Duration::from_secs(1)).unwrap();
+}
+
+#[test]
+fn f28_a_directory_that_vanishes_is_an_error_and_its_return_is_noticed() {
+    for on_full in [OnFull::Refuse, OnFull::Drop] {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path(), 1 << 20, on_full);
+        let audit = Audit::open(&settings).unwrap();
+        fs::remove_dir_all(&settings.dir).unwrap();
+        assert_eq!(audit.record(&reloaded("lost")).is_err(), on_full == OnFull::Refuse);
+        fs::create_dir(&settings.dir).unwrap();
+        audit.record(&reloaded("kept")).unwrap();
+        assert_eq!(all_rows(dir.path())[0]["what"], "kept");
+    }
+}
+
+#[test]
+fn rows_follow_the_path_when_somebody_moves_the_file_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path(), 1 << 20, OnFull::Refuse);
+    let audit = Audit::open(&settings).unwrap();
+    audit.record(&reloaded("one")).unwrap();
+    let file = settings.dir.join("audit.jsonl");
+    fs::rename(&file, dir.path().join("shipped")).unwrap();
+    audit.record(&reloaded("two")).unwrap();
+    assert_eq!(rows(&file)[0]["what"], "two");
+    assert_eq!(rows(&dir.path().join("shipped")).len(), 1);
+}
+
+#[test]
+fn d8_strangers_cannot_fill_the_audit() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 1 << 20, OnFull::Refuse)).unwrap();
+    let stranger =
+        Event::ConnectRefused { source: "192.0.2.1".parse().unwrap(), code: Code::TlsFailed, detail: "no certificate" };
+    for _ in 0..10_000 {
+        audit.record(&stranger).unwrap();
+    }
+    audit.record(&reloaded("still written")).unwrap();
+    let rows = all_rows(dir.path());
+    assert!(rows.len() < 1000, "{}", rows.len());
+    assert_eq!(rows.last().unwrap()["what"], "still written");
+}
+
+#[test]
+fn d8_what_was_not_written_one_by_one_is_counted_in_a_row() {
+    let now = Instant::now();
+    let mut budget = Budget::new(60, now);
+    assert_eq!((0..100).filter(|_| budget.take(now)).count(), 60);
+    assert!(!budget.take(now + Duration::from_millis(900)));
+    assert!(budget.take(now + Duration::from_millis(1100)));
+    assert_eq!((0..100).filter(|_| budget.take(now + Duration::from_hours(1))).count(), 60);
+
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 1 << 20, OnFull::Refuse)).unwrap();
+    audit.files.as_ref().unwrap().lock().unwrap().strangers.suppressed = 7;
+    audit.record(&Event::ConnectRefused { source: "192.0.2.1".parse().unwrap(), code: Code::TlsFailed, detail: "" }).unwrap();
+    let rows = all_rows(dir.path());
+    assert_eq!((&rows[0]["event"], &rows[0]["count"]), (&"suppressed".into(), &7.into()));
+    assert_eq!(rows[1]["event"], "connect_refused");
+}
+
+#[test]
+fn an_observer_sees_rows_as_they_are_written_even_if_none_is_kept() {
+    let (audit, mut seen) = Audit::discard().observed();
+    audit.record(&reloaded("targets")).unwrap();
+    let row: Value = serde_json::from_str(&seen.try_recv().unwrap()).unwrap();
+    assert_eq!(row["what"], "targets");
+    drop(seen);
+    audit.record(&reloaded("targets")).unwrap();
+}
+
+#[test]
+fn rows_of_many_threads_are_whole_and_in_the_order_of_their_times() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 64 << 20, OnFull::Refuse)).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..250).for_each(|_| audit.record(&reloaded("targets")).unwrap()));
+        }
+    });
+    let times: Vec<_> = all_rows(dir.path()).iter().map(|row| row["time"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(times.len(), 1000);
+    assert!(times.is_sorted());
+}

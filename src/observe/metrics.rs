@@ -1,0 +1,333 @@
+//! The metrics: one list of their names, units and labels, and a small function for each that is counted.
+//! Refuses to know HTTP and who counts. Labels take values of small fixed sets (codes, directions, configured endpoints), never
+//! a stranger's text.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::base::code::{Code, Failure, OrFail};
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts values into buckets.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// The name it is scraped under.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// What one of it is.
+    pub unit: Unit,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($constant:ident $name:literal $kind:ident $unit:ident [$($label:literal)*] $help:literal)*) => {
+        $(#[doc = $help] pub const $constant: &str = $name;)*
+
+        /// Every metric, in the order of the reference.
+        pub const ALL: &[Metric] = &[
+            $(Metric { name: $name, kind: Kind::$kind, unit: Unit::$unit, labels: &[$($label),*], help: $help }),*
+        ];
+    };
+}
+
+metrics! {
+    BUILD_INFO "underpass_build_info" Gauge Count ["version" "role"]
+        "1, with the version and the role of this process."
+    SESSIONS "underpass_sessions" Gauge Count ["gateway"]
+        "Established sessions: on an agent to the endpoint, on a gateway its own."
+    SESSION_LAST_FRAME_AGE "underpass_session_last_frame_age_seconds" Gauge Seconds ["gateway"]
+        "Since the last frame received from the endpoint; a dead peer shows here first."
+    RECONNECTS "underpass_reconnects_total" Counter Count ["code"]
+        "Sessions and attempts of the agent that ended, by why."
+    CONNECTS_REFUSED "underpass_connects_refused_total" Counter Count ["code"]
+        "Connections to the gateway that did not become a session, by why."
+    STREAMS_OPEN "underpass_streams_open" Gauge Count []
+        "Streams open now."
+    STREAMS_OPENED "underpass_streams_opened_total" Counter Count []
+        "Streams accepted."
+    REFUSALS "underpass_refusals_total" Counter Count ["code"]
+        "Streams refused, by why."
+    BYTES "underpass_bytes_total" Counter Bytes ["direction"]
+        "Bytes carried: up is from client to target."
+    OPEN_SECONDS "underpass_open_seconds" Histogram Seconds []
+        "From a client's ask to the reply of the agent that accepted."
+    ENROLLMENTS "underpass_enrollments_total" Counter Count []
+        "Certificates handed out to agents."
+    ENROLLMENT_REFUSALS "underpass_enrollment_refusals_total" Counter Count ["code"]
+        "Enrollments refused, by why."
+    CERTIFICATE_NOT_AFTER "underpass_certificate_not_after_seconds" Gauge Seconds ["which"]
+        "When a certificate of this process ends, in seconds since 1970."
+    RELOADS "underpass_reloads_total" Counter Count ["outcome"]
+        "Reloads of the configuration: done or refused."
+    AUDIT_DROPPED "underpass_audit_dropped_total" Counter Count []
+        "Audit rows that could not be written (on_full: drop)."
+    AUDIT_FILES_DELETED "underpass_audit_files_deleted_total" Counter Count []
+        "Audit files deleted to make room (on_full: drop)."
+    AUDIT_SUPPRESSED "underpass_audit_suppressed_total" Counter Count []
+        "Audit rows about strangers that were counted instead of written."
+    LOG_DROPPED "underpass_log_dropped_total" Counter Count []
+        "Log lines dropped because nobody read them in time."
+    DESCRIPTORS_OPEN "underpass_descriptors_open" Gauge Count []
+        "File descriptors this process has open."
+    DESCRIPTORS_LIMIT "underpass_descriptors_limit" Gauge Count []
+        "File descriptors this process may have."
+    RESIDENT_BYTES "underpass_resident_bytes" Gauge Bytes []
+        "Memory this process has resident."
+}
+
+/// The upper bounds of [`OPEN_SECONDS`]: a local target answers in 1 ms, the reply's deadline is 15 s.
+const OPEN_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
+
+/// The process's metrics, for whoever serves them.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+/// Installs the recorder, once a process; later calls give the same. What was counted before is lost, and so are handles
+/// ([`Held`], [`bytes_counter`]) taken before: call it first.
+///
+/// # Errors
+/// `internal` if another recorder is installed.
+pub fn install(role: &'static str) -> Result<Metrics, Failure> {
+    static INSTALLED: OnceLock<Result<PrometheusHandle, Failure>> = OnceLock::new();
+    let handle = INSTALLED.get_or_init(build).clone()?;
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "role" => role).set(1);
+    Ok(Metrics(handle))
+}
+
+impl Metrics {
+    /// Every metric in the Prometheus text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Drains what histograms have gathered. The owner calls it every few seconds, or they grow while nobody scrapes.
+    pub fn run_upkeep(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+fn build() -> Result<PrometheusHandle, Failure> {
+    let recorder = recorder()?;
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).or_fail(Code::Internal, "metrics")?;
+    ALL.iter().for_each(describe);
+    Ok(handle)
+}
+
+fn recorder() -> Result<PrometheusRecorder, Failure> {
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(OPEN_SECONDS.to_owned()), OPEN_BUCKETS)
+        .or_fail(Code::Internal, "metrics")?;
+    Ok(builder.build_recorder())
+}
+
+/// Also begins the counters without labels at 0, so that a rate sees the first event.
+fn describe(metric: &Metric) {
+    match metric.kind {
+        Kind::Counter => {
+            describe_counter!(metric.name, metric.unit, metric.help);
+            if metric.labels.is_empty() {
+                counter!(metric.name).absolute(0);
+            }
+        }
+        Kind::Gauge => describe_gauge!(metric.name, metric.unit, metric.help),
+        Kind::Histogram => describe_histogram!(metric.name, metric.unit, metric.help),
+    }
+}
+
+/// Adds one to a gauge for as long as it lives.
+#[must_use]
+pub struct Held(Gauge);
+
+impl Held {
+    fn one_of(gauge: Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// Counts an established session while it lives. `gateway` is the endpoint on an agent, the own id on a gateway.
+pub fn session(gateway: &str) -> Held {
+    Held::one_of(gauge!(SESSIONS, "gateway" => gateway.to_owned()))
+}
+
+/// The age of the last frame received from the endpoint.
+pub fn last_frame_age(gateway: &str, age: Duration) {
+    gauge!(SESSION_LAST_FRAME_AGE, "gateway" => gateway.to_owned()).set(age);
+}
+
+/// A session or an attempt of the agent ended with `code`, and it will try again.
+pub fn reconnect(code: Code) {
+    counter!(RECONNECTS, "code" => code.as_str()).increment(1);
+}
+
+/// A connection to the gateway was refused before it was a session.
+pub fn connect_refused(code: Code) {
+    counter!(CONNECTS_REFUSED, "code" => code.as_str()).increment(1);
+}
+
+/// Counts an accepted stream, and shows it as open while it lives.
+pub fn stream() -> Held {
+    counter!(STREAMS_OPENED).increment(1);
+    Held::one_of(gauge!(STREAMS_OPEN))
+}
+
+/// A stream was refused.
+pub fn refused(code: Code) {
+    counter!(REFUSALS, "code" => code.as_str()).increment(1);
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From client to target.
+    Up,
+    /// From target to client.
+    Down,
+}
+
+/// Bytes carried.
+pub fn bytes(direction: Direction, count: u64) {
+    bytes_counter(direction).increment(count);
+}
+
+/// The same for a loop that counts every buffer: a handle, looked up once.
+pub fn bytes_counter(direction: Direction) -> Counter {
+    match direction {
+        Direction::Up => counter!(BYTES, "direction" => "up"),
+        Direction::Down => counter!(BYTES, "direction" => "down"),
+    }
+}
+
+/// How long a stream took to open.
+pub fn opened(took: Duration) {
+    histogram!(OPEN_SECONDS).record(took);
+}
+
+/// An agent got its certificate.
+pub fn enrolled() {
+    counter!(ENROLLMENTS).increment(1);
+}
+
+/// An enrollment was refused.
+pub fn enrollment_refused(code: Code) {
+    counter!(ENROLLMENT_REFUSALS, "code" => code.as_str()).increment(1);
+}
+
+/// When a certificate ends; `which` is `agent`, `gateway` or `issuing`.
+pub fn certificate_not_after(which: &'static str, unix_seconds: i64) {
+    #[allow(clippy::cast_precision_loss, reason = "exact for the next 285 million years")]
+    gauge!(CERTIFICATE_NOT_AFTER, "which" => which).set(unix_seconds as f64);
+}
+
+/// A reload was done or refused.
+pub fn reloaded(done: bool) {
+    counter!(RELOADS, "outcome" => if done { "done" } else { "refused" }).increment(1);
+}
+
+/// What the process has open and may open, and its resident memory in bytes.
+#[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub fn process(descriptors_open: u64, descriptors_limit: u64, resident: u64) {
+    gauge!(DESCRIPTORS_OPEN).set(descriptors_open as f64);
+    gauge!(DESCRIPTORS_LIMIT).set(descriptors_limit as f64);
+    gauge!(RESIDENT_BYTES).set(resident as f64);
+}
+
+pub(super) fn audit_dropped() {
+    counter!(AUDIT_DROPPED).increment(1);
+}
+
+pub(super) fn audit_file_deleted() {
+    counter!(AUDIT_FILES_DELETED).increment(1);
+}
+
+pub(super) fn audit_suppressed() {
+    counter!(AUDIT_SUPPRESSED).increment(1);
+}
+
+pub(super) fn log_dropped(lines: u64) {
+    counter!(LOG_DROPPED).increment(lines);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_rendered_under_the_listed_names() {
+        let recorder = recorder().unwrap();
+        let metrics = Metrics(recorder.handle());
+        let held = metrics::with_local_recorder(&recorder, || {
+            ALL.iter().for_each(describe);
+            refused(Code::NoAgent);
+            bytes(Direction::Up, 5);
+            opened(Duration::from_millis(3));
+            (session("wss://gw.example:443"), stream())
+        });
+        let text = metrics.render();
+        for line in [
+            "underpass_refusals_total{code=\"no_agent\"} 1",
+            "underpass_bytes_total{direction=\"up\"} 5",
+            "underpass_open_seconds_bucket{le=\"0.005\"} 1",
+            "underpass_sessions{gateway=\"wss://gw.example:443\"} 1",
+            "underpass_streams_open 1",
+            "underpass_enrollments_total 0",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        drop(held);
+        metrics.run_upkeep();
+        let text = metrics.render();
+        assert!(text.contains("underpass_streams_open 0") && text.contains("underpass_streams_opened_total 1"), "{text}");
+        for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let parts = ["", "_bucket", "_sum", "_count"];
+            let listed = |metric: &Metric| name.strip_prefix(metric.name).is_some_and(|rest| parts.contains(&rest));
+            assert!(ALL.iter().any(listed), "{name} is not in the list");
+        }
+    }
+
+    #[test]
+    fn both_roles_of_one_process_share_the_recorder() {
+        let (agent, gateway) = (install("agent").unwrap(), install("gateway").unwrap());
+        for text in [agent.render(), gateway.render()] {
+            for role in ["agent", "gateway"] {
+                let line = format!("underpass_build_info{{version=\"{}\",role=\"{role}\"}} 1", env!("CARGO_PKG_VERSION"));
+                assert!(text.contains(&line), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_say_their_unit() {
+        for metric in ALL {
+            assert!(metric.name.starts_with("underpass_"), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! One accept loop for every listener: a cap on connections, a pause when descriptors run out, single failed sockets passed
+//! over, handshakes off the loop, under a deadline and a cap of their own, every task owned, and a drain.
+//! It refuses to know what is spoken on a connection.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::base::code::{Code, Failure, OrFail};
+use crate::base::drain::Drain;
+use crate::base::limits::{HANDSHAKE_DEADLINE, MAX_CONNECTIONS, MAX_HANDSHAKES, TCP_KEEPALIVE};
+use crate::base::tasks::Tasks;
+
+/// Connections the kernel keeps for us while we are busy; the usual `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// The pause after running out of descriptors: long enough not to spin, short enough not to be noticed.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections a listener serves, and how many of them may still be in their handshake.
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    /// All connections.
+    pub connections: usize,
+    /// Those not yet through their handshake.
+    pub handshakes: usize,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self { connections: MAX_CONNECTIONS, handshakes: MAX_HANDSHAKES }
+    }
+}
+
+/// What a listener does with a connection.
+pub trait Service<Io, Peer>: Send + Sync + 'static {
+    /// What a handshake yields.
+    type Ready: Send;
+
+    /// Whether this peer may connect at all; asked on the loop, so it must not wait.
+    fn admits(&self, peer: &Peer) -> bool;
+
+    /// Everything before the connection is known: TLS, upgrade, login. Dropped at the deadline; it reports its own failures.
+    fn handshake(&self, io: Io, peer: Peer) -> impl Future<Output = Option<Self::Ready>> + Send;
+
+    /// The connection's life. Runs on when the listener drains.
+    fn serve(&self, ready: Self::Ready) -> impl Future<Output = ()> + Send;
+
+    /// A handshake ran into the deadline.
+    fn timed_out(&self, peer: Peer);
+}
+
+/// What can be accepted from.
+pub trait Acceptor: Send + 'static {
+    /// A connection.
+    type Io: Send + 'static;
+    /// Who is at its other end.
+    type Peer: Clone + Send + 'static;
+
+    /// The next connection.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, Self::Peer)>> + Send;
+}
+
+/// Opens a listening TCP socket.
+///
+/// # Errors
+/// `listen_failed`, naming the address.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let open = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().or_fail(Code::ListenFailed, format_args!("listening on {address}"))
+}
+
+/// Sets what every TCP connection of ours has: no delay of small writes, and keep-alive.
+pub fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE / 3).with_retries(3);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+/// Accepts until the drain begins. Connections run on as tasks of `tasks`.
+pub async fn serve<A, S>(mut listener: A, caps: Caps, service: Arc<S>, drain: Drain, tasks: Tasks)
+where
+    A: Acceptor,
+    S: Service<A::Io, A::Peer>,
+{
+    let connections = Arc::new(Semaphore::new(caps.connections));
+    let handshakes = Arc::new(Semaphore::new(caps.handshakes));
+    loop {
+        // Both permits first: what we can't serve waits in the kernel's backlog, at no cost to us.
+        let accepted = async {
+            let slots = (permit(&connections).await, permit(&handshakes).await);
+            (listener.accept().await, slots)
+        };
+        let (accepted, slots) = tokio::select! {
+            biased;
+            () = drain.begins() => return,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((io, peer)) if service.admits(&peer) => {
+                tasks.spawn(connection(io, peer, service.clone(), slots));
+            }
+            Ok(_) => {}
+            Err(error) if is_exhaustion(&error) => {
+                tracing::warn!(code = %Code::AgentDescriptors, %error, "accepting pauses: the system has no descriptors or memory left");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+            // The one connection failed before it was ours.
+            Err(error) => tracing::debug!(%error, "a connection was lost before it was accepted"),
+        }
+    }
+}
+
+async fn permit(of: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    of.clone().acquire_owned().await.expect("the semaphore is never closed")
+}
+
+async fn connection<Io, Peer: Clone, S: Service<Io, Peer>>(
+    io: Io,
+    peer: Peer,
+    service: Arc<S>,
+    (connection, handshake): (OwnedSemaphorePermit, OwnedSemaphorePermit),
+) {
+    let Ok(ready) = tokio::time::timeout(HANDSHAKE_DEADLINE, service.handshake(io, peer.clone())).await else {
+        return service.timed_out(peer);
+    };
+    drop(handshake);
+    if let Some(ready) = ready {
+        service.serve(ready).await;
+    }
+    drop(connection);
+}
+
+/// No descriptor (this process, the system), no buffer space, no memory: the next attempt would fail too.
+fn is_exhaustion(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = 105;
+    error.kind() == io::ErrorKind::OutOfMemory || matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS))
+}
+
+impl Acceptor for TcpListener {
+    type Io = TcpStream;
+    type Peer = SocketAddr;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = Self::accept(self).await?;
+        prepare(&stream);
+        Ok((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+    }
+}
+
+impl Acceptor for UnixListener {
+    type Io = UnixStream;
+    /// The user id at the other end.
+    type Peer = Option<u32>;
+
+    async fn accept(&mut self) -> io::Result<(UnixStream, Option<u32>)> {
+        let (stream, _) = Self::accept(self).await?;
+        let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+        Ok((stream, uid))
+    }
+}

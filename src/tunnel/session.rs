@@ -1,0 +1,240 @@
+//! A session: the greeting on the control stream, then notices both ways. Both ends live here, so that they can't drift
+//! apart. It refuses to know registries, policies and reconnecting.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
+
+use super::mux::{self, Incoming, Link, Opener, Side, Stream};
+use super::websocket::Pipe;
+use crate::base::code::{Code, Failure};
+use crate::base::limits::{HELLO_DEADLINE, MAX_STREAMS, NOTICE_QUEUE};
+use crate::base::tasks::Tasks;
+use crate::wire::codec::{self, Wire};
+use crate::wire::hello::{Hello, VERSIONS, Welcome, negotiate};
+use crate::wire::notice::{Control, Notice};
+use crate::wire::refusal::Refusal;
+
+/// An agreed session, at either end.
+pub struct Session {
+    /// Opens streams (the gateway does).
+    pub opener: Opener,
+    /// The peer's streams (the agent serves them).
+    pub incoming: Incoming,
+    /// What the peer tells; `stream closed` is kept apart in [`Notifier::closed`].
+    pub notices: mpsc::Receiver<Notice>,
+    /// Tells the peer.
+    pub notifier: Notifier,
+    /// The connection underneath.
+    pub link: Link,
+}
+
+/// Tells the peer, without waiting: a notice that finds the queue full is dropped, since each only hastens what the peer
+/// would learn anyway.
+#[derive(Clone)]
+pub struct Notifier {
+    queue: mpsc::Sender<Notice>,
+    closed: Arc<Mutex<HashMap<u32, Code>>>,
+}
+
+impl Notifier {
+    /// Queues a notice.
+    pub fn tell(&self, notice: Notice) {
+        if self.queue.try_send(notice).is_err() {
+            tracing::debug!("a notice was dropped");
+        }
+    }
+
+    /// Says why a stream is about to be reset. Call it before dropping the stream.
+    pub fn closing(&self, stream: u32, code: Code) {
+        self.tell(Notice::StreamClosed { lane: 0, stream, code });
+    }
+
+    /// Takes what the peer said about a stream's end, if it came.
+    #[must_use]
+    pub fn closed(&self, stream: u32) -> Option<Code> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner).remove(&stream)
+    }
+
+    fn note_closed(&self, stream: u32, code: Code) {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody asks for most of them; a peer can't make the table grow beyond the streams it may have.
+        if closed.len() >= MAX_STREAMS {
+            closed.clear();
+        }
+        closed.insert(stream, code);
+    }
+}
+
+/// The agent's end of the greeting, over a fresh pipe.
+///
+/// # Errors
+/// The gateway's refusal, `protocol_violation`, or the connection's end.
+pub async fn greet<S>(pipe: Pipe<S>, hello: Hello, tasks: &Tasks) -> Result<(Welcome, Session), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (opener, incoming, link) = mux::start(pipe, Side::Agent, tasks);
+    let greeting = async {
+        let mut control = Wired::new(opener.open().await?);
+        control.send(&Control::Hello(hello)).await?;
+        match control.receive().await? {
+            Some(Control::Welcome(welcome)) if VERSIONS.contains(&welcome.version) => Ok((welcome, control)),
+            Some(Control::Refused(refusal)) => Err(refusal.into()),
+            Some(_) => Err(violation("the answer to Hello was no Welcome")),
+            None => Err(link.ended().await),
+        }
+    };
+    let (welcome, control) = in_time(greeting, &link).await?;
+    Ok((welcome, Session::start(opener, incoming, link, control, tasks)))
+}
+
+/// The gateway's end: reads the `Hello`, lets `decide` answer it.
+///
+/// # Errors
+/// The refusal that was sent, `protocol_violation`, or the connection's end.
+pub async fn welcome<S>(
+    pipe: Pipe<S>,
+    decide: impl FnOnce(&Hello, u32) -> Result<Welcome, Refusal>,
+    tasks: &Tasks,
+) -> Result<(Hello, Welcome, Session), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (opener, mut incoming, link) = mux::start(pipe, Side::Gateway, tasks);
+    let greeting = async {
+        let Some(stream) = incoming.accept().await else { return Err(link.ended().await) };
+        let mut control = Wired::new(stream);
+        let hello = match control.receive().await? {
+            Some(Control::Hello(hello)) => hello,
+            Some(_) => return Err(violation("the first message was no Hello")),
+            None => return Err(link.ended().await),
+        };
+        match negotiate(&VERSIONS, &hello.versions).and_then(|version| decide(&hello, version)) {
+            Ok(welcome) => {
+                control.send(&Control::Welcome(welcome.clone())).await?;
+                Ok((hello, welcome, control))
+            }
+            Err(refusal) => {
+                control.send(&Control::Refused(refusal.clone())).await?;
+                Err(refusal.into())
+            }
+        }
+    };
+    let (hello, welcome, control) = in_time(greeting, &link).await?;
+    Ok((hello, welcome, Session::start(opener, incoming, link, control, tasks)))
+}
+
+/// A greeting that fails or takes too long closes its connection, with what it still has to say sent.
+async fn in_time<T>(greeting: impl Future<Output = Result<T, Failure>>, link: &Link) -> Result<T, Failure> {
+    let result = tokio::time::timeout(HELLO_DEADLINE, greeting).await;
+    let result = result.unwrap_or_else(|_| Err(Failure::new(Code::GatewayTimeout, "no greeting within 5 s")));
+    if result.is_err() {
+        link.close();
+    }
+    result
+}
+
+fn violation(what: &str) -> Failure {
+    Failure::new(Code::ProtocolViolation, what)
+}
+
+impl Session {
+    fn start(opener: Opener, incoming: Incoming, link: Link, control: Wired<Stream>, tasks: &Tasks) -> Self {
+        let (told, notices) = mpsc::channel(NOTICE_QUEUE);
+        let (queue, to_tell) = mpsc::channel(NOTICE_QUEUE);
+        let notifier = Notifier { queue, closed: Arc::default() };
+        let (reader, writer) = control.split();
+        tasks.spawn(read_notices(reader, told, notifier.clone(), link.clone()));
+        tasks.spawn(write_notices(writer, to_tell));
+        Self { opener, incoming, notices, notifier, link }
+    }
+}
+
+/// Ends the session with the control stream: without it neither end can say anything any more.
+async fn read_notices(mut control: Wired<ReadHalf<Stream>>, told: mpsc::Sender<Notice>, notifier: Notifier, link: Link) {
+    loop {
+        match control.receive().await {
+            Ok(Some(Control::Notice(Notice::StreamClosed { stream, code, .. }))) => notifier.note_closed(stream, code),
+            Ok(Some(Control::Notice(notice))) => {
+                if told.send(notice).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Some(Control::Unknown)) => {}
+            Ok(Some(_) | None) | Err(_) => return link.close(),
+        }
+    }
+}
+
+async fn write_notices(mut control: Wired<WriteHalf<Stream>>, mut queue: mpsc::Receiver<Notice>) {
+    while let Some(notice) = queue.recv().await {
+        if control.send(&Control::Notice(notice)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Messages over a stream; what follows a message stays available.
+pub struct Wired<S> {
+    stream: S,
+    buffer: BytesMut,
+}
+
+impl<S> Wired<S> {
+    /// Nothing read yet.
+    pub fn new(stream: S) -> Self {
+        Self { stream, buffer: BytesMut::new() }
+    }
+
+    /// The stream, and the bytes that were read beyond the last message.
+    pub fn into_parts(self) -> (S, BytesMut) {
+        (self.stream, self.buffer)
+    }
+}
+
+impl<S: AsyncRead + Unpin> Wired<S> {
+    /// The next message; `None` at the end of the stream. Safe to drop in the middle: nothing read is lost.
+    ///
+    /// # Errors
+    /// `protocol_violation` for malformed ones, `session_lost` when the stream breaks, also within a message.
+    pub async fn receive<M: Wire>(&mut self) -> Result<Option<M>, Failure> {
+        loop {
+            if let Some(message) = codec::decode(&mut self.buffer).map_err(|error| violation(&error.0))? {
+                return Ok(Some(message));
+            }
+            let read = self.stream.read_buf(&mut self.buffer).await;
+            match read.map_err(|error| Failure::new(Code::SessionLost, error))? {
+                0 if self.buffer.is_empty() => return Ok(None),
+                0 => return Err(Failure::new(Code::SessionLost, "the stream ended within a message")),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Wired<S> {
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// `session_lost`.
+    pub async fn send<M: Wire>(&mut self, message: &M) -> Result<(), Failure> {
+        let mut bytes = BytesMut::new();
+        codec::encode(message, &mut bytes);
+        let sent = async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.flush().await
+        };
+        sent.await.map_err(|error| Failure::new(Code::SessionLost, error))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite> Wired<S> {
+    fn split(self) -> (Wired<ReadHalf<S>>, Wired<WriteHalf<S>>) {
+        let (reader, writer) = tokio::io::split(self.stream);
+        (Wired { stream: reader, buffer: self.buffer }, Wired { stream: writer, buffer: BytesMut::new() })
+    }
+}

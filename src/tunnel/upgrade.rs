@@ -1,0 +1,129 @@
+//! From a TLS stream to a [`Pipe`]: the WebSocket opening handshake (RFC 6455, 4) of both ends, and the agent's first
+//! heartbeat. It refuses to know certificates and sessions.
+
+use std::io;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config, client_async_with_config};
+
+use super::websocket::{Pipe, config};
+use crate::base::code::{Code, Failure};
+use crate::base::endpoint::Endpoint;
+use crate::base::id::printable;
+use crate::pki::tls;
+use crate::wire::heartbeat::Heartbeat;
+use crate::wire::resume::{self, Resume};
+
+/// The one path.
+pub const PATH: &str = "/v1/tunnel";
+
+/// The one subprotocol.
+pub const SUBPROTOCOL: &str = "underpass.v1";
+
+/// Tells a refused dialer why: a name of the codes' table.
+pub const REFUSAL_HEADER: &str = "underpass-refusal";
+
+/// The agent's end: asks, reads the answer (with which TLS 1.3 reports a refused client certificate), sends the first heartbeat.
+///
+/// # Errors
+/// What TLS reports; `upgrade_refused` or the gateway's own code otherwise.
+pub async fn client<S>(stream: S, endpoint: &Endpoint) -> Result<Pipe<S>, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let request = http::Request::get(format!("wss://{}{PATH}", endpoint.0))
+        .header("Host", endpoint.0.to_string())
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", tokio_tungstenite::tungstenite::handshake::client::generate_key())
+        .header("Sec-WebSocket-Protocol", SUBPROTOCOL)
+        .header("User-Agent", concat!("underpass/", env!("CARGO_PKG_VERSION")))
+        .body(())
+        .map_err(|error| Failure::new(Code::Internal, error))?;
+    let (mut socket, _) =
+        client_async_with_config(request, stream, Some(config())).await.map_err(|error| refused(error, endpoint))?;
+    let first = Heartbeat { kind: Heartbeat::PING, sequence: 1, received: 0 };
+    socket.send(Message::Ping(first.to_bytes().to_vec().into())).await.map_err(|error| refused(error, endpoint))?;
+    Ok(Pipe::new(socket, 1))
+}
+
+/// The gateway's end: checks path, subprotocol and resume header, answers, and waits for the first heartbeat.
+/// `stopping` refuses every upgrade.
+///
+/// # Errors
+/// `upgrade_refused` for what was no upgrade of ours, `protocol_violation` for another first frame.
+pub async fn server<S>(stream: S, stopping: bool) -> Result<Pipe<S>, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    #[allow(clippy::result_large_err, reason = "the shape of the library's callback")]
+    let check = |request: &Request, response: Response| check_request(request, response, stopping);
+    let mut socket = accept_hdr_async_with_config(stream, check, Some(config()))
+        .await
+        .map_err(|error| Failure::new(Code::UpgradeRefused, printable(&error.to_string(), 200)))?;
+    first_heartbeat(&mut socket).await?;
+    Ok(Pipe::new(socket, 0))
+}
+
+#[allow(clippy::result_large_err, reason = "the shape of the library's callback")]
+fn check_request(request: &Request, mut response: Response, stopping: bool) -> Result<Response, ErrorResponse> {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    if request.uri().path() != PATH {
+        return Err(refuse(StatusCode::NOT_FOUND, Code::UpgradeRefused, "the tunnel is at /v1/tunnel"));
+    }
+    let offered = header("sec-websocket-protocol").unwrap_or_default();
+    if !offered.split(',').any(|protocol| protocol.trim() == SUBPROTOCOL) {
+        return Err(refuse(StatusCode::BAD_REQUEST, Code::ProtocolUnsupported, "the subprotocol is underpass.v1"));
+    }
+    if stopping {
+        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, Code::Stopping, "the gateway is shutting down"));
+    }
+    if let Some(text) = header(resume::HEADER) {
+        // Sessions of this build end with their connection, so there is none to join or resume.
+        return Err(match text.parse::<Resume>() {
+            Ok(_) => refuse(StatusCode::CONFLICT, Code::SessionLost, "no such session: start anew"),
+            Err(error) => refuse(StatusCode::BAD_REQUEST, Code::UpgradeRefused, &error.to_string()),
+        });
+    }
+    response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
+    Ok(response)
+}
+
+fn refuse(status: StatusCode, code: Code, text: &str) -> ErrorResponse {
+    let mut response = ErrorResponse::new(Some(format!("{code}: {text}\n")));
+    *response.status_mut() = status;
+    response.headers_mut().insert(REFUSAL_HEADER, HeaderValue::from_static(code.as_str()));
+    response
+}
+
+async fn first_heartbeat<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Result<(), Failure> {
+    match socket.next().await {
+        Some(Ok(Message::Ping(bytes))) if Heartbeat::from_bytes(&bytes).is_some_and(|beat| beat.kind == Heartbeat::PING) => {
+            Ok(())
+        }
+        Some(Ok(_)) => Err(Failure::new(Code::ProtocolViolation, "the first frame was no heartbeat")),
+        Some(Err(error)) => Err(Failure::new(Code::LinkClosed, printable(&error.to_string(), 200))),
+        None => Err(Failure::new(Code::LinkClosed, "closed before the first heartbeat")),
+    }
+}
+
+/// Whose fault a failed upgrade is.
+fn refused(error: Error, endpoint: &Endpoint) -> Failure {
+    match error {
+        Error::Io(error) => tls::explain(&error, &endpoint.0),
+        Error::Protocol(ProtocolError::HandshakeIncomplete) => tls::explain(&io::ErrorKind::UnexpectedEof.into(), &endpoint.0),
+        Error::Http(response) => {
+            let named = response.headers().get(REFUSAL_HEADER).and_then(|code| code.to_str().ok()?.parse().ok());
+            let body = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            let detail = format!("{endpoint} answered HTTP {}: {}", response.status(), printable(body.trim(), 200));
+            Failure::new(named.unwrap_or(Code::UpgradeRefused), detail)
+        }
+        other => Failure::new(Code::UpgradeRefused, format_args!("{endpoint}: {}", printable(&other.to_string(), 200))),
+    }
+}
