@@ -239,6 +239,11 @@ impl Agent {
         self.process = Some(self.wrapped(&["agent", "run", "--state-dir"]).arg(self.dir()).start());
     }
 
+    /// A command on its state directory.
+    pub(crate) fn command(&self, args: &[&str]) -> Program {
+        self.wrapped(args).arg("--state-dir").arg(self.dir())
+    }
+
     fn wrapped(&self, args: &[&str]) -> Program {
         let mut program = Program::underpass().args(args);
         if let Some(netns) = &self.netns {
@@ -252,7 +257,7 @@ impl Agent {
 
     /// `agent status --json`, when it answers.
     pub(crate) async fn status(&self) -> Option<Value> {
-        let done = Program::underpass().args(["agent", "status", "--json", "--state-dir"]).arg(self.dir()).run().await;
+        let done = self.command(&["agent", "status", "--json"]).run().await;
         done.status.success().then(|| serde_json::from_str(&done.stdout).expect("status --json is JSON"))
     }
 
@@ -296,6 +301,10 @@ impl Agent {
         self.process.take().expect("the agent was started")
     }
 
+    pub(crate) fn audit(&self) -> Vec<Value> {
+        audit(&self.dir())
+    }
+
     pub(crate) async fn audited(&self, event: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         audited(&self.dir(), event, wanted).await
     }
@@ -323,6 +332,11 @@ impl Site {
         let mut agent = Agent::enroll(&gateway, "a1").await;
         agent.configure(agent_more);
         agent.start().await;
+        Self::of(gateway, agent, ports)
+    }
+
+    /// A site of parts that run already.
+    pub(crate) fn of(gateway: Gateway, agent: Agent, ports: Vec<(String, u16)>) -> Self {
         Self { gateway, agent, ports }
     }
 
@@ -330,10 +344,6 @@ impl Site {
     pub(crate) fn listeners(ports: &[(String, u16)]) -> String {
         let targets: Vec<_> = ports.iter().map(|(name, port)| (*port, format!("acme/dc1/{name}"))).collect();
         Gateway::listeners(&targets.iter().map(|(port, target)| (*port, target.as_str())).collect::<Vec<_>>())
-    }
-
-    pub(crate) fn ports(&self) -> &[(String, u16)] {
-        &self.ports
     }
 
     /// Where clients reach a target.
