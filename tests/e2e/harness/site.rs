@@ -111,7 +111,7 @@ impl Gateway {
     }
 
     /// Takes the process out, to wait for its end.
-    pub(crate) fn into_process(&mut self) -> Process {
+    pub(crate) fn take_process(&mut self) -> Process {
         self.process.take().expect("the gateway was started")
     }
 
@@ -297,7 +297,7 @@ impl Agent {
         self.process.as_mut().expect("the agent was started")
     }
 
-    pub(crate) fn into_process(&mut self) -> Process {
+    pub(crate) fn take_process(&mut self) -> Process {
         self.process.take().expect("the agent was started")
     }
 
