@@ -1,1 +1,69 @@
-//! (being built)
+//! The command line: what can be typed, and what is printed. Everything else is done by `app` and asked of a running
+//! process over its admin socket. It refuses to decide anything.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the one room that prints")]
+
+mod admin;
+mod agent;
+mod args;
+mod explain;
+mod gateway;
+mod print;
+mod quickstart;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::base::code::{Code, Exit, Failure};
+use args::{Cli, Command};
+
+/// What a command ends with.
+type Outcome = Result<Exit, Failure>;
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let json = cli.json;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(cli));
+            // What is left is a resolver in the middle of a look-up: nobody waits for that.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(Failure::new(Code::Internal, format_args!("starting the runtime: {error}"))),
+    };
+    let exit = outcome.unwrap_or_else(|failure| {
+        print::failure(&failure, json);
+        failure.code.exit()
+    });
+    ExitCode::from(exit as u8)
+}
+
+async fn run(cli: Cli) -> Outcome {
+    let json = cli.json;
+    match cli.command {
+        Command::Quickstart(args) => quickstart::run(args, json).await,
+        Command::Gateway { command } => gateway::run(command, json).await,
+        Command::Token { command } => gateway::token(command, json).await,
+        Command::Agents { command } => gateway::agents(command, json).await,
+        Command::Agent { command } => agent::run(command, json).await,
+        Command::Explain { code } => explain::run(code.as_deref(), json),
+    }
+}
+
+/// clap says what is wrong better than a code could; help and version are no errors.
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let exit = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
+        _ => Exit::Usage,
+    };
+    ExitCode::from(exit as u8)
+}

@@ -2,5 +2,140 @@
 //! that changes them. Control publishes snapshots, the data plane reads them and runs on without it.
 //! It refuses to know streams, sessions and sockets.
 
-pub mod records;
+pub mod agents;
+pub mod api;
+pub mod enroll;
+mod op;
+mod records;
 pub mod store;
+mod text;
+mod throttle;
+pub mod tokens;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::base::code::Failure;
+use crate::base::endpoint::Endpoint;
+use crate::observe::audit::Audit;
+use crate::pki::authority::Authority;
+use crate::pki::identity::Serial;
+use crate::pki::revoke::Revocations;
+
+pub use op::Caller;
+use records::{Revocation, Token};
+use store::{CommitError, Kind, Store};
+use throttle::Throttle;
+
+/// How often a change is decided anew when somebody else changed the same records meanwhile. Each time somebody succeeded, so
+/// only a flood of changes gets here.
+const ATTEMPTS: usize = 64;
+
+/// How long records are kept after the day on which they stopped to matter: a late user of a token learns that it has expired.
+const KEPT: time::Duration = time::Duration::days(1);
+
+/// What control works with.
+pub struct Parts {
+    /// Where the records are.
+    pub store: Arc<dyn Store>,
+    /// What issues certificates.
+    pub authority: Arc<Authority>,
+    /// Where revocations are published.
+    pub revocations: Revocations,
+    /// Where every decision is recorded.
+    pub audit: Audit,
+    /// The gateways that tokens and enrolled agents are told of.
+    pub endpoints: Vec<Endpoint>,
+    /// How long an agent's certificate lives.
+    pub certificate_lifetime: Duration,
+}
+
+/// Decides about tokens, enrollments and revocations. Its operations are in the files named after them.
+pub struct Control {
+    parts: Parts,
+    throttle: Mutex<Throttle>,
+    published: tokio::sync::Mutex<HashSet<Serial>>,
+}
+
+impl Control {
+    /// Publishes the revocations of the store: when this returns, none that was ever acknowledged is forgotten.
+    ///
+    /// # Errors
+    /// `store_failed`: without knowing the revocations nothing may be served.
+    pub async fn start(parts: Parts) -> Result<Arc<Self>, Failure> {
+        let control = Self { parts, throttle: Mutex::new(Throttle::new()), published: tokio::sync::Mutex::default() };
+        control.sweep(OffsetDateTime::now_utc()).await?;
+        control.publish_revocations().await?;
+        Ok(Arc::new(control))
+    }
+
+    /// Publishes revocations made through another gateway on the same store, and clears the store once a day. Runs until it is
+    /// dropped.
+    pub async fn follow(&self) {
+        let mut changes = self.store().watch(Kind::Revocation);
+        let mut daily = tokio::time::interval(Duration::from_secs(24 * 60 * 60));
+        daily.tick().await;
+        loop {
+            let done = tokio::select! {
+                changed = changes.changed() => match changed {
+                    Ok(()) => self.publish_revocations().await,
+                    // The store is closed: nothing changes any more.
+                    Err(_) => return,
+                },
+                _ = daily.tick() => self.sweep(OffsetDateTime::now_utc()).await,
+            };
+            if let Err(failure) = done {
+                tracing::error!(code = %failure.code, "keeping up with the store: {}", failure.detail);
+            }
+        }
+    }
+
+    /// Publishes what the store says. Only one reads and publishes at a time: an older list never replaces a newer one.
+    async fn publish_revocations(&self) -> Result<(), Failure> {
+        let mut published = self.published.lock().await;
+        let revoked = records::list::<Revocation>(self.store()).await?;
+        *published = revoked.into_iter().map(|stored| stored.record.serial).collect();
+        self.parts.revocations.publish(published.clone());
+        Ok(())
+    }
+
+    /// Publishes what was just committed, without asking the store again: it cannot fail.
+    async fn publish_more(&self, serials: &[Serial]) {
+        let mut published = self.published.lock().await;
+        published.extend(serials);
+        self.parts.revocations.publish(published.clone());
+    }
+
+    /// Deletes tokens that have expired and revocations of certificates that have. Expired certificates themselves go when their
+    /// agent enrolls again: until then they say when it was lost.
+    async fn sweep(&self, now: OffsetDateTime) -> Result<(), Failure> {
+        let mut gone = Vec::new();
+        let tokens = records::list::<Token>(self.store()).await?;
+        gone.extend(tokens.iter().filter(|token| token.record.expires + KEPT < now).map(records::Stored::delete));
+        let revoked = records::list::<Revocation>(self.store()).await?;
+        gone.extend(revoked.iter().filter(|revoked| revoked.record.not_after + KEPT < now).map(records::Stored::delete));
+        for batch in gone.chunks(256) {
+            match self.store().commit(batch.to_vec()).await {
+                Ok(_) => {}
+                Err(CommitError::Failed(failure)) => return Err(failure),
+                // Somebody uses one of them at this very moment; the next sweep takes the rest.
+                Err(CommitError::Conflict(_)) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.parts.store
+    }
+
+    fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 pub mod enrollment;
 pub mod ingress;
+pub mod issuer;
 pub mod listener;
 pub mod port;
 pub mod quota;
@@ -10,67 +11,27 @@ pub mod registry;
 pub mod relay;
 pub mod router;
 
-use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use time::OffsetDateTime;
-
 use crate::base::allow::AllowFrom;
-use crate::base::code::Failure;
+use crate::base::code::{Code, Failure};
 use crate::base::drain::{Drain, Drained};
-use crate::base::endpoint::Endpoint;
-use crate::base::id::{AgentId, InstanceId, Name};
+use crate::base::id::{InstanceId, Name};
 use crate::base::limits::HANDSHAKE_DEADLINE;
-use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::observe::audit::Audit;
 use crate::pki::revoke::Revocations;
 use crate::pki::tls::GatewayTls;
 use crate::tunnel::listen::Caps;
+use issuer::Issuer;
 use registry::Registry;
 use router::Table;
-
-/// What the enrollment route asks of whoever issues certificates. Control implements it; the data plane imports no control.
-pub trait Issuer: Send + Sync + 'static {
-    /// Redeems a token for a certificate.
-    fn enroll(&self, ask: EnrollAsk) -> Pin<Box<dyn Future<Output = Result<Enrolled, Failure>> + Send + '_>>;
-}
-
-/// One enrollment, as it came in.
-#[derive(Debug)]
-pub struct EnrollAsk {
-    /// The token's secret.
-    pub secret: Secret,
-    /// PKCS #10, DER, from a stranger.
-    pub csr: Vec<u8>,
-    /// The wished name.
-    pub agent: Option<Name>,
-    /// Who asks.
-    pub source: IpAddr,
-}
-
-/// A certificate, and what its holder needs beside it.
-#[derive(Debug)]
-pub struct Enrolled {
-    /// Who the agent is now.
-    pub agent: AgentId,
-    /// Leaf, issuing CA, root.
-    pub chain_pem: String,
-    /// When it ends.
-    pub not_after: OffsetDateTime,
-    /// Where to dial.
-    pub endpoints: Vec<Endpoint>,
-}
 
 /// What a gateway is told by whoever starts it.
 pub struct Settings {
     /// Its name, as in its certificate.
     pub id: Name,
-    /// Where agents dial in.
-    pub listen: SocketAddr,
     /// Who may, for a tunnel.
     pub allow_from: AllowFrom,
     /// Who may, for an enrollment.
@@ -140,6 +101,14 @@ impl Gateway {
     #[must_use]
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Whether it takes clients and agents.
+    ///
+    /// # Errors
+    /// `stopping`.
+    pub fn ready(&self) -> Result<(), Failure> {
+        if self.drain.begun() { Err(Failure::new(Code::Stopping, "shutting down")) } else { Ok(()) }
     }
 
     /// Ends well: nothing new, agents told, streams given their time, then sessions closed.

@@ -127,7 +127,7 @@ async fn refuse(context: &Context, asked: Asked, refusal: &Refusal) {
 async fn carry(context: &Context, asked: Asked, bridged: Bridged) {
     let Asked { open, mut wired, since } = asked;
     let Bridged { permit, target: Connected { stream: mut target, address }, .. } = bridged;
-    tracing::info!(request = %open.request, target = %open.target, %address, caller = %open.caller, "stream opened");
+    tracing::debug!(request = %open.request, target = %open.target, %address, caller = %open.caller, "stream opened");
     metrics::opened(since.elapsed());
     let ledger = Ledger::open(&context.agent.audit, open.request, open.target.to_string(), ());
     if wired.send(&Reply::Accepted).await.is_err() {

@@ -122,6 +122,12 @@ pub const MAX_TOKEN: usize = 4 * 1024;
 /// The gateways that one enrollment token names.
 pub const MAX_TOKEN_ENDPOINTS: usize = 16;
 
+/// An enrollment token's validity unless another is asked for.
+pub const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// An enrollment token's longest validity: it passes through chats and tickets, where it may be found later.
+pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// One record of the store; the largest, a redeemed token with its certificate chain, has 4 KiB.
 pub const MAX_RECORD: usize = 64 * 1024;
 

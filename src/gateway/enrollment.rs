@@ -18,7 +18,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use time::format_description::well_known::Rfc3339;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{EnrollAsk, Enrolled, Gateway};
+use super::Gateway;
+use super::issuer::{EnrollAsk, Enrolled};
 use crate::base::code::{Code, Exit, Failure, OrFail};
 use crate::base::id::Name;
 use crate::base::limits::{HANDSHAKE_DEADLINE, MAX_CSR, MAX_HTTP_REQUEST};

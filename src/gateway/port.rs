@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::BufReader;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -19,7 +19,7 @@ use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
 use crate::pki::tls::{self, Protocol};
-use crate::tunnel::listen::{self, Service, bind};
+use crate::tunnel::listen::{self, Service};
 use crate::tunnel::session::{self, Session};
 use crate::tunnel::upgrade;
 use crate::tunnel::websocket::Pipe;
@@ -32,22 +32,17 @@ const MAX_OFFERS: usize = 10_000;
 
 type Secured = TlsStream<BufReader<TcpStream>>;
 
-/// Opens the port.
-///
-/// # Errors
-/// `listen_failed`, naming the address.
-pub fn open(gateway: &Arc<Gateway>) -> Result<SocketAddr, Failure> {
-    let socket = bind(gateway.settings.listen)?;
-    let address = socket.local_addr().unwrap_or(gateway.settings.listen);
+/// Serves the port on an open socket.
+pub fn serve(gateway: &Arc<Gateway>, socket: TcpListener) {
     let port = Arc::new(Port(gateway.clone()));
     let (caps, drain, tasks) = (gateway.settings.caps, gateway.drain.clone(), gateway.sessions.clone());
     gateway.sessions.spawn(listen::serve(socket, caps, port, drain, tasks));
-    Ok(address)
 }
 
 struct Port(Arc<Gateway>);
 
 /// What came through the handshake.
+#[allow(clippy::large_enum_variant, reason = "both are large, few, and boxed")]
 enum Ready {
     Tunnel { pipe: Pipe<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
     Enroll { stream: Secured, peer: SocketAddr },

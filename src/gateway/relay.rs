@@ -134,7 +134,7 @@ fn record_opened(gateway: &Gateway, ask: &Ask<'_>, opened: &Opened) -> Result<()
         source: Some(ask.wanted.source),
         address: None,
     })?;
-    tracing::info!(request = %ask.request, target, agent = %opened.live.agent, source = %ask.wanted.source, "stream opened");
+    tracing::debug!(request = %ask.request, target, agent = %opened.live.agent, source = %ask.wanted.source, "stream opened");
     metrics::opened(ask.since.elapsed());
     Ok(())
 }

@@ -248,6 +248,23 @@ pub enum Event<'a> {
         expires: OffsetDateTime,
         by: &'a str,
     },
+    /// An administrator asked for something; what came of it follows.
+    Asked {
+        op: &'a str,
+        #[serde(serialize_with = "capped")]
+        on: &'a str,
+        by: &'a str,
+    },
+    /// What an administrator asked for was not done.
+    Failed {
+        op: &'a str,
+        #[serde(serialize_with = "capped")]
+        on: &'a str,
+        by: &'a str,
+        code: Code,
+        #[serde(serialize_with = "capped")]
+        detail: &'a str,
+    },
     /// A new configuration is in force.
     Reloaded { what: &'a str },
     /// A new configuration was wrong; the old one stays in force.

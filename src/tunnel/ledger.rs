@@ -82,7 +82,7 @@ impl<P> Drop for Ledger<P> {
         let (up, down) = (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed));
         let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (request, target, code) = (self.request, self.target.as_str(), self.code);
-        tracing::info!(%request, target, up, down, millis, code = code.map_or("ok", Code::as_str), "stream closed");
+        tracing::debug!(%request, target, up, down, millis, code = code.map_or("ok", Code::as_str), "stream closed");
         // A row that can't be kept refuses the next open, not this end.
         let _ = self.audit.record(&Event::Closed { request, target, up, down, millis, code });
     }

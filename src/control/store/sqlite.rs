@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Answer, CommitError, Entry, Expect, Key, Kind, Revision, Store, Write};
 use crate::base::code::{Code, Failure, OrFail};
-use crate::base::limits;
+use crate::base::{files, limits};
 
 /// The store in a file. Dropping it finishes what was asked and closes the file.
 pub struct Sqlite {
@@ -340,7 +340,9 @@ fn resolved(path: &Path) -> Result<PathBuf, Failure> {
         .zip(path.file_name())
         .ok_or_else(|| Failure::new(Code::StoreFailed, format_args!("`{}` is no path of a file", path.display())))?;
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    Ok(parent.canonicalize().or_fail(Code::StoreFailed, parent.display())?.join(name))
+    let parent = parent.canonicalize().or_fail(Code::StoreFailed, parent.display())?;
+    files::create_private_dir(&parent)?;
+    Ok(parent.join(name))
 }
 
 /// Keeps other processes away. Not a lock on the database file itself: closing a second handle of that would drop SQLite's own.

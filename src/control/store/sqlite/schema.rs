@@ -10,7 +10,9 @@ use crate::control::store::Revision;
 const APPLICATION: i32 = i32::from_be_bytes(*b"Uprs");
 
 /// Step `n` brings a file of version `n` to version `n + 1`. Steps are never changed, only added.
-const MIGRATIONS: &[fn(&Transaction<'_>) -> Result<(), Trouble>] = &[records, checksums];
+type Migration = fn(&Transaction<'_>) -> Result<(), Trouble>;
+
+const MIGRATIONS: &[Migration] = &[records, checksums];
 
 /// The version that this program writes.
 pub(super) const VERSION: usize = MIGRATIONS.len();

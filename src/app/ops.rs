@@ -1,0 +1,164 @@
+//! The two small HTTP servers of a process: metrics and probes over TCP, the admin API over a Unix socket.
+//! It refuses to know what the admin routes do.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+
+use super::process::{UPKEEP, measure};
+use crate::base::allow::AllowFrom;
+use crate::base::code::{Code, Failure, OrFail};
+use crate::base::drain::Drain;
+use crate::base::limits::{HANDSHAKE_DEADLINE, MAX_HTTP_REQUEST};
+use crate::base::tasks::Tasks;
+use crate::control::Caller;
+use crate::observe::metrics::Metrics;
+use crate::tunnel::listen::{self, Caps, Service, bind};
+
+/// Operators and scrapers are few.
+const CAPS: Caps = Caps { connections: 64, handshakes: 64 };
+
+/// One connection's whole life; a sample download may take its time.
+const DEADLINE: Duration = Duration::from_secs(3600);
+
+/// Whether the process can do its work.
+pub type Readiness = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
+
+/// Serves `/metrics`, `/livez` and `/readyz`.
+///
+/// # Errors
+/// `listen_failed`.
+pub fn serve_metrics(
+    address: SocketAddr,
+    allow: AllowFrom,
+    metrics: Metrics,
+    ready: Readiness,
+    drain: &Drain,
+    tasks: &Tasks,
+) -> Result<SocketAddr, Failure> {
+    let router = Router::new()
+        .route("/metrics", get(move || async move { metrics.render() }))
+        .route("/livez", get(|| async { "live\n" }))
+        .route("/readyz", get(move || async move { readiness(&ready) }))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n") });
+    serve_http_on(address, router, allow, drain, tasks)
+}
+
+/// Serves routes over TCP; yields where.
+///
+/// # Errors
+/// `listen_failed`.
+pub fn serve_http_on(
+    address: SocketAddr,
+    router: Router,
+    allow: AllowFrom,
+    drain: &Drain,
+    tasks: &Tasks,
+) -> Result<SocketAddr, Failure> {
+    let socket = bind(address)?;
+    let address = socket.local_addr().unwrap_or(address);
+    let service = Arc::new(Http { router, allow });
+    tasks.spawn(listen::serve(socket, CAPS, service, drain.clone(), tasks.clone()));
+    Ok(address)
+}
+
+fn readiness(ready: &Readiness) -> (StatusCode, String) {
+    match ready() {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(failure) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {failure}\n")),
+    }
+}
+
+/// Serves an admin API on a socket that only this user can reach. A socket that a dead process left is replaced.
+///
+/// # Errors
+/// `listen_failed`, also when another process answers there.
+pub async fn serve_admin(path: &Path, router: Router, drain: &Drain, tasks: &Tasks) -> Result<(), Failure> {
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(Failure::new(Code::ListenFailed, format_args!("another process answers on {}", path.display())));
+    }
+    // What is left of a dead process; anything else shows itself at the bind.
+    let _ = std::fs::remove_file(path);
+    let socket = UnixListener::bind(path).or_fail(Code::ListenFailed, path.display())?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).or_fail(Code::ListenFailed, path.display())?;
+    let service = Arc::new(Http { router, allow: AllowFrom::all() });
+    tasks.spawn(listen::serve(socket, CAPS, service, drain.clone(), tasks.clone()));
+    Ok(())
+}
+
+/// Keeps metrics in order for as long as `tasks` live.
+pub fn keep_up(metrics: Metrics, tasks: &Tasks) {
+    tasks.spawn(async move {
+        let mut tick = tokio::time::interval(UPKEEP);
+        loop {
+            tick.tick().await;
+            metrics.run_upkeep();
+            measure();
+        }
+    });
+}
+
+struct Http {
+    router: Router,
+    allow: AllowFrom,
+}
+
+impl Service<TcpStream, SocketAddr> for Http {
+    type Ready = TcpStream;
+
+    fn admits(&self, peer: &SocketAddr) -> bool {
+        self.allow.admits(peer.ip())
+    }
+
+    async fn handshake(&self, io: TcpStream, _: SocketAddr) -> Option<TcpStream> {
+        Some(io)
+    }
+
+    async fn serve(&self, io: TcpStream) {
+        serve_http(io, self.router.clone()).await;
+    }
+
+    fn timed_out(&self, _: SocketAddr) {}
+}
+
+impl Service<UnixStream, Option<u32>> for Http {
+    type Ready = (UnixStream, Caller);
+
+    /// The file's mode keeps other users out; a caller that the kernel can't name is nobody.
+    fn admits(&self, peer: &Option<u32>) -> bool {
+        peer.is_some()
+    }
+
+    async fn handshake(&self, io: UnixStream, peer: Option<u32>) -> Option<(UnixStream, Caller)> {
+        peer.map(|uid| (io, Caller::uid(uid)))
+    }
+
+    async fn serve(&self, (io, caller): (UnixStream, Caller)) {
+        serve_http(io, self.router.clone().layer(axum::Extension(caller))).await;
+    }
+
+    fn timed_out(&self, _: Option<u32>) {}
+}
+
+async fn serve_http<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: Io, router: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE_DEADLINE)
+        .max_buf_size(MAX_HTTP_REQUEST)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+    if let Ok(Err(error)) = tokio::time::timeout(DEADLINE, connection).await {
+        tracing::debug!(%error, "an admin connection broke off");
+    }
+}

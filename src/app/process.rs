@@ -1,0 +1,104 @@
+//! What a long-running process has one of: its signals, its limit on open files, its word to systemd.
+//! It refuses to know which role it plays.
+
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::base::code::{Code, Exit, Failure, OrFail};
+use crate::base::drain::Drained;
+
+/// How often gauges of the process are refreshed and histograms drained.
+pub const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What somebody outside asks a process to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    End,
+}
+
+/// The signals that a process listens to.
+pub struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Listens from here on.
+    ///
+    /// # Errors
+    /// `internal`.
+    pub fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).or_fail(Code::Internal, "listening to signals");
+        Ok(Self {
+            hangup: listen(SignalKind::hangup())?,
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next wish.
+    pub async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.hangup.recv() => Wish::Reload,
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+        }
+    }
+
+    /// Drains, unless a second signal asks to end at once.
+    pub async fn drain(&mut self, drain: impl Future<Output = Drained>) -> Exit {
+        tell_systemd(&[NotifyState::Stopping]);
+        tokio::pin!(drain);
+        loop {
+            tokio::select! {
+                drained = &mut drain => return match drained {
+                    Drained::Clean => Exit::Ok,
+                    Drained::Cut(count) => {
+                        tracing::warn!(code = %Code::DrainDeadline, count, "the drain's deadline passed");
+                        Exit::Cut
+                    }
+                },
+                wish = self.next() => if wish == Wish::End {
+                    tracing::warn!("a second signal: ending at once");
+                    return Exit::Cut;
+                },
+            }
+        }
+    }
+}
+
+/// Raises the limit on open files to what the system allows: every stream takes one.
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::debug!(%error, "the limit on open files stays");
+    }
+}
+
+/// Refreshes the process's own gauges.
+pub fn measure() {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(0);
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let resident = pages.split(' ').nth(1).and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+    crate::observe::metrics::process(open, limit, resident * rustix::param::page_size() as u64);
+}
+
+/// Says something to systemd; without systemd nobody listens.
+pub fn tell_systemd(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+/// Says that the process serves.
+pub fn ready(what: &str) {
+    tell_systemd(&[NotifyState::Ready, NotifyState::Status(what)]);
+}

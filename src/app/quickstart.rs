@@ -1,0 +1,193 @@
+//! Gateway and agent in one process on loopback, through the real enrollment, with throwaway state and a sample target: see it
+//! work before installing anything. It refuses to be a way to run in production.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Path as UrlPath;
+use axum::response::{Html, IntoResponse};
+use axum::routing::{get, post};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+
+use super::{Place, agent, gateway, ops, process};
+use crate::base::allow::AllowFrom;
+use crate::base::code::{Code, Exit, Failure, OrFail};
+use crate::base::drain::{Drain, Drained};
+use crate::base::endpoint::{Endpoint, Host, HostPort};
+use crate::base::id::{GroupId, Name};
+use crate::base::tasks::Tasks;
+use crate::config;
+use crate::control::Caller;
+use crate::observe::audit::Audit;
+use crate::observe::log::{self, Color, Format, Level, LogSettings};
+use crate::observe::metrics;
+use crate::pki::tls;
+use crate::tunnel::dial::Egress;
+use crate::tunnel::listen::bind;
+use crate::wire::token::EnrollmentToken;
+
+/// The largest download that the sample target gives.
+const MAX_SAMPLE_MIB: u64 = 64 * 1024;
+
+/// What is shown while it runs.
+#[derive(Debug)]
+pub enum Shown {
+    /// Everything is connected; this is where to go.
+    Ready {
+        /// `http://…` for the sample, `tcp://…` otherwise.
+        url: String,
+        /// What is behind it.
+        target: String,
+    },
+    /// A row of the gateway's audit, as JSON.
+    Row(Arc<str>),
+    /// Ctrl-C: open streams may finish.
+    Draining,
+}
+
+/// Runs until Ctrl-C. Without a target it brings its own, a small HTTP server.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub async fn run(target: Option<HostPort>, listen: SocketAddr, mut show: impl FnMut(Shown)) -> Result<Exit, Failure> {
+    tls::install_provider();
+    let _log = log::init(&LogSettings { format: Format::Human, level: Level::Warn, color: Color::Auto })?;
+    process::raise_descriptor_limit();
+    metrics::install("quickstart")?;
+    let mut signals = process::Signals::listen()?;
+    let tasks = Tasks::new();
+    let state = tempfile::tempdir().or_fail(Code::StateUnwritable, "the throwaway state")?;
+    let (scheme, target) = match target {
+        Some(target) => ("tcp", target),
+        None => ("http", sample(&tasks)?.into()),
+    };
+    let mut stage = Stage::set(&state, &target, listen).await?;
+    let at = stage.gateway.listeners.first().copied().unwrap_or(listen);
+    stage.connected().await?;
+    show(Shown::Ready { url: format!("{scheme}://{at}/"), target: target.to_string() });
+    loop {
+        tokio::select! {
+            wish = signals.next() => if wish == process::Wish::End { break },
+            row = stage.rows.recv() => match row {
+                Ok(row) => show(Shown::Row(row)),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => break,
+            },
+        }
+    }
+    show(Shown::Draining);
+    let exit = signals.drain(stage.end()).await;
+    tasks.abort().await;
+    Ok(exit)
+}
+
+/// Both ends, connected.
+struct Stage {
+    gateway: gateway::Running,
+    agent: agent::Running,
+    rows: broadcast::Receiver<Arc<str>>,
+}
+
+impl Stage {
+    async fn set(state: &TempDir, target: &HostPort, listen: SocketAddr) -> Result<Self, Failure> {
+        let (near, far) = (state.path().join("gateway"), state.path().join("agent"));
+        let socket = bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let port = socket.local_addr().or_fail(Code::ListenFailed, "the gateway's port")?;
+        let endpoint = Endpoint(port.into());
+        let (audit, rows) = Audit::discard().observed();
+        let gateway = start_gateway(&near, &endpoint, socket, listen, audit).await?;
+        enroll(&gateway, &far).await?;
+        let agent = start_agent(&far, &endpoint, target)?;
+        Ok(Self { gateway, agent, rows })
+    }
+
+    /// Waits for the first session.
+    async fn connected(&mut self) -> Result<(), Failure> {
+        loop {
+            if !self.gateway.gateway.registry().sessions().is_empty() {
+                return Ok(());
+            }
+            // The session's row comes after its entry in the registry.
+            match self.rows.recv().await {
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(error) => return Err(Failure::new(Code::Internal, error)),
+            }
+        }
+    }
+
+    /// The gateway drains first: streams end from the client's side.
+    async fn end(self) -> Drained {
+        let drained = self.gateway.end().await;
+        let agent = self.agent.end().await;
+        if drained == Drained::Clean { agent } else { drained }
+    }
+}
+
+fn names() -> (GroupId, Name) {
+    let name = |text| Name::parse(text).expect("a valid name");
+    (GroupId { tenant: name("demo"), group: name("here") }, name("sample"))
+}
+
+async fn start_gateway(
+    state_dir: &Path,
+    endpoint: &Endpoint,
+    socket: TcpListener,
+    listen: SocketAddr,
+    audit: Audit,
+) -> Result<gateway::Running, Failure> {
+    let place = Place { state_dir: state_dir.to_owned(), config: None };
+    let id = Name::parse("gw1").expect("a valid name");
+    let port = socket.local_addr().or_fail(Code::ListenFailed, "the gateway's port")?;
+    gateway::init(&place, &id, endpoint, port, None)?;
+    let (group, target) = names();
+    let allow = if listen.ip().is_loopback() { String::new() } else { ", allow_from: [\"0.0.0.0/0\", \"::/0\"]".to_owned() };
+    let text = format!(
+        "version: 1\ngateway: {{id: {id}, endpoints: [\"{endpoint}\"], listen: \"{port}\"}}\nlisteners: [{{listen: \"{listen}\", target: {group}/{target}{allow}}}]\ndrain: {{timeout: 5s}}\n"
+    );
+    let config = config::parse_gateway("quickstart", &text)?;
+    let running = gateway::Running::start(config, state_dir, audit, socket, vec![endpoint.clone()]).await?;
+    Ok(running)
+}
+
+/// The same way as everywhere: a token, a key made here, a signing request over pinned TLS.
+async fn enroll(gateway: &gateway::Running, state_dir: &Path) -> Result<(), Failure> {
+    let caller = Caller { by: "quickstart".to_owned() };
+    let token = gateway.control.create_token(&names().0, None, &caller).await?.token;
+    let token = EnrollmentToken::parse(token.expose())?;
+    let place = Place { state_dir: state_dir.to_owned(), config: None };
+    agent::enroll(&place, &token, Some(&Name::parse("laptop").expect("a valid name")), &Egress::default()).await?;
+    Ok(())
+}
+
+fn start_agent(state_dir: &Path, endpoint: &Endpoint, target: &HostPort) -> Result<agent::Running, Failure> {
+    let loopback = match &target.host {
+        Host::Ip(ip) => ip.to_canonical().is_loopback(),
+        Host::Dns(name) => name == "localhost",
+    };
+    let text = format!(
+        "version: 1\ngateway: {{endpoints: [\"{endpoint}\"]}}\ntargets: {{{}: {{kind: tcp, address: \"{target}\", allow_loopback: {loopback}}}}}\ndrain: {{timeout: 5s}}\n",
+        names().1
+    );
+    agent::Running::start(config::parse_agent("quickstart", &text)?, state_dir, Audit::discard())
+}
+
+/// A small HTTP server on loopback, in the place of a system behind the agent.
+fn sample(tasks: &Tasks) -> Result<SocketAddr, Failure> {
+    let router = Router::new()
+        .route("/", get(|| async { Html(include_str!("quickstart/sample.html")) }))
+        .route("/mib/{count}", get(mebibytes))
+        .route("/echo", post(|body: Body| async { body }));
+    ops::serve_http_on((Ipv4Addr::LOCALHOST, 0).into(), router, AllowFrom::all(), &Drain::new(), tasks)
+}
+
+/// So many MiB of zeros, one at a time.
+async fn mebibytes(UrlPath(count): UrlPath<u64>) -> impl IntoResponse {
+    let block = Bytes::from_static(&[0; 1024 * 1024]);
+    let blocks = (0..count.min(MAX_SAMPLE_MIB)).map(move |_| Ok::<_, std::convert::Infallible>(block.clone()));
+    Body::from_stream(futures_util::stream::iter(blocks))
+}

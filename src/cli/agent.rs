@@ -1,0 +1,133 @@
+//! `underpass agent`. It refuses to know how an agent works.
+
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::json;
+use time::format_description::well_known::Rfc3339;
+
+use super::args::AgentCommand;
+use super::gateway::date_time;
+use super::{Outcome, admin, print};
+use crate::agent::status::LinkStatus;
+use crate::app::Place;
+use crate::app::agent::{self, AgentStatus, Enrolled, STATUS, admin_socket, credential_files};
+use crate::base::code::{Code, Exit, Failure, OrFail};
+use crate::base::endpoint::HostPort;
+use crate::base::files;
+use crate::base::limits::MAX_TOKEN;
+use crate::base::secret::Secret;
+use crate::config;
+use crate::tunnel::dial::Egress;
+use crate::wire::token::EnrollmentToken;
+
+pub(super) async fn run(command: AgentCommand, json: bool) -> Outcome {
+    match command {
+        AgentCommand::Enroll { places, token_file, name, proxy, proxy_username, proxy_password_file } => {
+            let place = places.into();
+            let egress = egress(&place, proxy.as_ref(), proxy_username.as_deref(), proxy_password_file.as_deref())?;
+            let token = EnrollmentToken::parse(read_token(&token_file)?.expose())?;
+            let enrolled = agent::enroll(&place, &token, name.as_ref(), &egress).await?;
+            show_enrolled(&enrolled, json);
+        }
+        AgentCommand::Run(places) => return agent::run(&places.into()).await,
+        AgentCommand::Check(places) => {
+            let place: Place = places.into();
+            let config = config::load_agent(&place.config(agent::CONFIG))?;
+            if credential_files(&place.state_dir).load().is_err() {
+                print::note(format!(
+                    "note: no identity in {} yet; `underpass agent enroll` gets one",
+                    place.state_dir.display()
+                ));
+            }
+            if json { print::json(&config) } else { print::line(config::effective(&config).trim_end()) }
+        }
+        AgentCommand::Status(place) => {
+            let status: AgentStatus = admin::get(&admin_socket(&place.state_dir()), STATUS).await?;
+            if json {
+                print::json(&status)
+            } else {
+                show_status(&status)
+            }
+            let connected = status.sessions.iter().any(|session| session.state == "connected");
+            return Ok(if connected { Exit::Ok } else { Exit::Unavailable });
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// From the arguments, else from a configuration that is there already, else from the environment.
+fn egress(place: &Place, proxy: Option<&HostPort>, user: Option<&str>, password: Option<&Path>) -> Result<Egress, Failure> {
+    if let Some(proxy) = proxy {
+        let password = password.map(files::read_private).transpose()?;
+        let password = password.map(|bytes| Secret::new(&String::from_utf8_lossy(&bytes)));
+        return Ok(Egress::through(proxy, &[], user.zip(password.as_ref())));
+    }
+    let config = place.config(agent::CONFIG);
+    if config.exists() { agent::egress(&config::load_agent(&config)?) } else { Ok(Egress::from_environment()) }
+}
+
+fn read_token(path: &Path) -> Result<Secret, Failure> {
+    let limit = MAX_TOKEN as u64 + 1;
+    let mut text = zeroize::Zeroizing::new(String::new());
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(limit).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text))
+    };
+    read.or_fail(Code::ConfigUnreadable, format_args!("the token file {}", path.display()))?;
+    Ok(Secret::new(&text))
+}
+
+fn show_enrolled(enrolled: &Enrolled, json: bool) {
+    if json {
+        return print::json(&json!({
+            "agent": enrolled.agent.to_string(),
+            "not_after": enrolled.not_after.format(&Rfc3339).unwrap_or_default(),
+            "config": enrolled.config,
+            "config_written": enrolled.config_written,
+        }));
+    }
+    print::line(format!("enrolled as {} until {}", enrolled.agent, date_time(enrolled.not_after)));
+    let config = enrolled.config.display();
+    if enrolled.config_written {
+        print::line(format!("wrote {config}: add the targets that the gateway may reach, then `underpass agent run`"));
+    } else {
+        print::line(format!("kept {config} as it is"));
+    }
+}
+
+fn show_status(status: &AgentStatus) {
+    print::line(format!("agent        {} {}", status.agent, status.version));
+    let warning = status.certificate.warning.as_ref().map(|code| format!("  ({code})")).unwrap_or_default();
+    print::line(format!("certificate  ends {}{warning}", status.certificate.not_after));
+    print::line(format!("streams      {}", status.streams));
+    print::line("");
+    let rows: Vec<_> = status.sessions.iter().map(link).collect();
+    print::table(["GATEWAY", "STATE", "SINCE", "LAST FRAME", "ROUND TRIP", "PROXY", "LAST ERROR"], &rows);
+    print::line("");
+    let rows: Vec<_> = status
+        .targets
+        .iter()
+        .map(|target| {
+            let streams = format!("{} of {}", target.streams, target.max_streams);
+            [target.name.clone(), target.kind.clone(), target.address.clone(), streams]
+        })
+        .collect();
+    print::table(["TARGET", "KIND", "ADDRESS", "STREAMS"], &rows);
+}
+
+fn link(link: &LinkStatus) -> [String; 7] {
+    let shown = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let error = link.last_error.as_ref().map(|error| format!("{}: {}", error.code, error.detail));
+    [
+        link.endpoint.clone(),
+        link.state.clone(),
+        shown(link.connected_s.map(|seconds| format!("{seconds} s"))),
+        shown(link.last_frame_age_ms.map(|millis| format!("{millis} ms"))),
+        #[allow(clippy::cast_precision_loss, reason = "shown with two digits")]
+        shown(link.round_trip_us.map(|micros| format!("{:.2} ms", micros as f64 / 1000.0))),
+        shown(link.proxy.clone()),
+        shown(error),
+    ]
+}

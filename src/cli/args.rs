@@ -1,0 +1,235 @@
+//! The grammar of the command line, and its help. It refuses to know what commands do.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::app::Place;
+use crate::base::endpoint::{Endpoint, HostPort};
+use crate::base::id::{AgentId, Name};
+use crate::pki::identity::TrustDomain;
+
+const AFTER_HELP: &str = "\
+First steps:
+  underpass quickstart                                  see it work, nothing to install
+  underpass gateway init --endpoint wss://gw.example    on the cloud side: make the private PKI
+  underpass gateway run
+  underpass token create --tenant acme --group dc1      a one-time token for one agent
+  underpass agent enroll --token-file token.txt         on site: get an identity
+  underpass agent run
+
+Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 75 a drain cut streams, 77 denied, 78 configuration.
+Every error has a code; `underpass explain CODE` says what it means and what to do.";
+
+/// Reach systems inside a network that accepts no inbound connections: an agent on site dials out to a gateway, over one
+/// TLS connection that both sides authenticate with a private CA.
+#[derive(Parser)]
+#[command(name = "underpass", version, after_help = AFTER_HELP, disable_help_subcommand = false, propagate_version = true)]
+pub(super) struct Cli {
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Run gateway and agent in one process with throwaway state: see it work
+    Quickstart(QuickstartArgs),
+    /// The cloud side: make its state, run it, check its configuration
+    Gateway {
+        #[command(subcommand)]
+        command: GatewayCommand,
+    },
+    /// Enrollment tokens (asks the running gateway)
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// The enrolled agents (asks the running gateway)
+    Agents {
+        #[command(subcommand)]
+        command: AgentsCommand,
+    },
+    /// The site's side: enroll, run, check its configuration, ask how it is
+    Agent {
+        #[command(subcommand)]
+        command: AgentCommand,
+    },
+    /// Say what an error's code means and what to do; without a code, list them all
+    Explain {
+        /// Such as `target_refused`
+        code: Option<String>,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct QuickstartArgs {
+    /// A target of your own, such as tcp://127.0.0.1:5432; without it a sample HTTP server is the target
+    #[arg(long, value_parser = tcp_url, value_name = "URL")]
+    pub(super) target: Option<HostPort>,
+    /// Where clients connect; port 0 lets the system choose
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub(super) listen: SocketAddr,
+}
+
+fn tcp_url(text: &str) -> Result<HostPort, String> {
+    let rest = text.strip_prefix("tcp://").ok_or("expected tcp://HOST:PORT")?;
+    rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|failure: crate::base::code::Failure| failure.detail)
+}
+
+/// Where a gateway's state is.
+#[derive(Args)]
+pub(super) struct GatewayPlace {
+    /// The state directory
+    #[arg(long, env = "UNDERPASS_GATEWAY_DIR", default_value = "/var/lib/underpass/gateway", value_name = "DIR")]
+    state_dir: PathBuf,
+}
+
+/// Where a gateway's state and configuration are.
+#[derive(Args)]
+pub(super) struct GatewayPlaces {
+    #[command(flatten)]
+    place: GatewayPlace,
+    /// The configuration file [default: gateway.yaml in the state directory]
+    #[arg(long, env = "UNDERPASS_GATEWAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Where an agent's state is.
+#[derive(Args)]
+pub(super) struct AgentPlace {
+    /// The state directory
+    #[arg(long, env = "UNDERPASS_AGENT_DIR", default_value = "/var/lib/underpass/agent", value_name = "DIR")]
+    state_dir: PathBuf,
+}
+
+/// Where an agent's state and configuration are.
+#[derive(Args)]
+pub(super) struct AgentPlaces {
+    #[command(flatten)]
+    place: AgentPlace,
+    /// The configuration file [default: agent.yaml in the state directory]
+    #[arg(long, env = "UNDERPASS_AGENT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl GatewayPlace {
+    pub(super) fn state_dir(self) -> PathBuf {
+        self.state_dir
+    }
+}
+
+impl AgentPlace {
+    pub(super) fn state_dir(self) -> PathBuf {
+        self.state_dir
+    }
+}
+
+impl From<GatewayPlaces> for Place {
+    fn from(places: GatewayPlaces) -> Self {
+        Self { state_dir: places.place.state_dir, config: places.config }
+    }
+}
+
+impl From<AgentPlaces> for Place {
+    fn from(places: AgentPlaces) -> Self {
+        Self { state_dir: places.place.state_dir, config: places.config }
+    }
+}
+
+#[derive(Subcommand)]
+pub(super) enum GatewayCommand {
+    /// Make the private PKI, the gateway's certificate and gateway.yaml; never overwrites
+    Init {
+        #[command(flatten)]
+        places: GatewayPlaces,
+        /// How agents will reach this gateway
+        #[arg(long, value_name = "wss://HOST:PORT")]
+        endpoint: Endpoint,
+        /// The name of the PKI, in every certificate [default: the endpoint's host]
+        #[arg(long, value_name = "DOMAIN")]
+        trust_domain: Option<TrustDomain>,
+        /// This gateway's name
+        #[arg(long, default_value = "gw1")]
+        id: Name,
+        /// Where it listens for agents [default: all addresses, the endpoint's port]
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<SocketAddr>,
+    },
+    /// Run it until SIGTERM; SIGHUP reloads listeners and tenants
+    Run(GatewayPlaces),
+    /// Check the configuration and print it with every default
+    Check(GatewayPlaces),
+    /// Ask a running gateway how it is
+    Status(GatewayPlace),
+}
+
+#[derive(Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make a one-time token with which one agent enrolls; printed once, on standard output
+    Create {
+        #[command(flatten)]
+        place: GatewayPlace,
+        /// The customer; made if unknown
+        #[arg(long)]
+        tenant: Name,
+        /// Its group of interchangeable agents; made if unknown
+        #[arg(long)]
+        group: Name,
+        /// How long it can be used, at most 7d
+        #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+        ttl: std::time::Duration,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum AgentsCommand {
+    /// List them, connected or not
+    List(GatewayPlace),
+    /// Revoke every certificate of one: its session is cut within seconds and it can't come back without a fresh token
+    Revoke {
+        #[command(flatten)]
+        place: GatewayPlace,
+        /// tenant/group/agent
+        agent: AgentId,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum AgentCommand {
+    /// Redeem a token: make a key (it never leaves this host), get a certificate, write agent.yaml
+    #[command(alias = "activate")]
+    Enroll {
+        #[command(flatten)]
+        places: AgentPlaces,
+        /// The file with the token, or - for standard input
+        #[arg(long, value_name = "FILE")]
+        token_file: PathBuf,
+        /// This agent's name in its group [default: one is made up]; an enrolled agent's name replaces its certificate
+        #[arg(long)]
+        name: Option<Name>,
+        /// The HTTP proxy to leave the site by [default: as HTTPS_PROXY and NO_PROXY say]
+        #[arg(long, value_name = "http://HOST:PORT", value_parser = proxy_url)]
+        proxy: Option<HostPort>,
+        /// The proxy's user
+        #[arg(long, requires = "proxy", requires = "proxy_password_file", value_name = "USER")]
+        proxy_username: Option<String>,
+        /// The file with the proxy's password
+        #[arg(long, requires = "proxy_username", value_name = "FILE")]
+        proxy_password_file: Option<PathBuf>,
+    },
+    /// Run it until SIGTERM; SIGHUP reloads targets
+    Run(AgentPlaces),
+    /// Check the configuration and print it with every default
+    Check(AgentPlaces),
+    /// Ask a running agent how it is
+    Status(AgentPlace),
+}
+
+fn proxy_url(text: &str) -> Result<HostPort, String> {
+    let rest = text.strip_prefix("http://").ok_or("expected http://HOST:PORT")?;
+    rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|failure: crate::base::code::Failure| failure.detail)
+}

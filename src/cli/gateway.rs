@@ -1,0 +1,132 @@
+//! `underpass gateway`, `token` and `agents`. It refuses to know how a gateway works.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::args::{AgentsCommand, GatewayCommand, TokenCommand};
+use super::{Outcome, admin, print};
+use crate::app::gateway::{self, Initialized, admin_socket};
+use crate::base::code::Exit;
+use crate::config;
+use crate::control::agents::{AgentInfo, RevokedAgent};
+use crate::control::api::{AGENTS, AgentsAnswer, GatewayStatus, STATUS, TOKENS, TokenAnswer, TokenRequest, revoke_path};
+
+pub(super) async fn run(command: GatewayCommand, json: bool) -> Outcome {
+    match command {
+        GatewayCommand::Init { places, endpoint, trust_domain, id, listen } => {
+            let listen = listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, endpoint.0.port)));
+            initialized(&gateway::init(&places.into(), &id, &endpoint, listen, trust_domain)?, json);
+        }
+        GatewayCommand::Run(places) => return gateway::run(&places.into()).await,
+        GatewayCommand::Check(places) => {
+            let place: crate::app::Place = places.into();
+            let config = config::load_gateway(&place.config(gateway::CONFIG))?;
+            if json { print::json(&config) } else { print::line(config::effective(&config).trim_end()) }
+        }
+        GatewayCommand::Status(place) => {
+            let status: GatewayStatus = admin::get(&admin_socket(&place.state_dir()), STATUS).await?;
+            if json { print::json(&status) } else { show_status(&status) }
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn initialized(made: &Initialized, json: bool) {
+    if json {
+        return print::json(&json!({
+            "config": made.config,
+            "trust_domain": made.trust_domain.as_str(),
+            "pin": made.pin.to_string(),
+            "issuing_not_after": date(made.issuing_not_after),
+        }));
+    }
+    print::line(format!(
+        "made the private PKI of {} (its issuing CA ends on {})",
+        made.trust_domain,
+        date(made.issuing_not_after)
+    ));
+    print::line(format!("pin     {}", made.pin));
+    print::line(format!("config  {}", made.config.display()));
+    print::line("next    underpass gateway run; and keep a copy of pki/root.key offline: running does not need it");
+}
+
+fn show_status(status: &GatewayStatus) {
+    print::line(format!("gateway      {} {} (instance {})", status.gateway, status.version, status.instance));
+    print::line(format!("trust domain {}", status.trust_domain));
+    print::line(format!("pin          {}", status.pin));
+    let endpoints: Vec<_> = status.endpoints.iter().map(ToString::to_string).collect();
+    print::line(format!("endpoints    {}", endpoints.join(" ")));
+    print::line(format!("issuing CA   ends {}", date(status.issuing_not_after)));
+    print::line(format!("sessions     {}", status.sessions.len()));
+}
+
+pub(super) async fn token(command: TokenCommand, json: bool) -> Outcome {
+    let TokenCommand::Create { place, tenant, group, ttl } = command;
+    let request = TokenRequest { tenant, group, ttl_seconds: Some(ttl.as_secs()) };
+    let made: TokenAnswer = admin::post(&admin_socket(&place.state_dir()), TOKENS, &request).await?;
+    if json {
+        print::json(&made);
+        return Ok(Exit::Ok);
+    }
+    for created in &made.created {
+        print::note(format!("created {created}"));
+    }
+    print::note(format!("token {} can be used once, until {}", made.id, date_time(made.expires)));
+    print::line(made.token.expose());
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn agents(command: AgentsCommand, json: bool) -> Outcome {
+    match command {
+        AgentsCommand::List(place) => {
+            let answer: AgentsAnswer = admin::get(&admin_socket(&place.state_dir()), AGENTS).await?;
+            if json { print::json(&answer) } else { list(&answer.agents) }
+        }
+        AgentsCommand::Revoke { place, agent } => {
+            let path = revoke_path(&agent);
+            let revoked: RevokedAgent = admin::post(&admin_socket(&place.state_dir()), &path, &json!({})).await?;
+            if json { print::json(&revoked) } else { show_revoked(&revoked) }
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn list(agents: &[AgentInfo]) {
+    if agents.is_empty() {
+        return print::note("no agent is enrolled; `underpass token create` makes a token for one");
+    }
+    let rows: Vec<_> = agents.iter().map(row).collect();
+    print::table(["AGENT", "STATE", "STREAMS", "FROM", "VERSION", "CERTIFICATE ENDS"], &rows);
+}
+
+fn row(info: &AgentInfo) -> [String; 6] {
+    let state = match (info.revoked, info.sessions.len()) {
+        (Some(_), _) => "revoked".to_owned(),
+        (None, 0) => "not connected".to_owned(),
+        (None, 1) => "connected".to_owned(),
+        (None, several) => format!("connected x{several}"),
+    };
+    let streams: usize = info.sessions.iter().map(|session| session.streams).sum();
+    let first = info.sessions.first();
+    let from = first.map(|session| session.peer.clone()).unwrap_or_default();
+    let version = first.map(|session| session.version.clone()).unwrap_or_default();
+    [info.agent.to_string(), state, streams.to_string(), from, version, date(info.not_after)]
+}
+
+fn show_revoked(revoked: &RevokedAgent) {
+    print::line(format!("revoked {}: {} certificates count no more", revoked.agent, revoked.serials.len()));
+    if !revoked.audited {
+        print::note("warning: the audit is full and does not have it");
+    }
+}
+
+fn date(time: OffsetDateTime) -> String {
+    time.date().to_string()
+}
+
+pub(super) fn date_time(time: OffsetDateTime) -> String {
+    let time = time.to_offset(time::UtcOffset::UTC);
+    format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute())
+}

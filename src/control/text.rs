@@ -1,0 +1,88 @@
+//! How ids and times are written in records and answers. Refuses to know which records and answers.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serializer};
+
+/// Writes a value as it is displayed, and parses it.
+pub(super) fn serialize<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// The way back.
+pub(super) fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) -> Result<T, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+}
+
+/// Times as RFC 3339 in UTC, in whole seconds.
+pub(super) mod utc {
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use time::format_description::well_known::Rfc3339;
+    use time::{OffsetDateTime, UtcOffset};
+
+    /// Writes it.
+    pub(in crate::control) fn serialize<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
+        let seconds = super::seconds(*time).to_offset(UtcOffset::UTC);
+        serializer.serialize_str(&seconds.format(&Rfc3339).map_err(S::Error::custom)?)
+    }
+
+    /// The way back.
+    pub(in crate::control) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)
+    }
+}
+
+/// Times that may be absent.
+pub(super) mod optional_utc {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use time::OffsetDateTime;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Utc(#[serde(with = "super::utc")] OffsetDateTime);
+
+    /// Writes it.
+    pub(in crate::control) fn serialize<S: Serializer>(time: &Option<OffsetDateTime>, s: S) -> Result<S::Ok, S::Error> {
+        time.map(Utc).serialize(s)
+    }
+
+    /// The way back.
+    pub(in crate::control) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<OffsetDateTime>, D::Error> {
+        Ok(Option::<Utc>::deserialize(d)?.map(|utc| utc.0))
+    }
+}
+
+/// Cut to whole seconds: what is written is what was meant.
+pub(super) fn seconds(time: time::OffsetDateTime) -> time::OffsetDateTime {
+    time - time::Duration::nanoseconds(i64::from(time.nanosecond()))
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, serde::Serialize, Deserialize)]
+    struct Times(#[serde(with = "utc")] time::OffsetDateTime, #[serde(with = "optional_utc")] Option<time::OffsetDateTime>);
+
+    #[test]
+    fn times_are_written_in_utc_and_whole_seconds() {
+        let east = time::macros::datetime!(2026-07-01 02:00:00.75 +2);
+        let text = serde_json::to_string(&Times(east, None)).unwrap();
+        assert_eq!(text, r#"["2026-07-01T00:00:00Z",null]"#);
+        assert_eq!(serde_json::from_str::<Times>(&text).unwrap(), Times(seconds(east), None));
+        let both = Times(seconds(east), Some(seconds(east)));
+        assert_eq!(serde_json::from_str::<Times>(&serde_json::to_string(&both).unwrap()).unwrap(), both);
+        assert!(serde_json::from_str::<Times>(r#"["yesterday",null]"#).is_err());
+        assert_eq!(hex(&[0, 0xa5, 0xff]), "00a5ff");
+    }
+}
