@@ -221,6 +221,9 @@ impl Agent {
 
     /// `targets:` of kind tcp on loopback.
     pub(crate) fn targets(pairs: &[(&str, SocketAddr)]) -> String {
+        if pairs.is_empty() {
+            return String::new();
+        }
         pairs.iter().fold("targets:\n".to_owned(), |mut text, (name, address)| {
             let _ = writeln!(text, "  {name}: {{kind: tcp, address: \"{address}\", allow_loopback: true}}");
             text
@@ -255,10 +258,10 @@ impl Agent {
         self.envs.iter().fold(program, |program, (name, value)| program.env(name, value))
     }
 
-    /// `agent status --json`, when it answers.
+    /// `agent status --json`, when a running agent answers.
     pub(crate) async fn status(&self) -> Option<Value> {
         let done = self.command(&["agent", "status", "--json"]).run().await;
-        done.status.success().then(|| serde_json::from_str(&done.stdout).expect("status --json is JSON"))
+        serde_json::from_str(&done.stdout).ok().filter(|status: &Value| status["sessions"].is_array())
     }
 
     /// The first session's part of the status.
@@ -342,6 +345,9 @@ impl Site {
 
     /// `listeners:` for the site's targets, to write gateway.yaml anew.
     pub(crate) fn listeners(ports: &[(String, u16)]) -> String {
+        if ports.is_empty() {
+            return String::new();
+        }
         let targets: Vec<_> = ports.iter().map(|(name, port)| (*port, format!("acme/dc1/{name}"))).collect();
         Gateway::listeners(&targets.iter().map(|(port, target)| (*port, target.as_str())).collect::<Vec<_>>())
     }
@@ -369,16 +375,19 @@ fn audit(dir: &Path) -> Vec<Value> {
 
 async fn audited(dir: &Path, event: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let what = format!("the audit of {} has such a `{event}`", dir.display());
-    let mut seen = 0;
-    eventually(&what, SOON, async || {
-        let rows = audit(dir);
-        if rows.len() > seen {
-            rows[seen..].iter().for_each(|row| eprintln!("audit: {row}"));
-            seen = rows.len();
+    let _shown = ShownOnFailure(dir);
+    eventually(&what, SOON, async || audit(dir).into_iter().find(|row| row["event"] == event && wanted(row))).await
+}
+
+/// Shows a state directory's audit when the test fails meanwhile.
+struct ShownOnFailure<'a>(&'a Path);
+
+impl Drop for ShownOnFailure<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            audit(self.0).iter().rev().take(20).rev().for_each(|row| eprintln!("audit: {row}"));
         }
-        rows.into_iter().find(|row| row["event"] == event && wanted(row))
-    })
-    .await
+    }
 }
 
 /// A GET over plain HTTP: status and body, or nothing when nobody answers.
