@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use underpass::base::id::{Name, RequestId};
@@ -16,7 +15,7 @@ use crate::fixtures::certificates::Identity;
 use crate::fixtures::dns::Dns;
 use crate::fixtures::peer::{DATA, FIN, Peer, SYN, WINDOW, yamux};
 use crate::harness::site::{Agent, Gateway, Site};
-use crate::harness::target::{Target, pattern};
+use crate::harness::target::{Target, pattern, told};
 use crate::harness::{SOON, eventually, free_port, loopback};
 
 type Cloud = Peer<tokio_rustls::server::TlsStream<TcpStream>>;
@@ -32,17 +31,26 @@ impl TakenOver {
     async fn new(targets: &str) -> Self {
         let mut gateway = Gateway::init().await;
         gateway.start().await;
-        let mut agent = Agent::enroll(&gateway, "a1").await;
+        let agent = Agent::enroll(&gateway, "a1").await;
         let identity = Identity::of_gateway(&gateway);
         gateway.process().kill();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         agent.configure_endpoint(&format!("wss://{}", listener.local_addr().unwrap()), targets);
-        agent.launch();
         Self { agent, identity, listener }
     }
 
-    async fn cloud(&self) -> Cloud {
+    /// A session with the agent, which is started anew so as not to wait for its back-off.
+    async fn cloud(&mut self) -> Cloud {
+        self.agent.launch();
         Peer::accept(&self.listener, &self.identity).await.unwrap()
+    }
+
+    /// The agent outlives what a session did to it: it dials again.
+    async fn survives(&mut self, what: &str) {
+        let again = timeout(SOON, self.listener.accept()).await;
+        assert!(again.is_ok() && self.agent.process().is_running(), "{what}: the agent ended");
+        let log = self.agent.process().stderr();
+        assert!(!log.contains("panicked"), "{what}: {log}");
     }
 }
 
@@ -71,13 +79,11 @@ async fn ask(cloud: &mut Cloud, stream: u32, open: &Open) -> String {
 async fn e1_a_taken_over_gateway_reaches_nothing_but_the_agents_own_targets() {
     let (allowed, forbidden) = (Target::named("allowed").await, Target::named("forbidden").await);
     let targets = Agent::targets(&[("allowed", allowed.address())])
-        + &format!("  local: {{kind: tcp, address: \"{}\"}}\n", forbidden.address())
         + &format!("  by-name: {{kind: tcp, address: \"localhost:{}\"}}\n", forbidden.address().port());
     let mut site = TakenOver::new(&targets).await;
     let mut cloud = site.cloud().await;
     for (stream, (target, kind, code)) in (2..).step_by(2).zip([
         ("unknown", Kind::Tcp, "target_unknown"),
-        ("local", Kind::Tcp, "loopback_forbidden"),
         ("by-name", Kind::Tcp, "loopback_forbidden"),
         ("allowed", Kind::Http, "target_kind_mismatch"),
         ("allowed", Kind::Tcp, "accepted"),
@@ -110,7 +116,7 @@ async fn e1_t1_a_taken_over_gateway_cannot_crash_an_agent() {
         let mut cloud = site.cloud().await;
         let _ = cloud.frame(2, &bytes).await;
         drop(cloud);
-        assert!(site.agent.process().is_running(), "{what}: the agent ended");
+        site.survives(what).await;
     }
     let mut cloud = site.cloud().await;
     for (what, bytes) in
@@ -118,12 +124,10 @@ async fn e1_t1_a_taken_over_gateway_cannot_crash_an_agent() {
     {
         let _ = cloud.raw(bytes).await;
         cloud.is_cut().await;
-        assert!(site.agent.process().is_running(), "{what}: the agent ended");
+        site.survives(what).await;
         cloud = site.cloud().await;
     }
     assert_eq!(ask(&mut cloud, 2, &open("echo", Kind::Tcp)).await, "accepted", "it serves on");
-    let log = site.agent.process().stderr();
-    assert!(!log.contains("panicked"), "{log}");
 }
 
 #[tokio::test]
@@ -134,7 +138,7 @@ async fn d3_more_opens_than_the_agent_carries_are_refused_one_by_one() {
          limits: {{max_streams: 20}}\n",
         silent.address()
     );
-    let site = TakenOver::new(&limits).await;
+    let mut site = TakenOver::new(&limits).await;
     let mut cloud = site.cloud().await;
     let mut codes = Vec::new();
     for stream in (2..).step_by(2).take(60) {
@@ -189,9 +193,12 @@ async fn e1_no_spelling_of_a_forbidden_address_is_a_target() {
         "fd00::1:80",
     ] {
         let refused = check(address).await;
-        assert_eq!(refused.code(), 78, "{address}: {}{}", refused.stdout, refused.stderr);
+        assert!([77, 78].contains(&refused.code()), "{address}: {}{}", refused.stdout, refused.stderr);
         assert!(refused.stderr.contains("agent.yaml:"), "{address}: {}", refused.stderr);
     }
+    agent.configure("targets:\n  x: {kind: tcp, address: \"127.0.0.1:80\"}\n");
+    let refused = agent.command(&["agent", "check"]).run().await;
+    assert!(refused.code() != 0 && refused.stderr.contains("loopback_forbidden"), "{}", refused.stderr);
     for address in ["10.0.0.1:80", "db.corp.example:5432", "[fd00::1]:80", "127.0.0.1:80"] {
         let taken = check(address).await;
         assert_eq!(taken.code(), 0, "{address}: {}", taken.stderr);
@@ -210,14 +217,6 @@ async fn named_site(dns: &Dns, port: u16, more: &str) -> Site {
     Site::of(gateway, agent, ports)
 }
 
-/// What a fresh client is told; nothing when it is refused.
-async fn answer(site: &Site) -> String {
-    let mut answer = String::new();
-    let mut client = site.client("db").await;
-    let _ = timeout(SOON, client.read_to_string(&mut answer)).await.expect("answered or let go");
-    answer
-}
-
 #[tokio::test]
 async fn e2_a_name_that_turns_to_a_forbidden_address_is_refused_then() {
     let target = Target::named("db").await;
@@ -229,10 +228,10 @@ async fn e2_a_name_that_turns_to_a_forbidden_address_is_refused_then() {
         }
     });
     let site = named_site(&dns, target.address().port(), ", allow_loopback: true").await;
-    assert_eq!(answer(&site).await, "db");
+    assert_eq!(told(site.at("db")).await, "db");
     // Answers are kept for 10 s at most, so the second one comes into use by then.
     let refused = eventually("the new address is refused", SOON, async || {
-        let _ = answer(&site).await;
+        let _ = told(site.at("db")).await;
         site.agent.audit().into_iter().find(|row| row["event"] == "refused")
     })
     .await;
@@ -246,7 +245,7 @@ async fn e2_a_forbidden_address_among_others_is_never_dialled() {
     let mixed = || vec![Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED];
     let dns = Dns::start(move |_| mixed());
     let site = named_site(&dns, target.address().port(), ", allow_loopback: true").await;
-    let said = answer(&site).await;
+    let said = told(site.at("db")).await;
     match site.agent.audit().iter().find(|row| row["event"] == "opened") {
         Some(opened) => {
             assert_eq!(said, "db");
@@ -263,7 +262,7 @@ async fn e2_a_name_for_loopback_needs_permission() {
     let target = Target::named("db").await;
     let dns = Dns::start(|_| vec![Ipv4Addr::LOCALHOST]);
     let site = named_site(&dns, target.address().port(), "").await;
-    assert_eq!(answer(&site).await, "");
+    assert_eq!(told(site.at("db")).await, "");
     site.agent.audited("refused", |row| row["code"] == "loopback_forbidden").await;
     assert_eq!(target.connections(), 0);
 }
@@ -273,7 +272,7 @@ async fn e2_a_name_of_a_thousand_addresses_costs_no_more_than_a_few() {
     let dns = Dns::start(|_| (0..20).map(|host| Ipv4Addr::new(127, 99, 0, host)).collect());
     let port = free_port();
     let site = named_site(&dns, port, ", allow_loopback: true").await;
-    assert_eq!(answer(&site).await, "");
+    assert_eq!(told(site.at("db")).await, "");
     site.agent.audited("refused", |row| row["code"] == "target_refused").await;
 }
 
@@ -281,10 +280,9 @@ async fn e2_a_name_of_a_thousand_addresses_costs_no_more_than_a_few() {
 async fn a_target_that_is_not_there_is_named() {
     let dns = Dns::start(|_| Vec::new());
     let site = named_site(&dns, 5432, "").await;
-    assert_eq!(answer(&site).await, "");
+    assert_eq!(told(site.at("db")).await, "");
     site.gateway.audited("refused", |row| row["code"] == "target_dns_failed").await;
     let nobody = Site::new(&[("nobody", loopback(free_port()))]).await;
-    let mut said = Vec::new();
-    let _ = timeout(SOON, nobody.client("nobody").await.read_to_end(&mut said)).await.expect("let go");
+    assert_eq!(told(nobody.at("nobody")).await, "");
     nobody.gateway.audited("refused", |row| row["code"] == "target_refused").await;
 }
