@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{DefaultBodyLimit, Extension, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -153,9 +153,10 @@ async fn list_agents(State(api): State<Api>) -> Answer<AgentsAnswer> {
 async fn revoke_agent(
     State(api): State<Api>,
     caller: Option<Extension<Caller>>,
-    Path((tenant, group, agent)): Path<(String, String, String)>,
+    path: Result<Path<(String, String, String)>, PathRejection>,
 ) -> Answer<RevokedAgent> {
     let caller = known(caller)?;
+    let Path((tenant, group, agent)) = path.or_fail(Code::Usage, "the agent's path")?;
     let name = |text: &str| Name::parse(text).or_fail(Code::Usage, "the agent's path");
     let agent = AgentId { group: GroupId { tenant: name(&tenant)?, group: name(&group)? }, agent: name(&agent)? };
     Ok(Json(api.control.revoke(&agent, &caller).await?))
@@ -229,3 +230,6 @@ mod shown_once {
         Ok(Secret::new(&Zeroizing::new(String::deserialize(deserializer)?)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -357,7 +357,8 @@ fn lock(path: &Path) -> Result<File, Failure> {
 
 fn create_private(path: &Path) -> Result<(), Failure> {
     match OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
-        Ok(_) => return Ok(()),
+        // SQLite makes the file's content durable; that the file is there, its maker must.
+        Ok(_) => return path.parent().map_or(Ok(()), files::sync_directory),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error).or_fail(Code::StoreFailed, path.display()),
     }
