@@ -43,7 +43,7 @@ async fn init_refuses_to_overwrite() {
 #[tokio::test]
 async fn a_wrong_command_line_exits_64() {
     for args in
-        [&["no-such-command"][..], &["gateway", "run"], &["explain", "no_such_code"], &["gateway", "init", "--nonsense"]]
+        [&["no-such-command"][..], &["token", "create"], &["explain", "no_such_code"], &["gateway", "init", "--nonsense"]]
     {
         let refused = Program::underpass().args(args).run().await.exits(64);
         assert!(refused.stdout.is_empty() && !refused.stderr.is_empty());

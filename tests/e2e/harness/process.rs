@@ -42,7 +42,11 @@ impl Program {
 
     /// The product, as `tests/run` built it, or else as cargo did for this test.
     pub(crate) fn underpass() -> Self {
-        Self::new(std::env::var_os("UNDERPASS_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_underpass").into()))
+        Self::new(Self::underpass_path())
+    }
+
+    pub(crate) fn underpass_path() -> PathBuf {
+        std::env::var_os("UNDERPASS_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_underpass").into()).into()
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -182,12 +186,6 @@ impl Process {
         let status = self.ends(within).await;
         let (stdout, stderr) = (self.stdout.rest(), self.stderr.rest());
         Finished { name: self.name.clone(), status, stdout, stderr }
-    }
-
-    /// Waits until a line of its standard error contains `text`, and yields that line.
-    pub(crate) async fn says(&self, text: &str) -> String {
-        let what = format!("`{}` says {text:?}", self.name);
-        eventually(&what, SOON, async || self.stderr().lines().find(|line| line.contains(text)).map(str::to_owned)).await
     }
 
     /// Its resident memory in KiB.

@@ -13,6 +13,9 @@ use tokio::net::TcpStream;
 use super::process::{Finished, Process, Program};
 use super::{SOON, Scratch, eventually, free_port, loopback, write_private};
 
+/// The name of every test's PKI.
+pub(crate) const TRUST_DOMAIN: &str = "corp.test";
+
 /// A gateway's state directory and, while it runs, its process.
 pub(crate) struct Gateway {
     scratch: Scratch,
@@ -34,12 +37,8 @@ impl Gateway {
         let (scratch, at) = (Scratch::new(), SocketAddr::new(address, free_port()));
         let gateway = Self { scratch, at, metrics: free_port(), netns: netns.map(str::to_owned), process: None };
         let endpoint = gateway.endpoint();
-        Program::underpass()
-            .args(["gateway", "init", "--endpoint", &endpoint, "--state-dir"])
-            .arg(gateway.dir())
-            .run()
-            .await
-            .ok();
+        let init = ["gateway", "init", "--endpoint", &endpoint, "--trust-domain", TRUST_DOMAIN];
+        gateway.admin(&init).run().await.ok();
         gateway.configure("");
         gateway
     }
@@ -62,7 +61,7 @@ impl Gateway {
         let (endpoint, at, metrics) = (self.endpoint(), self.at, self.metrics);
         let text = format!(
             "version: 1\ngateway:\n  id: gw1\n  endpoints: [\"{endpoint}\"]\n  listen: \"{at}\"\n{keys}\
-             metrics: {{listen: \"127.0.0.1:{metrics}\"}}\nlog: {{format: json}}\n{more}\n"
+             metrics: {{listen: \"127.0.0.1:{metrics}\"}}\nlog: {{format: json, level: debug}}\n{more}\n"
         );
         write_private(&self.dir().join("gateway.yaml"), text);
     }
@@ -112,7 +111,7 @@ impl Gateway {
     }
 
     /// Takes the process out, to wait for its end.
-    pub(crate) fn into_process(&mut self) -> Process {
+    pub(crate) fn take_process(&mut self) -> Process {
         self.process.take().expect("the gateway was started")
     }
 
@@ -215,12 +214,16 @@ impl Agent {
     }
 
     pub(crate) fn configure_endpoint(&self, endpoint: &str, more: &str) {
-        let text = format!("version: 1\ngateway: {{endpoints: [\"{endpoint}\"]}}\nlog: {{format: json}}\n{more}\n");
+        let text =
+            format!("version: 1\ngateway: {{endpoints: [\"{endpoint}\"]}}\nlog: {{format: json, level: debug}}\n{more}\n");
         write_private(&self.dir().join("agent.yaml"), text);
     }
 
     /// `targets:` of kind tcp on loopback.
     pub(crate) fn targets(pairs: &[(&str, SocketAddr)]) -> String {
+        if pairs.is_empty() {
+            return String::new();
+        }
         pairs.iter().fold("targets:\n".to_owned(), |mut text, (name, address)| {
             let _ = writeln!(text, "  {name}: {{kind: tcp, address: \"{address}\", allow_loopback: true}}");
             text
@@ -239,6 +242,11 @@ impl Agent {
         self.process = Some(self.wrapped(&["agent", "run", "--state-dir"]).arg(self.dir()).start());
     }
 
+    /// A command on its state directory.
+    pub(crate) fn command(&self, args: &[&str]) -> Program {
+        self.wrapped(args).arg("--state-dir").arg(self.dir())
+    }
+
     fn wrapped(&self, args: &[&str]) -> Program {
         let mut program = Program::underpass().args(args);
         if let Some(netns) = &self.netns {
@@ -250,10 +258,10 @@ impl Agent {
         self.envs.iter().fold(program, |program, (name, value)| program.env(name, value))
     }
 
-    /// `agent status --json`, when it answers.
+    /// `agent status --json`, when a running agent answers.
     pub(crate) async fn status(&self) -> Option<Value> {
-        let done = Program::underpass().args(["agent", "status", "--json", "--state-dir"]).arg(self.dir()).run().await;
-        done.status.success().then(|| serde_json::from_str(&done.stdout).expect("status --json is JSON"))
+        let done = self.command(&["agent", "status", "--json"]).run().await;
+        serde_json::from_str(&done.stdout).ok().filter(|status: &Value| status["sessions"].is_array())
     }
 
     /// The first session's part of the status.
@@ -292,8 +300,12 @@ impl Agent {
         self.process.as_mut().expect("the agent was started")
     }
 
-    pub(crate) fn into_process(&mut self) -> Process {
+    pub(crate) fn take_process(&mut self) -> Process {
         self.process.take().expect("the agent was started")
+    }
+
+    pub(crate) fn audit(&self) -> Vec<Value> {
+        audit(&self.dir())
     }
 
     pub(crate) async fn audited(&self, event: &str, wanted: impl Fn(&Value) -> bool) -> Value {
@@ -323,17 +335,21 @@ impl Site {
         let mut agent = Agent::enroll(&gateway, "a1").await;
         agent.configure(agent_more);
         agent.start().await;
+        Self::of(gateway, agent, ports)
+    }
+
+    /// A site of parts that run already.
+    pub(crate) fn of(gateway: Gateway, agent: Agent, ports: Vec<(String, u16)>) -> Self {
         Self { gateway, agent, ports }
     }
 
     /// `listeners:` for the site's targets, to write gateway.yaml anew.
     pub(crate) fn listeners(ports: &[(String, u16)]) -> String {
+        if ports.is_empty() {
+            return String::new();
+        }
         let targets: Vec<_> = ports.iter().map(|(name, port)| (*port, format!("acme/dc1/{name}"))).collect();
         Gateway::listeners(&targets.iter().map(|(port, target)| (*port, target.as_str())).collect::<Vec<_>>())
-    }
-
-    pub(crate) fn ports(&self) -> &[(String, u16)] {
-        &self.ports
     }
 
     /// Where clients reach a target.
@@ -359,16 +375,19 @@ fn audit(dir: &Path) -> Vec<Value> {
 
 async fn audited(dir: &Path, event: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let what = format!("the audit of {} has such a `{event}`", dir.display());
-    let mut seen = 0;
-    eventually(&what, SOON, async || {
-        let rows = audit(dir);
-        if rows.len() > seen {
-            rows[seen..].iter().for_each(|row| eprintln!("audit: {row}"));
-            seen = rows.len();
+    let _shown = ShownOnFailure(dir);
+    eventually(&what, SOON, async || audit(dir).into_iter().find(|row| row["event"] == event && wanted(row))).await
+}
+
+/// Shows a state directory's audit when the test fails meanwhile.
+struct ShownOnFailure<'a>(&'a Path);
+
+impl Drop for ShownOnFailure<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            audit(self.0).iter().rev().take(20).rev().for_each(|row| eprintln!("audit: {row}"));
         }
-        rows.into_iter().find(|row| row["event"] == event && wanted(row))
-    })
-    .await
+    }
 }
 
 /// A GET over plain HTTP: status and body, or nothing when nobody answers.

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
 use underpass::base::tasks::Tasks;
+
+use super::SOON;
 
 /// A TCP server on loopback that runs one handler per connection; dropped, it and its connections end.
 pub(crate) struct Target {
@@ -97,6 +100,16 @@ impl Drop for Target {
     fn drop(&mut self) {
         self.tasks.cancel();
     }
+}
+
+/// What a fresh client is told, until it is let go: nothing when it is refused.
+pub(crate) async fn told(address: SocketAddr) -> String {
+    let mut said = Vec::new();
+    // A refusal may be as fast as the connection itself.
+    if let Ok(mut client) = TcpStream::connect(address).await {
+        let _ = timeout(SOON, client.read_to_end(&mut said)).await.expect("a client is answered or let go");
+    }
+    String::from_utf8(said).unwrap()
 }
 
 /// Sends `bytes` through an echo and checks that they come back, while both directions stay open.
