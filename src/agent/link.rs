@@ -29,6 +29,9 @@ use crate::tunnel::{dial, upgrade};
 use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, VERSIONS, Welcome};
 use crate::wire::notice::Notice;
 
+/// How long the streams of a lost session have to notice it.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Where an agent's identity lies.
 #[derive(Clone, Debug)]
 pub struct CredentialFiles {
@@ -98,7 +101,8 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Failure {
     };
     if !agent.board.claim(endpoint, &connected) {
         held.session.link.close();
-        held.tasks.join().await;
+        held.session.link.ended().await;
+        held.tasks.abort().await;
         return Failure::new(Code::SameGateway, format_args!("{endpoint} leads to gateway instance {}", connected.gateway));
     }
     tracing::info!(%endpoint, session = %connected.session, gateway = %connected.gateway, "connected");
@@ -182,6 +186,8 @@ async fn serve(
     let context = Arc::new(Context { agent: agent.clone(), session: welcome.session, notifier });
     let streams = tasks.child();
     let failure = attend(&agent, &mut session, &context, &streams, &released).await;
+    // Each stream sees the loss by itself and says so in its closing row; one that waits for its target is cut.
+    let _ = tokio::time::timeout(FAREWELL, streams.join()).await;
     streams.abort().await;
     tasks.abort().await;
     let _ = agent.audit.record(&Event::Disconnected {

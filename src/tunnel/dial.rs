@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -247,10 +247,4 @@ fn judge(status: StatusCode, proxy: &Proxy, to: &HostPort) -> Result<(), Failure
         _ => Code::ProxyProtocol,
     };
     Err(Failure::new(code, format_args!("the proxy {} answered {status} to CONNECT {to}", proxy.at)))
-}
-
-/// Whether an address is this host's own.
-#[must_use]
-pub fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
 }
