@@ -29,6 +29,9 @@ use crate::tunnel::{dial, upgrade};
 use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, VERSIONS, Welcome};
 use crate::wire::notice::Notice;
 
+/// How often the agent looks at its certificate's age.
+const EXPIRY_CHECK: Duration = Duration::from_secs(3600);
+
 /// How long the streams of a lost session have to notice it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -124,7 +127,6 @@ async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failur
     let files = &agent.settings.credential;
     let credential = files.load()?;
     let root = pem::load_one(&files.root)?;
-    watch_expiry(&credential);
     let tls = AgentTls::new(&credential, &root)?;
     let proxy = agent.settings.egress.proxy_for(&endpoint.0)?;
     agent.board.via(endpoint, proxy.as_ref().map(|proxy| proxy.at.to_string()));
@@ -138,11 +140,24 @@ async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failur
     Ok(Held { session, welcome, tasks })
 }
 
-fn watch_expiry(credential: &Credential) {
+/// Warns, as long as the agent runs, when its certificate is in the last third of its life.
+pub(super) async fn watch_certificate(agent: Arc<Agent>) {
+    let mut tick = tokio::time::interval(EXPIRY_CHECK);
+    loop {
+        tick.tick().await;
+        match agent.settings.credential.load() {
+            Ok(credential) => warn_of_expiry(&credential),
+            Err(failure) => tracing::error!(code = %failure.code, detail = %failure.detail, "the agent's certificate"),
+        }
+    }
+}
+
+fn warn_of_expiry(credential: &Credential) {
     let not_after = credential.identity().not_after;
     metrics::certificate_not_after("agent", not_after.unix_timestamp());
     if credential.in_last_third(OffsetDateTime::now_utc()) {
-        tracing::warn!(code = %Code::CertificateExpiring, %not_after, "the certificate is in its last third: enroll again with a fresh token");
+        let what = "the certificate is in the last third of its life: enroll again with a fresh token";
+        tracing::warn!(code = %Code::CertificateExpiring, %not_after, "{what}");
     }
 }
 
