@@ -148,7 +148,8 @@ fn metrics_table() -> String {
     let mut table = "| metric | kind | labels | what it says |\n|---|---|---|---|\n".to_owned();
     for metric in metrics::ALL {
         let kind = format!("{:?}", metric.kind).to_lowercase();
-        writeln!(table, "| `{}` | {kind} | {} | {} |", metric.name, metric.labels.join(", "), metric.help).unwrap();
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        writeln!(table, "| `{}` | {kind} | {} | {} |", metric.name, labels.join(", "), metric.help).unwrap();
     }
     table
 }
