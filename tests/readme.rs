@@ -4,11 +4,13 @@
 //! `UPDATE=1 cargo test --test readme` writes the tables anew.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise, with its place")]
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
 use underpass::base::code::Code;
+use underpass::base::limits;
 use underpass::cli::check_command_line;
 use underpass::config::{parse_agent, parse_gateway};
 use underpass::observe::metrics;
@@ -76,6 +78,71 @@ fn every_configuration_loads() {
         parsed.unwrap_or_else(|failure| panic!("{failure}\n{text}"));
     }
     assert!(gateways >= 2 && agents >= 2, "{gateways} of gateways and {agents} of agents were found");
+}
+
+#[test]
+fn every_event_of_the_audit_has_its_row_and_its_example() {
+    let text = read(README);
+    let start = text.find("| event | at |").expect("the table of events");
+    let first_cells =
+        text[start..].lines().skip(2).take_while(|line| line.starts_with('|')).filter_map(|row| row.split('|').nth(1));
+    let listed: BTreeSet<_> = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned)).collect();
+    let examples = blocks(&text, "json").concat();
+    let shown: BTreeSet<_> = examples
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .map(|row| row["event"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(listed, shown);
+    let code = read("src/observe/audit.rs");
+    let body = code.split("pub enum Event<'a> {").nth(1).unwrap().split("\n}\n").next().unwrap();
+    let variants =
+        body.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| line.starts_with(char::is_uppercase));
+    let events: BTreeSet<_> = variants.map(|line| snake(line.split([' ', ',']).next().unwrap())).collect();
+    assert_eq!(listed, events);
+}
+
+#[test]
+fn the_limits_are_those_of_the_code() {
+    let text = read(README);
+    let kib = |bytes: usize| bytes / 1024;
+    let rows = [
+        format!("| streams of a session | {} |", limits::MAX_STREAMS),
+        format!("| {} (`targets.NAME.limits.max_streams`), {} (", limits::TARGET_STREAMS, limits::MAX_STREAMS),
+        format!("| {}, {} (`limits` of the gateway) |", limits::MAX_CONNECTIONS, limits::MAX_HANDSHAKES),
+        format!(
+            "| handshake and upgrade; greeting | {} s; {} s |",
+            limits::HANDSHAKE_DEADLINE.as_secs(),
+            limits::HELLO_DEADLINE.as_secs()
+        ),
+        format!(
+            "| {} s; then a wait of up to {} s, doubling to {} s",
+            limits::DIAL_DEADLINE.as_secs(),
+            limits::RECONNECT_BASE.as_secs_f64(),
+            limits::RECONNECT_MAX.as_secs()
+        ),
+        format!(
+            "| {} s; {} s of silence, or {} s of unacknowledged",
+            limits::HEARTBEAT.as_secs(),
+            limits::DEAD_AFTER.as_secs(),
+            limits::TCP_USER_TIMEOUT.as_secs()
+        ),
+        format!("over all agents tried | {} s |", limits::REPLY_DEADLINE.as_secs()),
+        format!(
+            "| {} s (`connect_timeout`); {} addresses of a name, one more every {} ms |",
+            limits::CONNECT_TIMEOUT.as_secs(),
+            limits::MAX_ADDRESSES,
+            limits::HAPPY_EYEBALLS_DELAY.as_millis()
+        ),
+        format!("addresses are used for | {} s |", limits::DNS_CACHE.as_secs()),
+        format!("ahead of the reply | {} KiB |", kib(limits::EARLY_DATA)),
+        format!("a control message | {} KiB; {} KiB |", kib(limits::MAX_MESSAGE), kib(limits::MAX_CONTROL_MESSAGE)),
+        format!("its signing request | {} KiB; {} KiB |", kib(limits::MAX_HTTP_REQUEST), kib(limits::MAX_CSR)),
+        format!("(IPv6: one /64) | {} a minute |", limits::ENROLL_PER_MINUTE),
+        format!("| {}, {} MiB |", limits::LOG_LINES, limits::LOG_BUFFER / (1 << 20)),
+    ];
+    let missing: Vec<_> = rows.iter().filter(|row| !text.contains(row.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
 }
 
 /// systemd itself judges them where it is installed; that both have what they are praised for is checked everywhere.
@@ -211,6 +278,17 @@ fn anchor(heading: &str) -> String {
         .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
         .map(|c| if c == ' ' { '-' } else { c })
         .collect()
+}
+
+fn snake(variant: &str) -> String {
+    let mut out = String::new();
+    for c in variant.chars() {
+        if c.is_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.extend(c.to_lowercase());
+    }
+    out
 }
 
 fn is_test_name(word: &str) -> bool {
