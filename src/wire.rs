@@ -251,7 +251,7 @@
 //! | `revoked` | gateway | The agent's certificate was revoked; the session ends now. |
 //! | `renew`, `lanes` | gateway | Reserved. |
 //!
-//! **Drain.** After the gateway's `drain` the agent dials anew at once (another instance may answer) and ends the old session
+//! **Drain.** After the gateway's `drain` the agent dials anew (another instance may answer) and ends the old session
 //! with its last stream. After the agent's `drain` the gateway opens no more streams and sends a `drain` back; the agent ends
 //! the session once that has come and its last stream is done. Streams that were on their way are refused with
 //! `agent_draining`.
