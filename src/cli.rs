@@ -46,6 +46,16 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
+/// Whether these arguments (without the program's name) are a command line, without doing anything: the README's are tried so.
+///
+/// # Errors
+/// What the user would be told.
+#[doc(hidden)]
+pub fn check_command_line(arguments: &[&str]) -> Result<(), String> {
+    let line = std::iter::once("underpass").chain(arguments.iter().copied());
+    Cli::try_parse_from(line).map(drop).map_err(|error| error.to_string())
+}
+
 async fn run(cli: Cli) -> Outcome {
     let json = cli.json;
     match cli.command {

@@ -1,4 +1,298 @@
-//! The wire. (Specification follows.)
+//! What agent and gateway say to each other: messages to bytes and back, and this specification of it all. Owns every message,
+//! the token and the heartbeat. Refuses to know sockets, TLS, and who may do what.
+//!
+//! # The protocol `underpass.v1`
+//!
+//! An *agent* dials a *gateway* and keeps the connection. The gateway then opens streams to the agent's targets over it. The
+//! layers, from below: TCP (perhaps through an HTTP proxy's CONNECT), TLS 1.3 with certificates on both sides, a WebSocket,
+//! one yamux connection inside its binary messages, and in that one *control stream* and one stream for each client.
+//!
+//! MUST, SHOULD and MAY are as in RFC 2119. Numbers of several bytes are big-endian. *Code* is a name of the codes' table
+//! ([`crate::base::code`]). *Name* is `[a-z0-9]+(-[a-z0-9]+)*`, at most 32 characters: a tenant, group, agent, target or
+//! gateway. Ids are 16 bytes, made as UUIDv7 (RFC 9562).
+//!
+//! # 1. TLS
+//!
+//! Version 1.3 only (RFC 8446). Either end prefers `TLS_AES_128_GCM_SHA256`. The gateway issues no tickets; neither end
+//! resumes a session or sends early data. The dialer sends the endpoint's DNS name as SNI; none for an address. One port
+//! serves several protocols, told apart by ALPN (RFC 7301). A `ClientHello` MUST offer exactly one of these names; with none,
+//! an unknown one alone, or two of them, the gateway closes the connection:
+//!
+//! | ALPN | for | client certificate |
+//! |---|---|---|
+//! | `http/1.1` | the tunnel: sections 4 to 10 | required |
+//! | `underpass-enroll/1` | enrollment: section 3 | none |
+//! | `underpass-client/1` | reserved; version 0.1 closes the connection | none |
+//!
+//! The gateway's `CertificateRequest` names no authorities. TLS 1.3 lets the dialer finish before its certificate is judged:
+//! it MUST NOT take itself for connected before it has read the answer of section 4.
+//!
+//! # 2. Certificates
+//!
+//! A root signs an issuing CA, which signs leaves. All keys are ECDSA P-256. Either end sends leaf, issuing CA, root, in this
+//! order; at most 4 certificates above the leaf are taken. Every check below is made after, and in addition to, path
+//! validation (RFC 5280) to the one root:
+//!
+//! - Each certificate above the leaf is a CA with `keyCertSign` and without extended key usage.
+//! - The leaf is of version 3, its serial positive and at most 20 octets. It has exactly one extended key usage, and as
+//!   alternative names exactly one URI and otherwise only DNS names and addresses. Anything else, or something undecodable,
+//!   refuses it.
+//! - A gateway: `serverAuth`, `spiffe://DOMAIN/gateway/ID`, and every endpoint as DNS name or address. An agent checks its own
+//!   DOMAIN and the name or address that it dialled.
+//! - An agent: `clientAuth`, `spiffe://DOMAIN/tenant/TENANT/group/GROUP/agent/AGENT`, no DNS name and no address. The gateway
+//!   checks its own DOMAIN and that the serial is not revoked.
+//!
+//! DOMAIN, the trust domain, is written like a DNS name in lower case, at most 64 characters; it is never resolved. The URIs
+//! have one spelling: no percent-encoding, port, query or trailing slash. The agent's anchor is the root that it stored at
+//! enrollment, never the operating system's store. The *pin* of a root is the SHA-256 of its SubjectPublicKeyInfo in DER.
+//!
+//! # 3. Enrollment
+//!
+//! ## The token
+//!
+//! `underpass-enroll-1.` followed by base64url without padding (RFC 4648, 5) of *message* and *checksum*. *message* is the
+//! Protobuf encoding of
+//!
+//! ```proto
+//! message EnrollmentToken {
+//!   repeated string endpoints = 1;  // 1 to 16, "wss://HOST:PORT"
+//!   bytes pin = 2;                  // 32 bytes
+//!   bytes secret = 3;               // 32 random bytes
+//!   int64 expires = 4;              // seconds since 1970
+//!   string tenant = 5;              // for people; the gateway goes by its own record
+//!   string group = 6;
+//! }
+//! ```
+//!
+//! in ascending field order, defaults left out; *checksum* is the first 4 bytes of SHA-256 over the prefix's ASCII and
+//! *message*. A reader ignores white space around the token and refuses (`token_invalid`) one of more than 4096 characters,
+//! another prefix, a wrong checksum, and a message that does not encode to the same bytes again. The digit in the prefix is
+//! the version.
+//!
+//! ## The request
+//!
+//! The agent makes a P-256 key, keeps it, and tries the endpoints in order until one answers. It connects with ALPN
+//! `underpass-enroll/1`, looks among the presented certificates for a self-signed CA whose pin is the token's, and verifies
+//! the chain to it under the rules of section 2 (any trust domain). A matching hash elsewhere counts for nothing. Then one
+//! HTTP/1.1 request, head and body at most 16 KiB each:
+//!
+//! ```text
+//! POST /v1/enroll HTTP/1.1
+//! Host: gw1.vendor.example:443
+//! Content-Type: application/json
+//!
+//! {"secret":"<base64url of the 32 bytes, 43 characters>","csr":"<base64 of PKCS #10 in DER>","name":"agent-1"}
+//! ```
+//!
+//! `name` is optional. Unknown fields are refused. The CSR has at most 8 KiB, an uncompressed P-256 key and an
+//! `ecdsa-with-SHA256` signature by it; nothing but the key is taken. Answer 200:
+//!
+//! ```text
+//! {"agent":"acme/dc1/agent-1","chain":"<PEM: leaf, issuing CA, root>","not_after":"2026-12-22T07:01:17Z","endpoints":["wss://gw1.vendor.example:443"]}
+//! ```
+//!
+//! or a refusal, `{"code":…,"detail":…,"cause":…,"remedy":…}`: 400 `csr_invalid`, 403 `token_refused`, `token_expired`,
+//! `revoked`, 429 `enroll_limited`, 503 `enroll_refused` (not the asker's fault; the token is not used up). The same token
+//! with the same key gets the same certificate again until the token expires; another key is refused. The agent checks that
+//! the leaf is for its key and an agent's, and that the chain ends in the pinned root, and stores key, chain and root.
+//!
+//! # 4. Upgrade
+//!
+//! RFC 6455 over HTTP/1.1, no extensions:
+//!
+//! ```text
+//! GET /v1/tunnel HTTP/1.1
+//! Host: gw1.vendor.example:443
+//! Connection: Upgrade
+//! Upgrade: websocket
+//! Sec-WebSocket-Version: 13
+//! Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==
+//! Sec-WebSocket-Protocol: underpass.v1
+//!
+//! HTTP/1.1 101 Switching Protocols
+//! Connection: Upgrade
+//! Upgrade: websocket
+//! Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
+//! Sec-WebSocket-Protocol: underpass.v1
+//! ```
+//!
+//! TLS handshake and upgrade together take at most 5 s. A refusal has the code in the header `Underpass-Refusal` and in its
+//! text. They are checked in this order: 404 `upgrade_refused` another path; 400 `protocol_unsupported` without the
+//! subprotocol; 503 `stopping`; with a header `Underpass-Resume`, 400 `upgrade_refused` if it is malformed and 409
+//! `session_lost` if there is no such session. Version 0.1 keeps no session beyond its connection, so 409 is its answer to
+//! every well-formed one. The header is `session, lane, generation, received, proof`, separated by a comma and a space: a
+//! UUID, three decimal numbers (`u32`, `u64`, `u64`) and base64url without padding of 32 bytes.
+//!
+//! # 5. WebSocket
+//!
+//! The agent's first frame after 101 is a heartbeat (section 6); the gateway sends no frame before it has come, and closes the
+//! connection (`protocol_violation`) on another first frame. After that:
+//!
+//! - Binary messages carry the bytes of one yamux connection. Message boundaries mean nothing; an empty message means nothing.
+//! - A message has at most 65,536 bytes of payload. Senders don't fragment; receivers put fragments together up to that size.
+//! - A text message, a longer message and anything that RFC 6455 forbids end the connection (`protocol_violation`).
+//! - Agents mask (RFC 6455, 5.3), gateways don't. Receivers take any masking key.
+//! - A Close frame ends the connection. Nothing is expected after it.
+//!
+//! # 6. Heartbeats
+//!
+//! Each end sends a Ping every 2 s. Its payload has 17 bytes: kind `u8` = 1, sequence `u64` (1, then one more each time),
+//! received `u64` (bytes of yamux received so far on this connection, for resumption). The Pong returns the same bytes, as RFC
+//! 6455, 5.5.3 says; the one to the last Ping proves the round trip. Kind 2, in an unsolicited Pong, is reserved for
+//! acknowledgements and ignored. A Ping with any other payload is answered and means nothing more.
+//!
+//! An end that has received no frame at all for 5 s takes the peer for dead (`link_dead`) and closes. Both ends set
+//! `TCP_USER_TIMEOUT` to 6 s where they can, so that loss in one direction alone is noticed as well.
+//!
+//! # 7. yamux
+//!
+//! As in the [specification](https://github.com/hashicorp/yamux/blob/master/spec.md), version 0, unextended. The agent is the
+//! client (odd ids), the gateway the server (even ids). A stream's window starts with 256 KiB, and a receiver may grow it. A
+//! stream's first frame, Data or WindowUpdate, carries SYN; our ends send it with the first byte. At most 256 streams may wait
+//! for their ACK, and at most 1024 streams are open at a time; a peer that goes beyond 1280 loses the session. Data frames of
+//! our senders have at most 32,756 bytes of body; receivers take 1 MiB, within the window. yamux Pings are answered; they
+//! don't replace the heartbeats. GoAway is sent when the sender ends the session: the streams end with it. What yamux forbids
+//! ends the session (`protocol_violation`).
+//!
+//! # 8. Messages
+//!
+//! On the control stream, and once at the beginning of every other stream in each direction: the length as a varint of at most
+//! 3 bytes, then so many bytes of Protobuf (proto3), at most 16,384. Unknown fields are ignored. A text that is to be shown is
+//! cut and its control characters are escaped by the receiver. A message that lacks what is required is malformed.
+//!
+//! ```proto
+//! syntax = "proto3";
+//!
+//! message Control {
+//!   oneof body {
+//!     Hello hello = 1;
+//!     Welcome welcome = 2;
+//!     Refused refused = 3;
+//!     Drain drain = 16;
+//!     Renew renew = 17;
+//!     Lanes lanes = 18;
+//!     StreamClosed stream_closed = 19;
+//!     TargetsChanged targets_changed = 20;
+//!     Revoked revoked = 21;
+//!   }
+//! }
+//! message Hello {
+//!   uint32 version_min = 1;            // protocol versions, both 1 today
+//!   uint32 version_max = 2;
+//!   string agent_version = 3;          // the program's, for people; 64 characters
+//!   bytes instance = 4;                // 16 bytes: this run of the agent; required
+//!   repeated Target targets = 5;       // at most 300 here
+//!   uint32 capacity = 6;               // streams it takes at a time
+//!   repeated string capabilities = 7;  // none are defined yet
+//! }
+//! message Target {
+//!   string name = 1;                   // a name; required
+//!   uint32 kind = 2;                   // 1 tcp, 2 http, 3 ldap; targets of other kinds are passed over
+//! }
+//! message Welcome {
+//!   uint32 version = 1;                // spoken from here on
+//!   bytes gateway = 2;                 // 16 bytes: this run of the gateway; required
+//!   bytes session = 3;                 // 16 bytes; required
+//!   string resume_secret = 4;          // empty: no resumption
+//!   uint32 resume_window_ms = 5;       // 0: no resumption
+//!   string direct_address = 6;         // "HOST:PORT", a hint; empty: none
+//!   uint32 max_streams = 7;            // streams that the gateway opens at most
+//!   uint32 max_lanes = 8;              // 0 means 1
+//! }
+//! message Refused {
+//!   string code = 1;                   // unknown ones count as `internal`
+//!   string detail = 2;                 // 512 characters
+//! }
+//! message Drain { uint32 deadline_ms = 1; }
+//! message Renew {}
+//! message Lanes { uint32 count = 1; }
+//! message StreamClosed {
+//!   uint32 lane = 1;                   // 0
+//!   uint32 stream = 2;                 // the yamux id
+//!   string code = 3;
+//! }
+//! message TargetsChanged {
+//!   repeated Target added = 1;         // also with another kind
+//!   repeated string removed = 2;
+//! }
+//! message Revoked {}
+//!
+//! message Open {
+//!   bytes request = 1;                 // 16 bytes, in the logs and audits of both ends; required
+//!   string target = 2;                 // the target's name on the agent; never an address; required
+//!   uint32 kind = 3;                   // as in Target; required
+//!   string caller = 4;                 // who asks, for people; 256 characters
+//!   string source = 5;                 // the client, "192.0.2.1:1000" or "[2001:db8::1]:1000"; empty: unknown
+//!   uint32 deadline_ms = 6;            // how long the gateway still waits for the reply
+//!   string traceparent = 7;            // W3C trace context, passed on unread; 256 characters
+//! }
+//! message Reply {
+//!   oneof answer { Accepted accepted = 1; Refused refused = 2; }
+//! }
+//! message Accepted {}
+//! ```
+//!
+//! # 9. The session
+//!
+//! The agent opens one stream, the control stream, and sends `Hello`. The gateway answers `Welcome`, or `Refused` and closes.
+//! All that within 5 s. The version is the smaller of the two maxima if both ranges hold it; else `Refused` with
+//! `protocol_unsupported`. Who the agent is follows from its certificate alone. The agent takes a session with a gateway
+//! *instance* once: if another of its endpoints has led to the same, it closes this one (`same_gateway`) and tries later.
+//!
+//! Afterwards both ends may send notices at any time. A second greeting, a malformed message and the end of the control stream
+//! end the session; a body that is not known is ignored. A notice only hastens what the other end would learn anyway, and MAY
+//! be dropped when too many wait.
+//!
+//! | notice | from | meaning |
+//! |---|---|---|
+//! | `targets_changed` | agent | Offers more, fewer or other targets; also those that did not fit into `Hello`. The gateway remembers 10,000. |
+//! | `stream_closed` | both | Why the sender is about to reset a stream. |
+//! | `drain` | both | The sender takes no new streams and ends after so long. |
+//! | `revoked` | gateway | The agent's certificate was revoked; the session ends now. |
+//! | `renew`, `lanes` | gateway | Reserved. |
+//!
+//! **Drain.** After the gateway's `drain` the agent dials anew (another instance may answer) and ends the old session
+//! with its last stream. After the agent's `drain` the gateway opens no more streams and sends a `drain` back; the agent ends
+//! the session once that has come and its last stream is done. Streams that were on their way are refused with
+//! `agent_draining`.
+//!
+//! Any other stream that the agent opens is reset.
+//!
+//! # 10. Streams
+//!
+//! The gateway opens a stream and sends `Open`; the client's first bytes MAY follow at once (at most 64 KiB before the reply,
+//! and none on a listener with `early_data: false`). The agent, in this order:
+//!
+//! 1. reads `Open`, complete within 5 s; else it answers `Refused` with `open_invalid`,
+//! 2. decides by its own configuration whether the target is permitted, and connects to it within its own timeout and the
+//!    deadline,
+//! 3. sends `Accepted`, and only then passes on the first byte; or sends `Refused` and ends its writing half.
+//!
+//! So a `Refused` promises that no byte reached the target, and the gateway MAY try the same bytes at another agent of the
+//! group if the code says so ([`Code::elsewhere`](crate::base::code::Code::elsewhere)). A session that is lost before the
+//! reply is `session_lost`, tried elsewhere, if no client byte was sent; else `outcome_unknown`, and the client is reset. The
+//! gateway waits 15 s in all (`open_timeout`).
+//!
+//! After `Accepted` the stream carries bytes as they are. Each direction ends by itself: yamux FIN is the end of file of that
+//! direction, and the other goes on. A connection that breaks at one end is a yamux RST, announced by `stream_closed` with
+//! `target_reset`, `client_reset`, `idle_timeout` or `target_removed`; whoever receives it resets its own connection, so that
+//! nobody takes a cut stream for a finished one. The notice travels beside the stream and may come late; then the receiver
+//! goes by the RST. A gateway that has received it for a stream that seems to have ended well treats it as reset.
+//!
+//! # 11. Times and sizes
+//!
+//! | what | limit |
+//! |---|---|
+//! | TLS and upgrade; greeting; `Open` | 5 s each |
+//! | an enrollment | 10 s |
+//! | an agent's attempt, from DNS to `Welcome` | 15 s |
+//! | between attempts | up to 0.5 s, doubling to 30 s, drawn evenly (full jitter); anew after a session of 10 s |
+//! | WebSocket message; message of section 8 | 65,536; 16,384 bytes |
+//! | bytes before the reply | 65,536 |
+//!
+//! # 12. Test vectors
+//!
+#![doc = include_str!("wire/vectors.md")]
 
 pub mod codec;
 pub mod enroll;
@@ -10,3 +304,6 @@ pub mod refusal;
 pub mod reply;
 pub mod resume;
 pub mod token;
+
+#[cfg(test)]
+mod vectors;

@@ -211,7 +211,7 @@ pub(super) enum AgentCommand {
         /// This agent's name in its group [default: one is made up]; an enrolled agent's name replaces its certificate
         #[arg(long)]
         name: Option<Name>,
-        /// The HTTP proxy to leave the site by [default: as HTTPS_PROXY and NO_PROXY say]
+        /// The HTTP proxy to leave the site by [default: as an agent.yaml that is there says, else HTTPS_PROXY and NO_PROXY]
         #[arg(long, value_name = "http://HOST:PORT")]
         proxy: Option<String>,
         /// The proxy's user
