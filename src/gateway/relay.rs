@@ -90,6 +90,8 @@ async fn open<Io: ClientIo>(
     client: &mut Io,
     early: &mut Early,
 ) -> Result<(Opened, Slot), Refusal> {
+    // Asked before anything is sent: once a target has had bytes, a refusal would come too late.
+    gateway.audit.ready()?;
     let slot = ask.route.tenant.admit()?;
     let deadline = ask.since + REPLY_DEADLINE;
     let mut tried = Vec::new();

@@ -112,6 +112,18 @@ impl Audit {
         Ok(())
     }
 
+    /// Whether work may begin that will have to be recorded: the last row could be written, or need not be. Every row tried
+    /// since, that of a refusal too, finds out whether there is room again.
+    ///
+    /// # Errors
+    /// `audit_full` with [`OnFull::Refuse`].
+    pub fn ready(&self) -> Result<(), Failure> {
+        match &self.files {
+            Some(files) => files.lock().unwrap_or_else(PoisonError::into_inner).trail.ready(),
+            None => Ok(()),
+        }
+    }
+
     /// The row is made under the lock, so that times grow from row to row.
     fn write(&self, files: &mut Files, event: &Event<'_>, now: Instant) -> Result<(), Failure> {
         let row = Self::row(event);

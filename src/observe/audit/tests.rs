@@ -190,12 +190,14 @@ fn f28_full_with_refuse_work_is_refused_until_somebody_makes_room() {
     };
     assert_eq!(refused.code, Code::AuditFull);
     assert!(refused.detail.contains("audit.jsonl"), "{refused}");
+    assert_eq!(trail.ready().unwrap_err().code, Code::AuditFull, "work that must be recorded is refused before it begins");
     assert_eq!(all_rows(dir.path()).len(), written, "what was acknowledged is there, and no more");
 
     let oldest = fs::read_dir(&settings.dir).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
     fs::remove_file(oldest).unwrap();
     assert!(trail.append(&row, now).is_err(), "looked again too early");
     trail.append(&row, now + Duration::from_secs(1)).unwrap();
+    trail.ready().unwrap();
 }
 
 #[test]

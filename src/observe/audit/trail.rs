@@ -67,6 +67,14 @@ impl Trail {
         }
     }
 
+    /// Fails while the last row could not be written and that matters.
+    pub(super) fn ready(&self) -> Result<(), Failure> {
+        if self.failing && self.on_full == OnFull::Refuse {
+            return Err(Failure::new(Code::AuditFull, format_args!("{} could not be written", self.active.display())));
+        }
+        Ok(())
+    }
+
     /// Whether what is left should be kept for the rows of those who have proved who they are. Where old files give way
     /// anyway, never.
     pub(super) fn is_half_full(&self) -> bool {
