@@ -73,6 +73,13 @@ impl Agent {
 
     /// Starts a link to every endpoint; they run until the drain begins, and end when their streams have.
     pub fn start(self: &Arc<Self>) {
+        let (drain, watch) = (self.drain.clone(), link::watch_certificate(self.clone()));
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = watch => {}
+                () = drain.begins() => {}
+            }
+        });
         for endpoint in &self.settings.endpoints {
             self.tasks.spawn(link::keep(self.clone(), endpoint.clone()));
         }

@@ -119,15 +119,7 @@ async fn post(stream: Secured, to: &HostPort, body: Vec<u8>) -> Result<(http::St
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         Ok((status, body.map_err(|error| Failure::new(Code::EnrollRefused, printable(&error.to_string(), 200)))?.to_bytes()))
     };
-    tokio::pin!(connection, exchange);
-    let mut running = true;
-    loop {
-        tokio::select! {
-            answer = &mut exchange => return answer,
-            // The exchange learns of its end, too.
-            _ = &mut connection, if running => running = false,
-        }
-    }
+    dial::beside(connection, exchange).await
 }
 
 /// Takes nothing on trust: the certificate must be for our key, of a chain that ends in the pinned root, and an agent's.

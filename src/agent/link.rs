@@ -29,6 +29,12 @@ use crate::tunnel::{dial, upgrade};
 use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, VERSIONS, Welcome};
 use crate::wire::notice::Notice;
 
+/// How often the agent looks at its certificate's age.
+const EXPIRY_CHECK: Duration = Duration::from_secs(3600);
+
+/// How long the streams of a lost session have to notice it.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Where an agent's identity lies.
 #[derive(Clone, Debug)]
 pub struct CredentialFiles {
@@ -98,7 +104,8 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Failure {
     };
     if !agent.board.claim(endpoint, &connected) {
         held.session.link.close();
-        held.tasks.join().await;
+        held.session.link.ended().await;
+        held.tasks.abort().await;
         return Failure::new(Code::SameGateway, format_args!("{endpoint} leads to gateway instance {}", connected.gateway));
     }
     tracing::info!(%endpoint, session = %connected.session, gateway = %connected.gateway, "connected");
@@ -120,7 +127,6 @@ async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failur
     let files = &agent.settings.credential;
     let credential = files.load()?;
     let root = pem::load_one(&files.root)?;
-    watch_expiry(&credential);
     let tls = AgentTls::new(&credential, &root)?;
     let proxy = agent.settings.egress.proxy_for(&endpoint.0)?;
     agent.board.via(endpoint, proxy.as_ref().map(|proxy| proxy.at.to_string()));
@@ -134,11 +140,24 @@ async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failur
     Ok(Held { session, welcome, tasks })
 }
 
-fn watch_expiry(credential: &Credential) {
+/// Warns, as long as the agent runs, when its certificate is in the last third of its life.
+pub(super) async fn watch_certificate(agent: Arc<Agent>) {
+    let mut tick = tokio::time::interval(EXPIRY_CHECK);
+    loop {
+        tick.tick().await;
+        match agent.settings.credential.load() {
+            Ok(credential) => warn_of_expiry(&credential),
+            Err(failure) => tracing::error!(code = %failure.code, detail = %failure.detail, "the agent's certificate"),
+        }
+    }
+}
+
+fn warn_of_expiry(credential: &Credential) {
     let not_after = credential.identity().not_after;
     metrics::certificate_not_after("agent", not_after.unix_timestamp());
     if credential.in_last_third(OffsetDateTime::now_utc()) {
-        tracing::warn!(code = %Code::CertificateExpiring, %not_after, "the certificate is in its last third: enroll again with a fresh token");
+        let what = "the certificate is in the last third of its life: enroll again with a fresh token";
+        tracing::warn!(code = %Code::CertificateExpiring, %not_after, "{what}");
     }
 }
 
@@ -182,6 +201,8 @@ async fn serve(
     let context = Arc::new(Context { agent: agent.clone(), session: welcome.session, notifier });
     let streams = tasks.child();
     let failure = attend(&agent, &mut session, &context, &streams, &released).await;
+    // Each stream sees the loss by itself and says so in its closing row; one that waits for its target is cut.
+    let _ = tokio::time::timeout(FAREWELL, streams.join()).await;
     streams.abort().await;
     tasks.abort().await;
     let _ = agent.audit.record(&Event::Disconnected {

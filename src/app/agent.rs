@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::process::{Signals, Wish, raise_descriptor_limit, ready};
-use super::{Place, ops};
+use super::{Place, ops, process};
 use crate::agent::enroll::{Enrollment, enroll as redeem};
 use crate::agent::floor::Floor;
 use crate::agent::link::CredentialFiles;
@@ -234,22 +234,11 @@ fn is_ready(agent: &Agent) -> Result<(), Failure> {
 }
 
 fn reload(running: &mut Running, path: &Path) {
-    let result = config::load_agent(path).map(|config| running.reload(config));
-    metrics::reloaded(result.is_ok());
-    match result {
-        Ok(restart) => {
-            let what = format!("{} targets", running.agent.policy().targets().count());
-            tracing::info!(what, "reloaded {}", path.display());
-            for section in restart {
-                tracing::warn!("the change of `{section}` takes effect at the next start");
-            }
-            let _ = running.audit.record(&Event::Reloaded { what: &what });
-        }
-        Err(failure) => {
-            tracing::error!(code = %failure.code, detail = %failure.detail, "not reloaded: all stays as it was");
-            let _ = running.audit.record(&Event::ReloadRefused { detail: &failure.detail });
-        }
-    }
+    let result = config::load_agent(path).map(|config| {
+        let restart = running.reload(config);
+        (format!("{} targets", running.agent.policy().targets().count()), restart)
+    });
+    process::reloaded(result, path, &running.audit);
 }
 
 /// How the agent leaves its site: as `proxy` says, else as the environment does.

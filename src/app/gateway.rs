@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
 use super::process::{Signals, Wish, raise_descriptor_limit, ready};
-use super::{Place, ops};
+use super::{Place, ops, process};
 use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Exit, Failure};
 use crate::base::drain::{Drain, Drained};
@@ -268,22 +268,11 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
 }
 
 fn reload(running: &mut Running, path: &Path) {
-    let result = config::load_gateway(path).and_then(|config| running.reload(config));
-    metrics::reloaded(result.is_ok());
-    match result {
-        Ok(restart) => {
-            let what = format!("{} listeners", running.listeners.len());
-            tracing::info!(what, "reloaded {}", path.display());
-            for section in restart {
-                tracing::warn!("the change of `{section}` takes effect at the next start");
-            }
-            let _ = running.audit.record(&Event::Reloaded { what: &what });
-        }
-        Err(failure) => {
-            tracing::error!(code = %failure.code, detail = %failure.detail, "not reloaded: all stays as it was");
-            let _ = running.audit.record(&Event::ReloadRefused { detail: &failure.detail });
-        }
-    }
+    let result = config::load_gateway(path).and_then(|config| {
+        let restart = running.reload(config)?;
+        Ok((format!("{} listeners", running.listeners.len()), restart))
+    });
+    process::reloaded(result, path, &running.audit);
 }
 
 /// Renews the gateway's certificate in its last third and shows it from the next handshake on; raises the alarm before the

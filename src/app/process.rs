@@ -1,6 +1,7 @@
 //! What a long-running process has one of: its signals, its limit on open files, its word to systemd.
 //! It refuses to know which role it plays.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -9,6 +10,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::base::code::{Code, Exit, Failure, OrFail};
 use crate::base::drain::Drained;
+use crate::observe::audit::{Audit, Event};
+use crate::observe::metrics;
 
 /// How often gauges of the process are refreshed and histograms drained.
 pub const UPKEEP: Duration = Duration::from_secs(5);
@@ -74,6 +77,25 @@ impl Signals {
     }
 }
 
+/// Says in log, audit and metrics how a reload went: what is in force now and which sections wait for a restart, or why all stays
+/// as it was.
+pub fn reloaded(result: Result<(String, Vec<&'static str>), Failure>, path: &Path, audit: &Audit) {
+    metrics::reloaded(result.is_ok());
+    match result {
+        Ok((what, restart)) => {
+            tracing::info!(what, "reloaded {}", path.display());
+            for section in restart {
+                tracing::warn!("the change of `{section}` takes effect at the next start");
+            }
+            let _ = audit.record(&Event::Reloaded { what: &what });
+        }
+        Err(failure) => {
+            tracing::error!(code = %failure.code, detail = %failure.detail, "not reloaded: all stays as it was");
+            let _ = audit.record(&Event::ReloadRefused { detail: &failure.detail });
+        }
+    }
+}
+
 /// Raises the limit on open files to what the system allows: every stream takes one.
 pub fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
@@ -88,7 +110,7 @@ pub fn measure() {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(0);
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let resident = pages.split(' ').nth(1).and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
-    crate::observe::metrics::process(open, limit, resident * rustix::param::page_size() as u64);
+    metrics::process(open, limit, resident * rustix::param::page_size() as u64);
 }
 
 /// Says something to systemd; without systemd nobody listens.

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::base::code::{Code, Failure, OrFail};
+use crate::tunnel::dial::beside;
 use crate::wire::enroll::ErrorBody;
 
 /// A list of every agent of a large gateway is a few MiB.
@@ -52,15 +53,7 @@ async fn exchange<A: DeserializeOwned>(socket: &Path, method: Method, path: &str
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         Ok::<_, Failure>((status, body.or_fail(Code::NotRunning, path)?.to_bytes()))
     };
-    tokio::pin!(connection, answer);
-    let mut running = true;
-    let (status, body) = loop {
-        tokio::select! {
-            answer = &mut answer => break answer?,
-            // The answer learns of its end, too.
-            _ = &mut connection, if running => running = false,
-        }
-    };
+    let (status, body) = beside(connection, answer).await?;
     if status.is_success() {
         return serde_json::from_slice(&body).or_fail(Code::Internal, format_args!("the answer of {path}"));
     }

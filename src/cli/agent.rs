@@ -25,7 +25,7 @@ pub(super) async fn run(command: AgentCommand, json: bool) -> Outcome {
     match command {
         AgentCommand::Enroll { places, token_file, name, proxy, proxy_username, proxy_password_file } => {
             let place = places.into();
-            let egress = egress(&place, proxy.as_ref(), proxy_username.as_deref(), proxy_password_file.as_deref())?;
+            let egress = egress(&place, proxy.as_deref(), proxy_username.as_deref(), proxy_password_file.as_deref())?;
             let token = EnrollmentToken::parse(read_token(&token_file)?.expose())?;
             let enrolled = agent::enroll(&place, &token, name.as_ref(), &egress).await?;
             show_enrolled(&enrolled, json);
@@ -57,14 +57,22 @@ pub(super) async fn run(command: AgentCommand, json: bool) -> Outcome {
 }
 
 /// From the arguments, else from a configuration that is there already, else from the environment.
-fn egress(place: &Place, proxy: Option<&HostPort>, user: Option<&str>, password: Option<&Path>) -> Result<Egress, Failure> {
+fn egress(place: &Place, proxy: Option<&str>, user: Option<&str>, password: Option<&Path>) -> Result<Egress, Failure> {
     if let Some(proxy) = proxy {
+        let proxy = proxy_url(proxy)?;
         let password = password.map(files::read_private).transpose()?;
         let password = password.map(|bytes| Secret::new(&String::from_utf8_lossy(&bytes)));
-        return Ok(Egress::through(proxy, &[], user.zip(password.as_ref())));
+        return Ok(Egress::through(&proxy, &[], user.zip(password.as_ref())));
     }
     let config = place.config(agent::CONFIG);
     if config.exists() { agent::egress(&config::load_agent(&config)?) } else { Ok(Egress::from_environment()) }
+}
+
+/// Parsed here rather than by the command line's grammar, which would print what it refuses: somebody's password, maybe.
+fn proxy_url(text: &str) -> Result<HostPort, Failure> {
+    let rest = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let wrong = "--proxy is not http://HOST:PORT; a user and a password have arguments of their own";
+    rest.and_then(|rest| rest.parse().ok()).ok_or_else(|| Failure::new(Code::Usage, wrong))
 }
 
 fn read_token(path: &Path) -> Result<Secret, Failure> {

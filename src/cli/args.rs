@@ -212,8 +212,8 @@ pub(super) enum AgentCommand {
         #[arg(long)]
         name: Option<Name>,
         /// The HTTP proxy to leave the site by [default: as HTTPS_PROXY and NO_PROXY say]
-        #[arg(long, value_name = "http://HOST:PORT", value_parser = proxy_url)]
-        proxy: Option<HostPort>,
+        #[arg(long, value_name = "http://HOST:PORT")]
+        proxy: Option<String>,
         /// The proxy's user
         #[arg(long, requires = "proxy", requires = "proxy_password_file", value_name = "USER")]
         proxy_username: Option<String>,
@@ -227,9 +227,4 @@ pub(super) enum AgentCommand {
     Check(AgentPlaces),
     /// Ask a running agent how it is
     Status(AgentPlace),
-}
-
-fn proxy_url(text: &str) -> Result<HostPort, String> {
-    let rest = text.strip_prefix("http://").ok_or("expected http://HOST:PORT")?;
-    rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|failure: crate::base::code::Failure| failure.detail)
 }

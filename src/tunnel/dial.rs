@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -220,21 +220,22 @@ async fn through_proxy(proxy: &Proxy, to: &HostPort) -> Result<TcpStream, Failur
         judge(response.status(), proxy, to)?;
         hyper::upgrade::on(response).await.map_err(broken)
     };
-    tokio::pin!(connection, exchange);
-    let mut running = true;
-    let upgraded = loop {
-        tokio::select! {
-            upgraded = &mut exchange => break upgraded?,
-            // The exchange learns of its end, too.
-            _ = &mut connection, if running => running = false,
-        }
-    };
+    let upgraded = beside(connection, exchange).await?;
     let parts =
         upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| Failure::new(Code::Internal, "another stream came back"))?;
     if !parts.read_buf.is_empty() {
         return Err(Failure::new(Code::ProxyProtocol, format_args!("{} sent bytes before TLS began", proxy.at)));
     }
     Ok(parts.io.into_inner())
+}
+
+/// Runs an HTTP connection for as long as an exchange over it takes. A connection that ends first leaves the exchange to say how.
+pub async fn beside<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
+    tokio::pin!(connection, exchange);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        _ = &mut connection => exchange.await,
+    }
 }
 
 fn judge(status: StatusCode, proxy: &Proxy, to: &HostPort) -> Result<(), Failure> {
@@ -246,10 +247,4 @@ fn judge(status: StatusCode, proxy: &Proxy, to: &HostPort) -> Result<(), Failure
         _ => Code::ProxyProtocol,
     };
     Err(Failure::new(code, format_args!("the proxy {} answered {status} to CONNECT {to}", proxy.at)))
-}
-
-/// Whether an address is this host's own.
-#[must_use]
-pub fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
 }
