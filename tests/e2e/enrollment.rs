@@ -244,3 +244,14 @@ async fn a_token_for_another_pin_enrolls_nobody() {
     let refused = agent.enrollment(half).run().await.exits(64);
     assert!(refused.stderr.contains("token_invalid") && !refused.stderr.contains(&half[30..]), "{}", refused.stderr);
 }
+
+#[tokio::test]
+async fn a_token_may_come_by_standard_input() {
+    let gateway = gateway().await;
+    let (agent, token) = (Agent::blank(&gateway, "a1"), gateway.token("acme", "dc1").await);
+    agent.command(&["agent", "enroll", "--token-file", "-"]).stdin(token + "\n").run().await.ok();
+    assert!(agent.dir().join("agent.pem").exists());
+    let other = Agent::blank(&gateway, "a2");
+    let token = gateway.token("acme", "dc1").await;
+    other.command(&["agent", "activate", "--token-file", "-"]).stdin(token).run().await.ok();
+}

@@ -8,6 +8,7 @@ pub(crate) mod target;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -89,9 +90,17 @@ pub(crate) fn give(path: &Path, user: &str) {
     chown(path, entry[2].parse().ok(), entry[3].parse().ok()).unwrap();
 }
 
-/// A port of loopback that nothing listens on.
+/// A port of loopback that nothing listens on, each time another. It is below those that the kernel gives to outgoing
+/// connections, any of which could take it before it is used.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = std::process::id() as u16;
+    loop {
+        let port = 10_000 + NEXT.fetch_add(1, Ordering::SeqCst).wrapping_add(start.wrapping_mul(131)) % 20_000;
+        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// That port's address.

@@ -171,6 +171,11 @@ async fn f27_revocation_cuts_the_live_session_and_refuses_the_next() {
     timeout(std::time::Duration::from_secs(5), cut).await.expect("cut within 5 s");
     site.gateway.audited("revoked", |row| row["agent"] == "acme/dc1/a1").await;
     site.gateway.audited("disconnected", |row| row["code"] == "revoked").await;
+    let closed = site.gateway.audited("closed", |_| true).await;
+    assert!(
+        ["revoked", "session_lost"].contains(&closed["code"].as_str().unwrap_or_default()),
+        "not the target's doing: {closed}"
+    );
     site.gateway.audited("connect_refused", |row| row["code"] == "revoked").await;
     let status = eventually("the agent knows why", SOON, async || {
         let session = site.agent.session().await?;

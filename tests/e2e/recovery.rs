@@ -1,10 +1,17 @@
 //! Crashes: whoever dies, the tunnel is back by itself. Refuses to know networks that fail.
 
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::harness::site::Site;
+use crate::fixtures::dns::Dns;
+use crate::harness::process::Program;
+use crate::harness::site::{Agent, Gateway, Site};
 use crate::harness::target::{Target, echoes, pattern};
-use crate::harness::{SOON, eventually};
+use crate::harness::{SOON, eventually, free_port, loopback};
 
 /// Waits until a fresh client gets its bytes back.
 async fn serves(site: &Site) {
@@ -53,4 +60,80 @@ async fn f3_a_stopped_gateway_is_noticed_and_its_return_too() {
     site.gateway.process().signal(rustix::process::Signal::CONT);
     site.agent.connected().await;
     serves(&site).await;
+}
+
+#[tokio::test]
+async fn f38_the_gateways_name_is_resolved_again_and_every_address_is_tried() {
+    let moved = Arc::new(AtomicBool::new(false));
+    let now = moved.clone();
+    let nobody = Ipv4Addr::new(127, 66, 0, 1);
+    let dns = Dns::start(move |_| if now.load(Ordering::SeqCst) { vec![nobody, Ipv4Addr::LOCALHOST] } else { vec![nobody] });
+    let mut gateway = Gateway::init_named("gw1.vendor.example").await;
+    gateway.start().await;
+    let token = gateway.token("acme", "dc1").await;
+    let mut agent = Agent::blank(&gateway, "a1").with_resolver(&dns.resolv_conf());
+    moved.store(true, Ordering::SeqCst);
+    agent.enrollment(&token).run().await.ok();
+    moved.store(false, Ordering::SeqCst);
+    agent.configure("");
+    agent.launch();
+    agent.fails_with("gateway_refused").await;
+    moved.store(true, Ordering::SeqCst);
+    agent.connected().await;
+    assert!(dns.asked().iter().all(|name| name == "gw1.vendor.example"), "{:?}", dns.asked());
+}
+
+#[tokio::test]
+async fn two_endpoints_of_one_gateway_make_one_session() {
+    let gateway_at = Arc::new(std::sync::Mutex::new(loopback(1)));
+    let known = gateway_at.clone();
+    let balancer = Target::start(move |mut near| {
+        let at = *known.lock().unwrap();
+        async move {
+            let mut far = TcpStream::connect(at).await?;
+            tokio::io::copy_bidirectional(&mut near, &mut far).await.map(drop)
+        }
+    })
+    .await;
+    let mut gateway = Gateway::init().await;
+    gateway.start().await;
+    *gateway_at.lock().unwrap() = gateway.at;
+    let mut agent = Agent::enroll(&gateway, "a1").await;
+    agent.configure_endpoint(&format!("{}\", \"wss://{}", gateway.endpoint(), balancer.address()), "");
+    agent.launch();
+    let sessions = eventually("one of the two is connected and the other steps back", SOON, async || {
+        let status = agent.status().await?;
+        let sessions = status["sessions"].as_array()?.clone();
+        let has = |state: &str, code: &str| {
+            sessions.iter().any(|it| it["state"] == state && (code.is_empty() || it["last_error"]["code"] == code))
+        };
+        (has("connected", "") && has("waiting", "same_gateway")).then_some(sessions)
+    })
+    .await;
+    assert_eq!(sessions.len(), 2);
+    let listed = gateway.agents().await;
+    assert_eq!(listed["agents"][0]["sessions"].as_array().unwrap().len(), 1, "{listed}");
+}
+
+#[tokio::test]
+async fn f46_a_log_that_nobody_reads_stalls_nothing() {
+    let echo = Target::echo().await;
+    let (mut gateway, port) = (Gateway::init().await, free_port());
+    gateway.configure(&Gateway::listeners(&[(port, "acme/dc1/echo")]));
+    gateway.start().await;
+    let agent = Agent::enroll(&gateway, "a1").await;
+    agent.configure(&Agent::targets(&[("echo", echo.address())]));
+    // The pipe of its standard error fills after 64 KiB.
+    let run = format!("exec {} agent run --state-dir {} 2> >(exec tail -f /dev/null)", path(), agent.dir().display());
+    let _running = Program::new("bash").args(["-c", &run]).start();
+    eventually("the agent is connected", SOON, async || agent.is_connected().await.then_some(())).await;
+    for _ in 0..600 {
+        let mut client = TcpStream::connect(loopback(port)).await.unwrap();
+        timeout(SOON, echoes(&mut client, b"hello")).await.expect("streams flow").unwrap();
+    }
+    assert!(agent.is_connected().await);
+}
+
+fn path() -> String {
+    Program::underpass_path().display().to_string()
 }

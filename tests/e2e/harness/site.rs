@@ -21,6 +21,7 @@ pub(crate) struct Gateway {
     scratch: Scratch,
     /// Where agents reach it.
     pub(crate) at: SocketAddr,
+    endpoint: String,
     metrics: u16,
     netns: Option<String>,
     process: Option<Process>,
@@ -34,9 +35,19 @@ impl Gateway {
 
     /// The same for another address, to be run in a network namespace.
     pub(crate) async fn init_at(address: IpAddr, netns: Option<&str>) -> Self {
-        let (scratch, at) = (Scratch::new(), SocketAddr::new(address, free_port()));
-        let gateway = Self { scratch, at, metrics: free_port(), netns: netns.map(str::to_owned), process: None };
-        let endpoint = gateway.endpoint();
+        let at = SocketAddr::new(address, free_port());
+        Self::make(at.to_string(), at, netns).await
+    }
+
+    /// The same on loopback, known to agents by a name.
+    pub(crate) async fn init_named(name: &str) -> Self {
+        let at = loopback(free_port());
+        Self::make(format!("{name}:{}", at.port()), at, None).await
+    }
+
+    async fn make(host: String, at: SocketAddr, netns: Option<&str>) -> Self {
+        let (scratch, netns, endpoint) = (Scratch::new(), netns.map(str::to_owned), format!("wss://{host}"));
+        let gateway = Self { scratch, at, endpoint: endpoint.clone(), metrics: free_port(), netns, process: None };
         let init = ["gateway", "init", "--endpoint", &endpoint, "--trust-domain", TRUST_DOMAIN];
         gateway.admin(&init).run().await.ok();
         gateway.configure("");
@@ -48,7 +59,7 @@ impl Gateway {
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("wss://{}", self.at)
+        self.endpoint.clone()
     }
 
     /// Writes gateway.yaml: what every test needs, and then `more` (top-level keys).
