@@ -10,6 +10,7 @@ pub mod policy;
 pub mod status;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
@@ -37,6 +38,8 @@ pub struct Settings {
     pub agent: AgentId,
     /// Streams over all sessions.
     pub max_streams: usize,
+    /// How long open streams may go on at the end.
+    pub drain_timeout: Duration,
     /// Addresses that are never targets.
     pub floor: Floor,
 }

@@ -17,7 +17,7 @@ use super::status::Connected;
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::Endpoint;
-use crate::base::limits::{DIAL_DEADLINE, DRAIN_TIMEOUT, RECONNECT_BASE, RECONNECT_MAX, SESSION_PROVEN};
+use crate::base::limits::{DIAL_DEADLINE, RECONNECT_BASE, RECONNECT_MAX, SESSION_PROVEN};
 use crate::base::tasks::Tasks;
 use crate::observe::audit::Event;
 use crate::observe::metrics;
@@ -238,7 +238,10 @@ async fn attend(
             notice = session.notices.recv() => match notice {
                 Some(Notice::Drain { deadline }) if told => { let _ = deadline; acknowledged = true; }
                 Some(Notice::Drain { deadline }) => gateway_drains(deadline, released),
-                Some(Notice::Revoked) => tracing::warn!(code = %Code::Revoked, "the gateway has revoked this agent's certificate"),
+                Some(Notice::Revoked) => {
+                    session.link.close();
+                    return Failure::new(Code::Revoked, "the gateway says so; enroll again with a fresh token");
+                }
                 Some(Notice::Renew) => tracing::warn!(code = %Code::CertificateExpiring, "the gateway asks to renew the certificate"),
                 Some(Notice::Lanes { .. } | Notice::StreamClosed { .. } | Notice::TargetsChanged { .. }) => {}
                 None => return session.link.ended().await,
@@ -249,7 +252,7 @@ async fn attend(
                 offered = now;
             }
             () = agent.drain.begins(), if !told => {
-                session.notifier.tell(Notice::Drain { deadline: DRAIN_TIMEOUT });
+                session.notifier.tell(Notice::Drain { deadline: agent.settings.drain_timeout });
                 told = true;
             }
             () = streams.join(), if finishing => {

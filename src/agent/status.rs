@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -128,6 +129,13 @@ impl Board {
         rows.iter().map(|(endpoint, row)| row.status(endpoint)).collect()
     }
 
+    /// How long ago each session's last frame came.
+    #[must_use]
+    pub fn ages(&self) -> Vec<(Endpoint, Duration)> {
+        let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().filter_map(|(endpoint, row)| Some((endpoint.clone(), row.session.as_ref()?.pulse.age()))).collect()
+    }
+
     /// Whether at least one session is alive.
     #[must_use]
     pub fn connected(&self) -> bool {
@@ -138,7 +146,7 @@ impl Board {
 
 impl Row {
     fn status(&self, endpoint: &Endpoint) -> LinkStatus {
-        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let session = self.session.as_ref();
         let state = match session {
             Some(session) if session.pulse.alive() => "connected",

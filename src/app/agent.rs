@@ -134,6 +134,7 @@ impl Running {
             credential: credential.clone(),
             agent: id.clone(),
             max_streams: config.limits.max_streams,
+            drain_timeout: config.drain.timeout,
             floor: Floor::new(config.metrics.iter().map(|metrics| metrics.listen).collect()),
         };
         let (drain, tasks) = (Drain::new(), Tasks::new());
@@ -209,7 +210,12 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
         let allow = AllowFrom::only(allow_from.clone());
         ops::serve_metrics(*listen, allow, metrics.clone(), ready, &running.drain, &running.ops)?;
     }
-    ops::keep_up(metrics, &running.ops);
+    let agent = running.agent.clone();
+    ops::keep_up(metrics, &running.ops, move || {
+        for (endpoint, age) in agent.board().ages() {
+            metrics::last_frame_age(&endpoint.to_string(), age);
+        }
+    });
     tracing::info!(targets = config.targets.len(), "agent {} is running", running.id);
     ready("running");
     while signals.next().await == Wish::Reload {
@@ -236,7 +242,7 @@ fn is_ready(agent: &Agent) -> Result<(), Failure> {
 fn reload(running: &mut Running, path: &Path) {
     let result = config::load_agent(path).map(|config| {
         let restart = running.reload(config);
-        (format!("{} targets", running.agent.policy().targets().count()), restart)
+        (format!("targets: {}", running.agent.policy().targets().count()), restart)
     });
     process::reloaded(result, path, &running.audit);
 }

@@ -248,7 +248,7 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
         let allow = AllowFrom::only(allow_from.clone());
         ops::serve_metrics(*listen, allow, metrics.clone(), ready, &running.drain, &running.tasks)?;
     }
-    ops::keep_up(metrics, &running.tasks);
+    ops::keep_up(metrics, &running.tasks, || {});
     tracing::info!(
         port = %running.port,
         listeners = running.listeners.len(),
@@ -270,7 +270,7 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
 fn reload(running: &mut Running, path: &Path) {
     let result = config::load_gateway(path).and_then(|config| {
         let restart = running.reload(config)?;
-        Ok((format!("{} listeners", running.listeners.len()), restart))
+        Ok((format!("listeners: {}", running.listeners.len()), restart))
     });
     process::reloaded(result, path, &running.audit);
 }

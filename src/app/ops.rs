@@ -97,14 +97,15 @@ pub async fn serve_admin(path: &Path, router: Router, drain: &Drain, tasks: &Tas
     Ok(())
 }
 
-/// Keeps metrics in order for as long as `tasks` live.
-pub fn keep_up(metrics: Metrics, tasks: &Tasks) {
+/// Keeps metrics in order for as long as `tasks` live; `more` refreshes the gauges of a role.
+pub fn keep_up(metrics: Metrics, tasks: &Tasks, more: impl Fn() + Send + 'static) {
     tasks.spawn(async move {
         let mut tick = tokio::time::interval(UPKEEP);
         loop {
             tick.tick().await;
             metrics.run_upkeep();
             measure();
+            more();
         }
     });
 }

@@ -120,11 +120,10 @@ impl Stage {
         }
     }
 
-    /// The gateway drains first: streams end from the client's side.
+    /// Both at once, so that neither takes the other's end for a fault.
     async fn end(self) -> Drained {
-        let drained = self.gateway.end().await;
-        let agent = self.agent.end().await;
-        if drained == Drained::Clean { agent } else { drained }
+        let (gateway, agent) = tokio::join!(self.gateway.end(), self.agent.end());
+        if gateway == Drained::Clean { agent } else { gateway }
     }
 }
 

@@ -144,8 +144,8 @@ codes! {
     AgentStreams "agent_streams" Agent Unavailable true:
         "The agent has as many streams as it carries." ;
         "Add an agent to the group, or raise `limits.max_streams` in agent.yaml."
-    AgentDescriptors "agent_descriptors" Agent Unavailable true:
-        "The agent's process has no file descriptors left." ;
+    OutOfDescriptors "out_of_descriptors" Agent Unavailable true:
+        "The process has no file descriptors left: an agent refuses streams, a listener pauses." ;
         "Raise `LimitNOFILE=` of its service unit, or add an agent."
     AgentDraining "agent_draining" Agent Unavailable true:
         "The agent is shutting down and takes no new streams." ;

@@ -30,6 +30,9 @@ use crate::wire::refusal::Refusal;
 /// Targets of one session that are remembered for routing.
 const MAX_OFFERS: usize = 10_000;
 
+/// How long a revoked agent has to read that it is.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
 type Secured = TlsStream<BufReader<TcpStream>>;
 
 /// Serves the port on an open socket.
@@ -205,8 +208,10 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
     loop {
         // Also before the first change: the certificate may have been revoked during the handshake.
         if gateway.revocations.contains(&live.serial) {
-            session.notifier.tell(Notice::Revoked);
             live.drain();
+            session.notifier.tell(Notice::Revoked);
+            // An honest agent ends the session when it reads this; the others have it ended for them.
+            let _ = tokio::time::timeout(LAST_WORD, live.link.ended()).await;
             live.link.close();
             live.link.ended().await;
             return Failure::new(Code::Revoked, format_args!("certificate {}", live.serial));

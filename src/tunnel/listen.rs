@@ -115,7 +115,7 @@ where
             }
             Ok(_) => {}
             Err(error) if is_exhaustion(&error) => {
-                tracing::warn!(code = %Code::AgentDescriptors, %error, "accepting pauses: the system has no descriptors or memory left");
+                tracing::warn!(code = %Code::OutOfDescriptors, %error, "accepting pauses: the system has no descriptors or memory left");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
             // The one connection failed before it was ours.

@@ -171,7 +171,7 @@ async fn f30_few_descriptors_refuse_new_clients_and_spare_the_old() {
         open.extend(served.then_some(client));
     }
     assert!(open.len() > 20 && open.len() < 64, "{} were served", open.len());
-    gateway.audited("refused", |row| row["code"] == "agent_descriptors").await;
+    gateway.audited("refused", |row| row["code"] == "out_of_descriptors").await;
     for client in &mut open {
         echoes(client, b"still here").await.unwrap();
     }

@@ -28,7 +28,7 @@ pub struct Connected {
 /// Connects to the permitted target. `source` is the client, for the PROXY protocol; `deadline` is what the gateway still waits.
 ///
 /// # Errors
-/// One of `target_*`, `address_forbidden`, `loopback_forbidden`, `agent_descriptors`, each naming the target.
+/// One of `target_*`, `address_forbidden`, `loopback_forbidden`, `out_of_descriptors`, each naming the target.
 pub async fn connect(
     permit: &Permit,
     resolver: &Resolver,
@@ -73,7 +73,7 @@ fn failed(target: &Target, error: &io::Error) -> Refusal {
     let code = match error.kind() {
         io::ErrorKind::ConnectionRefused => Code::TargetRefused,
         io::ErrorKind::TimedOut => Code::TargetTimeout,
-        _ if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) => Code::AgentDescriptors,
+        _ if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) => Code::OutOfDescriptors,
         _ => Code::TargetUnreachable,
     };
     Refusal::new(code, format_args!("`{}` at {}: {error}", target.name, target.spec.address))
