@@ -170,7 +170,8 @@ impl Link {
     }
 
     /// Whether the streams have been told that the connection is lost; its end follows.
-    pub(super) fn is_lost(&self) -> bool {
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
         self.state.is_lost()
     }
 
