@@ -2,6 +2,8 @@
 //! It refuses to know the agent's side, the store, who administers it, and files of configuration.
 
 pub mod enrollment;
+#[cfg(test)]
+mod fixture;
 pub mod ingress;
 pub mod issuer;
 pub mod listener;

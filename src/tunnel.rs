@@ -2,6 +2,8 @@
 //! the greeting, and the splice of two streams. It refuses to know tenants, targets, tokens and who may do what.
 
 pub mod dial;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod lane;
 pub mod ledger;
 pub mod listen;

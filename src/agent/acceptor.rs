@@ -17,11 +17,10 @@ use super::bridge::tcp::{self, Connected};
 use super::policy::Permit;
 use crate::base::code::Code;
 use crate::base::id::SessionId;
-use crate::base::limits::OPEN_DEADLINE;
-use crate::observe::audit::Event;
+use crate::base::limits::{MAX_STREAMS, OPEN_DEADLINE};
 use crate::observe::metrics;
-use crate::tunnel::ledger::Ledger;
-use crate::tunnel::mux::Stream;
+use crate::tunnel::ledger::{Asked, Ledger};
+use crate::tunnel::mux::{Link, Stream};
 use crate::tunnel::session::{Notifier, Wired};
 use crate::tunnel::splice::{Direction, End, Outcome, Toll, splice};
 use crate::wire::open::Open;
@@ -36,52 +35,71 @@ pub struct Context {
     pub session: SessionId,
     /// Tells the gateway why a stream was reset.
     pub notifier: Notifier,
+    /// The session's life.
+    pub link: Link,
 }
 
 /// A stream with its complete `Open`, and what came after it.
-struct Asked {
+struct Arrived {
     open: Open,
     wired: Wired<Stream>,
     since: Instant,
 }
 
-/// A permitted stream with its connected target.
+/// A permitted stream with its connected target, in the audit as open.
 struct Bridged {
     permit: Permit,
-    target: Connected,
+    target: TcpStream,
+    ledger: Ledger<()>,
     _slot: OwnedSemaphorePermit,
 }
 
-/// Serves one stream to its end.
+/// Serves one stream to its end. The end of the session is the end of its streams, however stuck they are.
 pub async fn serve(context: Arc<Context>, stream: Stream) {
-    let Some(asked) = ask(stream).await else { return };
-    match bridge(&context, &asked).await {
-        Ok(bridged) => carry(&context, asked, bridged).await,
-        Err(refusal) => refuse(&context, asked, &refusal).await,
+    let Some(arrived) = arrive(stream).await else { return };
+    let agent = &context.agent;
+    let Open { request, target, caller, source, .. } = &arrived.open;
+    let identity = Some(agent.settings.agent.clone());
+    let mut asked = Asked::new(&agent.audit, *request, target.to_string(), caller.clone(), *source, identity);
+    let bridged = tokio::select! {
+        biased;
+        why = context.link.ended() => Err(Refusal::new(Code::SessionLost, why)),
+        bridged = bridge(&context, &arrived, &mut asked) => bridged,
+    };
+    match bridged {
+        Ok(bridged) => carry(&context, arrived.wired, bridged).await,
+        Err(refusal) => {
+            asked.refused(&refusal);
+            refuse(arrived.wired, refusal).await;
+        }
     }
 }
 
 /// Reads the `Open`. A stream that says nothing understandable is answered if it can be, and dropped.
-async fn ask(stream: Stream) -> Option<Asked> {
+async fn arrive(stream: Stream) -> Option<Arrived> {
     let since = Instant::now();
     let mut wired = Wired::new(stream);
     let problem = match tokio::time::timeout(OPEN_DEADLINE, wired.receive::<Open>()).await {
-        Ok(Ok(Some(open))) => return Some(Asked { open, wired, since }),
+        Ok(Ok(Some(open))) => return Some(Arrived { open, wired, since }),
         Ok(Ok(None)) => return None,
         Ok(Err(failure)) => failure.detail,
         Err(_) => "no complete open within 5 s".to_owned(),
     };
     metrics::refused(Code::OpenInvalid);
-    let _ = wired.send(&Reply::Refused(Refusal::new(Code::OpenInvalid, problem))).await;
+    refuse(wired, Refusal::new(Code::OpenInvalid, problem)).await;
     None
 }
 
 /// Permit, connection, and the row that says so: only then is anything accepted.
-async fn bridge(context: &Context, asked: &Asked) -> Result<Bridged, Refusal> {
-    let Asked { open, since, .. } = asked;
+async fn bridge(context: &Context, arrived: &Arrived, asked: &mut Asked) -> Result<Bridged, Refusal> {
+    let Arrived { open, since, .. } = arrived;
     let agent = &context.agent;
     if agent.drain.begun() {
         return Err(Refusal::new(Code::AgentDraining, "this agent is shutting down"));
+    }
+    // Streams that are stuck here after the gateway has forgotten them must not fill the session, which would end it.
+    if context.link.streams() > MAX_STREAMS + 1 {
+        return Err(Refusal::new(Code::SessionStreams, format_args!("this session has {MAX_STREAMS} streams")));
     }
     let slot = agent.slots.clone().try_acquire_owned().map_err(|_| {
         let limit = agent.settings.max_streams;
@@ -89,34 +107,14 @@ async fn bridge(context: &Context, asked: &Asked) -> Result<Bridged, Refusal> {
     })?;
     let permit = agent.policy().authorize(open)?;
     let left = open.deadline.saturating_sub(since.elapsed());
-    let target = tcp::connect(&permit, &agent.resolver, &agent.settings.floor, open.source, left).await?;
-    agent.audit.record(&Event::Opened {
-        request: open.request,
-        session: context.session,
-        target: open.target.as_str(),
-        agent: Some(&agent.settings.agent),
-        caller: &open.caller,
-        source: open.source,
-        address: Some(target.address),
-    })?;
-    Ok(Bridged { permit, target, _slot: slot })
+    let Connected { stream: target, address } =
+        tcp::connect(&permit, &agent.resolver, &agent.settings.floor, open.source, left).await?;
+    let ledger = asked.opened(context.session, &agent.settings.agent, Some(address), ())?;
+    Ok(Bridged { permit, target, ledger, _slot: slot })
 }
 
-async fn refuse(context: &Context, asked: Asked, refusal: &Refusal) {
-    let Asked { open, mut wired, .. } = asked;
-    metrics::refused(refusal.code);
-    tracing::warn!(request = %open.request, target = %open.target, code = %refusal.code, detail = %refusal.detail, "stream refused");
-    // The refusal stands whether or not its row can be kept.
-    let _ = context.agent.audit.record(&Event::Refused {
-        request: open.request,
-        target: open.target.as_str(),
-        agent: Some(&context.agent.settings.agent),
-        caller: &open.caller,
-        source: open.source,
-        code: refusal.code,
-        detail: &refusal.detail,
-    });
-    if wired.send(&Reply::Refused(refusal.clone())).await.is_ok() {
+async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
+    if wired.send(&Reply::Refused(refusal)).await.is_ok() {
         let (mut stream, _) = wired.into_parts();
         // So that the reply is not overtaken by a reset.
         let _ = stream.shutdown().await;
@@ -124,15 +122,12 @@ async fn refuse(context: &Context, asked: Asked, refusal: &Refusal) {
 }
 
 /// Reply, early bytes, then both ways until the end.
-async fn carry(context: &Context, asked: Asked, bridged: Bridged) {
-    let Asked { open, mut wired, since } = asked;
-    let Bridged { permit, target: Connected { stream: mut target, address }, .. } = bridged;
-    tracing::debug!(request = %open.request, target = %open.target, %address, caller = %open.caller, "stream opened");
-    metrics::opened(since.elapsed());
-    let ledger = Ledger::open(&context.agent.audit, open.request, open.target.to_string(), ());
+async fn carry(context: &Context, mut wired: Wired<Stream>, bridged: Bridged) {
+    let Bridged { permit, mut target, ledger, _slot } = bridged;
+    // Also if this task or the whole process is cut: the target must not take a cut stream for a finished one.
+    reset_on_close(&target, true);
     if wired.send(&Reply::Accepted).await.is_err() {
-        reset(&target);
-        return ledger.close(Some(Code::SessionLost));
+        return ledger.close(Some(if context.link.is_lost() { Code::SessionLost } else { Code::ClientReset }));
     }
     let (mut stream, early) = wired.into_parts();
     let idle = permit.target().spec.limits.idle_timeout;
@@ -140,10 +135,11 @@ async fn carry(context: &Context, asked: Asked, bridged: Bridged) {
         biased;
         () = permit.withdrawn() => Some(Code::TargetRemoved),
         outcome = both_ways(&mut stream, &mut target, early, idle, &ledger) => code_of(context, &stream, outcome),
+        _ = context.link.ended() => Some(Code::SessionLost),
     };
-    if let Some(code) = code {
-        context.notifier.closing(stream.id(), code);
-        reset(&target);
+    match code {
+        Some(code) => context.notifier.closing(stream.id(), code),
+        None => reset_on_close(&target, false),
     }
     ledger.close(code);
 }
@@ -175,7 +171,10 @@ fn code_of(context: &Context, stream: &Stream, outcome: Outcome) -> Option<Code>
     }
 }
 
-/// Makes the end of this connection a reset, so that the target can't take a cut stream for a finished one.
-fn reset(target: &TcpStream) {
-    let _ = SockRef::from(target).set_linger(Some(Duration::ZERO));
+/// Whether closing this connection resets it.
+fn reset_on_close(target: &TcpStream, reset: bool) {
+    let _ = SockRef::from(target).set_linger(reset.then_some(Duration::ZERO));
 }
+
+#[cfg(test)]
+mod tests;

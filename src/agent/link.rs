@@ -19,11 +19,11 @@ use crate::base::code::{Code, Failure};
 use crate::base::endpoint::Endpoint;
 use crate::base::limits::{DIAL_DEADLINE, RECONNECT_BASE, RECONNECT_MAX, SESSION_PROVEN};
 use crate::base::tasks::Tasks;
-use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::pki::renew::Credential;
 use crate::pki::tls::AgentTls;
 use crate::pki::{pem, tls};
+use crate::tunnel::ledger::Attendance;
 use crate::tunnel::session::{Session, greet};
 use crate::tunnel::{dial, upgrade};
 use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, VERSIONS, Welcome};
@@ -31,9 +31,6 @@ use crate::wire::notice::Notice;
 
 /// How often the agent looks at its certificate's age.
 const EXPIRY_CHECK: Duration = Duration::from_secs(3600);
-
-/// How long the streams of a lost session have to notice it.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where an agent's identity lies.
 #[derive(Clone, Debug)]
@@ -63,13 +60,24 @@ struct Held {
     tasks: Tasks,
 }
 
+/// How an attempt ended, and how long its session had lived.
+struct Ended {
+    why: Failure,
+    lived: Duration,
+}
+
+impl Ended {
+    fn unborn(why: Failure) -> Self {
+        Self { why, lived: Duration::ZERO }
+    }
+}
+
 /// Keeps a session with one endpoint until the drain begins.
 pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
     let mut backoff = Backoff::new(RECONNECT_BASE, RECONNECT_MAX);
     while !agent.drain.begun() {
-        let started = Instant::now();
-        let failure = hold(&agent, &endpoint).await;
-        if started.elapsed() >= SESSION_PROVEN {
+        let Ended { why: failure, lived } = hold(&agent, &endpoint).await;
+        if lived >= SESSION_PROVEN {
             backoff.reset();
         }
         let wait = if failure.code == Code::SameGateway { RECONNECT_MAX } else { backoff.next(random()) };
@@ -87,14 +95,18 @@ pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
 }
 
 /// One session, from the dial until it takes no more streams; yields why.
-async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Failure {
+async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Ended {
     agent.board.connecting(endpoint);
     let too_slow =
         || Failure::new(Code::GatewayTimeout, format_args!("{endpoint}: no session within {} s", DIAL_DEADLINE.as_secs()));
-    let dialled = tokio::time::timeout(DIAL_DEADLINE, connect(agent, endpoint)).await;
+    let dialled = tokio::select! {
+        biased;
+        () = agent.drain.begins() => Ok(Err(Failure::new(Code::Stopping, "closed by this side"))),
+        dialled = tokio::time::timeout(DIAL_DEADLINE, connect(agent, endpoint)) => dialled,
+    };
     let held = match dialled.unwrap_or_else(|_| Err(too_slow())) {
         Ok(held) => held,
-        Err(failure) => return failure,
+        Err(failure) => return Ended::unborn(failure),
     };
     let connected = Connected {
         gateway: held.welcome.gateway,
@@ -106,21 +118,23 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Failure {
         held.session.link.close();
         held.session.link.ended().await;
         held.tasks.abort().await;
-        return Failure::new(Code::SameGateway, format_args!("{endpoint} leads to gateway instance {}", connected.gateway));
+        let detail = format!("{endpoint} leads to gateway instance {}", connected.gateway);
+        return Ended::unborn(Failure::new(Code::SameGateway, detail));
     }
     tracing::info!(%endpoint, session = %connected.session, gateway = %connected.gateway, "connected");
     // The session outlives this link's interest in it when the gateway drains: a new one is dialled at once.
     let (released, why) = (CancellationToken::new(), watch::Sender::new(None));
     let mut ended = why.subscribe();
     agent.tasks.spawn(serve(agent.clone(), endpoint.clone(), held, released.clone(), why));
-    tokio::select! {
+    let why = tokio::select! {
         biased;
         () = released.cancelled() => Failure::new(Code::Stopping, "the gateway is shutting down"),
         why = ended.wait_for(Option::is_some) => {
             let why = why.ok().and_then(|why| why.clone());
             why.unwrap_or_else(|| Failure::new(Code::Stopping, "closed by this side"))
         }
-    }
+    };
+    Ended { why, lived: connected.since.elapsed() }
 }
 
 async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failure> {
@@ -195,23 +209,16 @@ async fn serve(
     let serial =
         agent.settings.credential.load().map(|credential| credential.identity().serial.to_string()).unwrap_or_default();
     let peer = endpoint.to_string();
-    let _ = agent.audit.record(&Event::Connected { session: welcome.session, agent: identity, serial: &serial, peer: &peer });
+    let attendance = Attendance::open(&agent.audit, welcome.session, identity, &serial, &peer);
     let _open = metrics::session(&peer);
-    let notifier = session.notifier.clone();
-    let context = Arc::new(Context { agent: agent.clone(), session: welcome.session, notifier });
+    let (notifier, link) = (session.notifier.clone(), session.link.clone());
+    let context = Arc::new(Context { agent: agent.clone(), session: welcome.session, notifier, link });
     let streams = tasks.child();
     let failure = attend(&agent, &mut session, &context, &streams, &released).await;
-    // Each stream sees the loss by itself and says so in its closing row; one that waits for its target is cut.
-    let _ = tokio::time::timeout(FAREWELL, streams.join()).await;
-    streams.abort().await;
+    // Each ends with the link, and says why.
+    streams.join().await;
     tasks.abort().await;
-    let _ = agent.audit.record(&Event::Disconnected {
-        session: welcome.session,
-        agent: identity,
-        code: failure.code,
-        detail: &failure.detail,
-    });
-    tracing::info!(%endpoint, session = %welcome.session, code = %failure.code, detail = %failure.detail, "session ended");
+    attendance.close(failure.clone());
     why.send_replace(Some(failure));
 }
 

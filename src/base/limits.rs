@@ -13,8 +13,10 @@ use std::time::Duration;
 /// stays below it by counting ([`MUX_SLACK`] is the distance).
 pub const MAX_STREAMS: usize = 1024;
 
-/// Streams above [`MAX_STREAMS`] that the mux still takes: streams the one end has closed and the other not yet.
-pub const MUX_SLACK: usize = 256;
+/// Streams above [`MAX_STREAMS`] that the mux still takes: streams the one end has closed and the other not yet. The mux opens at
+/// most 256 unacknowledged streams, which can come on top of `MAX_STREAMS` closed ones whose end a full connection holds up, and the
+/// control stream.
+pub const MUX_SLACK: usize = 512;
 
 /// The receive window that every stream starts with (fixed by the yamux specification).
 pub const STREAM_WINDOW: usize = 256 * 1024;
@@ -43,9 +45,9 @@ pub const EARLY_DATA: usize = 64 * 1024;
 /// The largest message of the control stream, and of a stream's opening.
 pub const MAX_CONTROL_MESSAGE: usize = 16 * 1024;
 
-/// Notices that wait to be written to the control stream; further ones are dropped and counted, since each only hastens
-/// what the other end would learn anyway.
-pub const NOTICE_QUEUE: usize = 256;
+/// Notices that wait to be written to the control stream; further ones are dropped. More than there are streams, so that all may
+/// be closed at once: without its notice the other end may write to a closed stream until its session ends.
+pub const NOTICE_QUEUE: usize = 2 * MAX_STREAMS;
 
 /// Between two heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_secs(2);

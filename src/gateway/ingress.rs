@@ -29,19 +29,19 @@ pub struct Wanted {
 
 /// A client's connection. A stream that failed must look failed to it.
 pub trait ClientIo: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Makes the end of this connection a reset.
-    fn reset(&self);
+    /// Whether closing this connection resets it.
+    fn reset_on_close(&self, reset: bool);
 }
 
 impl ClientIo for TcpStream {
-    fn reset(&self) {
-        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    fn reset_on_close(&self, reset: bool) {
+        let _ = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO));
     }
 }
 
 impl ClientIo for TlsStream<TcpStream> {
     /// A TLS client also sees that no `close_notify` came.
-    fn reset(&self) {
-        self.get_ref().0.reset();
+    fn reset_on_close(&self, reset: bool) {
+        self.get_ref().0.reset_on_close(reset);
     }
 }

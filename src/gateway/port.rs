@@ -19,6 +19,7 @@ use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
 use crate::pki::tls::{self, Protocol};
+use crate::tunnel::ledger::Attendance;
 use crate::tunnel::listen::{self, Service};
 use crate::tunnel::session::{self, Session};
 use crate::tunnel::upgrade;
@@ -146,18 +147,21 @@ impl Port {
         let serial = live.serial.to_string();
         let peer = live.peer.to_string();
         tracing::info!(session = %live.session, agent = %live.agent, %peer, version = live.version, "agent connected");
-        let _ =
-            gateway.audit.record(&Event::Connected { session: live.session, agent: &live.agent, serial: &serial, peer: &peer });
+        let attendance = Attendance::open(&gateway.audit, live.session, &live.agent, &serial, &peer);
+        let entered = Entered(gateway, &live);
         let _open = metrics::session(gateway.settings.id.as_str());
         let failure = attend(gateway, &live, &mut session).await;
-        gateway.registry.remove(&live);
-        let _ = gateway.audit.record(&Event::Disconnected {
-            session: live.session,
-            agent: &live.agent,
-            code: failure.code,
-            detail: &failure.detail,
-        });
-        tracing::info!(session = %live.session, agent = %live.agent, code = %failure.code, detail = %failure.detail, "agent disconnected");
+        drop(entered);
+        attendance.close(failure);
+    }
+}
+
+/// A session in the registry, for as long as somebody attends to it.
+struct Entered<'a>(&'a Gateway, &'a Live);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.registry.remove(self.1);
     }
 }
 

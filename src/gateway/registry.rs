@@ -186,3 +186,6 @@ impl Live {
         self.link.streams().saturating_mul(1000) / self.capacity.max(1)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,9 +17,7 @@ use super::router::Route;
 use crate::base::code::Code;
 use crate::base::id::RequestId;
 use crate::base::limits::{EARLY_DATA, REPLY_DEADLINE};
-use crate::observe::audit::Event;
-use crate::observe::metrics;
-use crate::tunnel::ledger::Ledger;
+use crate::tunnel::ledger::{Asked, Ledger};
 use crate::tunnel::mux::Stream;
 use crate::tunnel::session::Wired;
 use crate::tunnel::splice::{Direction, End, Outcome, Toll, splice};
@@ -55,32 +53,21 @@ struct Opened {
 
 /// Relays one client to its end.
 pub async fn relay<Io: ClientIo>(gateway: &Gateway, mut client: Io, wanted: &Wanted) {
+    // Also if this task or the whole process is cut: only a finished stream may look finished.
+    client.reset_on_close(true);
     let route = gateway.table.route(wanted);
-    let ask = Ask { request: RequestId::fresh(), wanted, route, since: Instant::now() };
+    let (request, target) = (RequestId::fresh(), wanted.target.to_string());
+    let mut asked = Asked::new(&gateway.audit, request, target, wanted.caller.clone(), Some(wanted.source), None);
+    let ask = Ask { request, wanted, route, since: asked.since };
     let mut early = Early::default();
-    match open(gateway, &ask, &mut client, &mut early).await {
-        Ok((opened, slot)) => carry(gateway, &ask, client, early, opened, slot).await,
-        Err(refusal) => {
-            refused(gateway, &ask, &refusal);
-            client.reset();
-        }
-    }
-}
-
-fn refused(gateway: &Gateway, ask: &Ask<'_>, refusal: &Refusal) {
-    metrics::refused(refusal.code);
-    let target = ask.wanted.target.to_string();
-    tracing::warn!(request = %ask.request, target, source = %ask.wanted.source, code = %refusal.code, detail = %refusal.detail, "stream refused");
-    // The refusal stands whether or not its row can be kept.
-    let _ = gateway.audit.record(&Event::Refused {
-        request: ask.request,
-        target: &target,
-        agent: None,
-        caller: &ask.wanted.caller,
-        source: Some(ask.wanted.source),
-        code: refusal.code,
-        detail: &refusal.detail,
-    });
+    let refusal = match open(gateway, &ask, &mut client, &mut early).await {
+        Ok((opened, slot)) => match asked.opened(opened.live.session, &opened.live.agent, None, slot) {
+            Ok(ledger) => return carry(client, early, opened, ledger).await,
+            Err(failure) => failure.into(),
+        },
+        Err(refusal) => refusal,
+    };
+    asked.refused(&refusal);
 }
 
 /// Admits, then tries the group's agents in turn as long as a refusal says that another could do it.
@@ -104,10 +91,7 @@ async fn open<Io: ClientIo>(
         tried.push(live.session);
         let attempt = tokio::time::timeout_at(deadline, attempt(ask, &live, client, early, deadline)).await;
         let refusal = match attempt {
-            Ok(Ok(opened)) => {
-                record_opened(gateway, ask, &opened)?;
-                return Ok((opened, slot));
-            }
+            Ok(Ok(opened)) => return Ok((opened, slot)),
             Ok(Err(refusal)) => refusal,
             Err(_) => {
                 let detail = format!("{} did not answer within {} s", live.agent, REPLY_DEADLINE.as_secs());
@@ -125,22 +109,6 @@ async fn open<Io: ClientIo>(
     }
 }
 
-fn record_opened(gateway: &Gateway, ask: &Ask<'_>, opened: &Opened) -> Result<(), Refusal> {
-    let target = ask.wanted.target.to_string();
-    gateway.audit.record(&Event::Opened {
-        request: ask.request,
-        session: opened.live.session,
-        target: &target,
-        agent: Some(&opened.live.agent),
-        caller: &ask.wanted.caller,
-        source: Some(ask.wanted.source),
-        address: None,
-    })?;
-    tracing::debug!(request = %ask.request, target, agent = %opened.live.agent, source = %ask.wanted.source, "stream opened");
-    metrics::opened(ask.since.elapsed());
-    Ok(())
-}
-
 /// One agent's chance: `Open` and the early bytes go out at once, then the reply is waited for.
 async fn attempt<Io: ClientIo>(
     ask: &Ask<'_>,
@@ -149,13 +117,15 @@ async fn attempt<Io: ClientIo>(
     early: &mut Early,
     deadline: Instant,
 ) -> Result<Opened, Refusal> {
+    // What an agent before this one was sent has not reached a target: it refused.
+    early.sent = false;
     let stream = live.opener.open().await?;
     let (reader, mut writer) = tokio::io::split(stream);
     let mut head = BytesMut::new();
     codec::encode(&message(ask, deadline), &mut head);
     if ask.wanted.early_data {
         head.extend_from_slice(&early.kept);
-        early.sent |= !early.kept.is_empty();
+        early.sent = !early.kept.is_empty();
     }
     writer.write_all(&head).await.map_err(|error| lost(live, &error.to_string()))?;
     writer.flush().await.map_err(|error| lost(live, &error.to_string()))?;
@@ -190,9 +160,10 @@ async fn reply<Io: ClientIo>(
     ask: &Ask<'_>,
     live: &Live,
 ) -> Result<Reply, Refusal> {
+    let mut takes = true;
     loop {
         let room = EARLY_DATA - early.kept.len();
-        let listens = ask.wanted.early_data && !early.ended && room > 0;
+        let listens = ask.wanted.early_data && !early.ended && room > 0 && takes;
         early.kept.reserve(room.min(EARLY_DATA / 16));
         let before = early.kept.len();
         tokio::select! {
@@ -211,7 +182,8 @@ async fn reply<Io: ClientIo>(
                         writer.write_all(&early.kept[before..]).await?;
                         writer.flush().await
                     };
-                    sent.await.map_err(|error| lost(live, &error.to_string()))?;
+                    // Why it takes no more is in the reply, or the lack of one.
+                    takes = sent.await.is_ok();
                 }
                 Err(error) => return Err(Refusal::new(Code::ClientReset, error)),
             },
@@ -228,19 +200,17 @@ fn lost(live: &Live, why: &str) -> Refusal {
     Refusal::new(Code::SessionLost, format_args!("{}: {why}", live.agent))
 }
 
-/// Both ways until the end. The early bytes have gone ahead, or go first now.
-async fn carry<Io: ClientIo>(gateway: &Gateway, ask: &Ask<'_>, mut client: Io, early: Early, opened: Opened, slot: Slot) {
+/// Both ways until the end. The early bytes have gone ahead.
+async fn carry<Io: ClientIo>(mut client: Io, early: Early, opened: Opened, ledger: Ledger<Slot>) {
     let Opened { live, mut stream, first } = opened;
-    let ledger = Ledger::open(&gateway.audit, ask.request, ask.wanted.target.to_string(), slot);
     ledger.count(Direction::Up, early.kept.len());
     drop(early);
     let outcome = both_ways(&mut client, &mut stream, &first, &ledger).await;
     let code = code_of(&live, &stream, &outcome);
-    if let Some(code) = code {
-        if matches!(outcome, Outcome::Broken(End::Near, _)) {
-            live.notifier.closing(stream.id(), code);
-        }
-        client.reset();
+    match code {
+        Some(code) if matches!(outcome, Outcome::Broken(End::Near, _)) => live.notifier.closing(stream.id(), code),
+        Some(_) => {}
+        None => client.reset_on_close(false),
     }
     ledger.close(code);
 }
@@ -265,3 +235,6 @@ fn code_of(live: &Live, stream: &Stream, outcome: &Outcome) -> Option<Code> {
         Outcome::Broken(End::Far, _) => Some(live.notifier.closed(stream.id()).unwrap_or(Code::TargetReset)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,123 @@
-//! The account of one open stream: bytes counted as they pass, and one closing row in the audit, whatever ends the stream.
-//! It refuses to know why streams end, and at which end of the tunnel it is kept.
+//! The accounts in the audit: of a stream, one row when it is opened or refused and one when it is closed; of a session, one at
+//! either end. Whatever ends them, also a task that is dropped in the middle. It refuses to know why they end, and at which end
+//! of the tunnel it is kept.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
 use super::splice::{Direction, Toll};
-use crate::base::code::Code;
-use crate::base::id::RequestId;
+use crate::base::code::{Code, Failure};
+use crate::base::id::{AgentId, RequestId, SessionId};
 use crate::observe::audit::{Audit, Event};
 use crate::observe::metrics;
+use crate::wire::refusal::Refusal;
+
+/// A stream that was asked for. It becomes a [`Ledger`] or is refused; dropping it before is a refusal with `stopping`.
+pub struct Asked {
+    /// The client ask.
+    pub request: RequestId,
+    /// What is asked for, as the rows name it.
+    pub target: String,
+    /// Who asks.
+    pub caller: String,
+    /// From where.
+    pub source: Option<SocketAddr>,
+    /// This end's agent, if this end is one.
+    pub agent: Option<AgentId>,
+    /// Since when.
+    pub since: Instant,
+    audit: Audit,
+    settled: bool,
+}
+
+impl Asked {
+    /// Begins the account.
+    pub fn new(
+        audit: &Audit,
+        request: RequestId,
+        target: String,
+        caller: String,
+        source: Option<SocketAddr>,
+        agent: Option<AgentId>,
+    ) -> Self {
+        Self { request, target, caller, source, agent, since: Instant::now(), audit: audit.clone(), settled: false }
+    }
+
+    /// Writes that the stream is open: by that agent, on that session, at that address as far as this end knows it.
+    ///
+    /// # Errors
+    /// `audit_full`; it is then to be refused.
+    pub fn opened<P: Pace>(
+        &mut self,
+        session: SessionId,
+        agent: &AgentId,
+        address: Option<SocketAddr>,
+        pace: P,
+    ) -> Result<Ledger<P>, Failure> {
+        let Self { request, source, .. } = *self;
+        let (target, caller) = (self.target.as_str(), self.caller.as_str());
+        self.audit.record(&Event::Opened { request, session, target, agent: Some(agent), caller, source, address })?;
+        self.settled = true;
+        tracing::debug!(%request, target, %agent, caller, "stream opened");
+        metrics::opened(self.since.elapsed());
+        Ok(Ledger::open(&self.audit, request, self.target.clone(), pace))
+    }
+
+    /// Writes that it is not.
+    pub fn refused(&mut self, refusal: &Refusal) {
+        self.settled = true;
+        let Self { request, source, .. } = *self;
+        let (target, caller, code, detail) =
+            (self.target.as_str(), self.caller.as_str(), refusal.code, refusal.detail.as_str());
+        metrics::refused(code);
+        tracing::warn!(%request, target, caller, %code, detail, "stream refused");
+        let agent = self.agent.as_ref();
+        // The refusal stands whether or not its row can be kept.
+        let _ = self.audit.record(&Event::Refused { request, target, agent, caller, source, code, detail });
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.refused(&Refusal::new(Code::Stopping, "cut before it was open"));
+        }
+    }
+}
+
+/// The account of a session. Dropping it before [`Attendance::close`] says that this side stopped.
+pub struct Attendance {
+    audit: Audit,
+    session: SessionId,
+    agent: AgentId,
+    why: Failure,
+}
+
+impl Attendance {
+    /// Writes that the session begins.
+    pub fn open(audit: &Audit, session: SessionId, agent: &AgentId, serial: &str, peer: &str) -> Self {
+        // A row that can't be kept refuses the streams, not the session.
+        let _ = audit.record(&Event::Connected { session, agent, serial, peer });
+        let why = Failure::new(Code::Stopping, "closed by this side");
+        Self { audit: audit.clone(), session, agent: agent.clone(), why }
+    }
+
+    /// Writes that it has ended.
+    pub fn close(mut self, why: Failure) {
+        self.why = why;
+    }
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        let (session, agent, Failure { code, detail }) = (self.session, &self.agent, &self.why);
+        tracing::info!(%session, %agent, %code, detail, "session ended");
+        let _ = self.audit.record(&Event::Disconnected { session, agent, code: *code, detail });
+    }
+}
 
 /// Slows bytes down to a rate; `()` doesn't.
 pub trait Pace: Send + Sync {
@@ -22,7 +129,7 @@ impl Pace for () {
     async fn pace(&self, _: usize) {}
 }
 
-/// Kept from the reply on; dropping it closes the account.
+/// The account of an open stream: bytes counted as they pass. Dropping it closes the account.
 pub struct Ledger<P> {
     audit: Audit,
     request: RequestId,
@@ -39,8 +146,7 @@ pub struct Ledger<P> {
 }
 
 impl<P: Pace> Ledger<P> {
-    /// Opens the account of a stream that was just accepted.
-    pub fn open(audit: &Audit, request: RequestId, target: String, pace: P) -> Self {
+    fn open(audit: &Audit, request: RequestId, target: String, pace: P) -> Self {
         Self {
             audit: audit.clone(),
             request,

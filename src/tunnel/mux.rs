@@ -1,31 +1,36 @@
 //! The seam behind which streams are multiplexed: open, accept, a stream of bytes, close, stats. Behind it is the `yamux`
 //! crate; nothing else names it. It refuses to know what streams carry.
 //!
-//! What the crate can't tell exactly: after this end has closed its writing half, a reset by the peer reads as an end of
-//! file, and a peer that drops a stream after our end of file sends an end of file instead of a reset. The session's
-//! `stream closed` notices fill the gap as far as their order allows.
+//! Two cases the crate can't tell: a peer that drops a stream after our end of file sends an end of file instead of a reset,
+//! and one that drops a stream after its own end of file sends nothing, so that our writes would wait for ever. The session's
+//! `stream closed` notices fill both gaps, the first as far as their order allows: see [`Link::abandoned`].
+
+mod frames;
+mod signal;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use futures_util::{AsyncRead as _, AsyncWrite as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
-use yamux::{Config, Connection, ConnectionError, Mode};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use yamux::{Config, Connection, ConnectionError, FrameDecodeError, Mode};
 
 use super::lane::Pulse;
 use super::websocket::Pipe;
 use crate::base::code::{Code, Failure};
 use crate::base::limits::{
-    ACCEPT_BACKLOG, HANDSHAKE_DEADLINE, MAX_STREAMS, MUX_SLACK, OPEN_QUEUE, STREAM_WINDOW, WINDOW_GROWTH,
+    ACCEPT_BACKLOG, HANDSHAKE_DEADLINE, MAX_STREAMS, MUX_SLACK, OPEN_QUEUE, SPLICE_BUFFER, STREAM_WINDOW, WINDOW_GROWTH,
 };
 use crate::base::tasks::Tasks;
+use frames::Frames;
+use signal::{Signal, Signals};
 
 /// Which end this is: agents open odd ids, gateways even ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,19 +66,17 @@ pub struct Stream {
     /// Set once this end has closed its writing half: from then on the crate can't tell a reset from an end of file.
     finished: bool,
     state: Arc<State>,
+    signal: Arc<Signal>,
     _slot: Option<OwnedSemaphorePermit>,
-    _open: OpenCount,
 }
 
 struct State {
-    /// Set before the streams of a lost connection are woken, as far as the pipe sees the loss.
+    /// Set before any stream of a lost connection is woken.
     lost: AtomicBool,
-    open: Arc<AtomicUsize>,
+    streams: Signals,
     ended: CancellationToken,
-    why: std::sync::OnceLock<Failure>,
+    why: OnceLock<Failure>,
 }
-
-struct OpenCount(Arc<AtomicUsize>);
 
 /// Runs the mux over a pipe until it ends or `tasks` are cancelled.
 pub fn start<S>(pipe: Pipe<S>, side: Side, tasks: &Tasks) -> (Opener, Incoming, Link)
@@ -82,9 +85,9 @@ where
 {
     let state = Arc::new(State {
         lost: AtomicBool::new(false),
-        open: Arc::new(AtomicUsize::new(0)),
+        streams: Signals::default(),
         ended: CancellationToken::new(),
-        why: std::sync::OnceLock::new(),
+        why: OnceLock::new(),
     });
     let (requests, wanted) = mpsc::channel(OPEN_QUEUE);
     let (arrived, incoming) = mpsc::channel(ACCEPT_BACKLOG);
@@ -92,7 +95,7 @@ where
     let opener = Opener { requests, slots: Arc::new(Semaphore::new(MAX_STREAMS)), state: state.clone() };
     let mode = if side == Side::Agent { Mode::Client } else { Mode::Server };
     let driver = Driver {
-        connection: Connection::new(Watched { pipe, state: state.clone() }, config(), mode),
+        connection: Connection::new(Watched { pipe, frames: Frames::default(), state: state.clone() }, config(), mode),
         wanted,
         waiting: VecDeque::new(),
         arrived,
@@ -107,7 +110,7 @@ fn config() -> Config {
     let mut config = Config::default();
     config.set_max_num_streams(streams);
     config.set_max_connection_receive_window(Some(streams * STREAM_WINDOW + WINDOW_GROWTH));
-    config.set_split_send_size(crate::base::limits::SPLICE_BUFFER - 12);
+    config.set_split_send_size(SPLICE_BUFFER - frames::HEADER);
     config
 }
 
@@ -132,7 +135,7 @@ impl Opener {
     /// Streams open at this moment, whoever opened them.
     #[must_use]
     pub fn streams(&self) -> usize {
-        self.state.open.load(Ordering::Relaxed)
+        self.state.streams.len()
     }
 }
 
@@ -147,6 +150,29 @@ impl Link {
     /// Sends what is queued, then GoAway; open streams end with it.
     pub fn close(&self) {
         self.close.cancel();
+    }
+
+    /// The same, and this is why, unless the connection has ended for another reason already.
+    pub fn close_because(&self, why: Failure) {
+        let _ = self.state.why.set(why);
+        self.close.cancel();
+    }
+
+    /// Closes the connection when the guard is dropped, unless it is disarmed.
+    pub(super) fn close_on_drop(&self) -> DropGuard {
+        self.close.clone().drop_guard()
+    }
+
+    /// The peer has said that it dropped the stream: it reads no more, so writing fails from here on. What it sent before can
+    /// still be read.
+    pub(super) fn abandoned(&self, stream: u32) {
+        self.state.streams.abandoned(stream);
+    }
+
+    /// Whether the streams have been told that the connection is lost; its end follows.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.state.is_lost()
     }
 
     /// Ends with the connection, saying why.
@@ -170,14 +196,14 @@ impl Link {
     /// Streams open at this moment, whoever opened them.
     #[must_use]
     pub fn streams(&self) -> usize {
-        self.state.open.load(Ordering::Relaxed)
+        self.state.streams.len()
     }
 }
 
 impl Stream {
     fn new(inner: yamux::Stream, state: &Arc<State>, slot: Option<OwnedSemaphorePermit>) -> Self {
-        state.open.fetch_add(1, Ordering::Relaxed);
-        Self { inner, finished: false, state: state.clone(), _slot: slot, _open: OpenCount(state.open.clone()) }
+        let signal = state.streams.add(inner.id().val());
+        Self { inner, finished: false, state: state.clone(), signal, _slot: slot }
     }
 
     /// Its id on the wire.
@@ -186,57 +212,76 @@ impl Stream {
         self.inner.id().val()
     }
 
-    /// Whether this end has closed its writing half.
-    #[must_use]
-    pub fn finished(&self) -> bool {
-        self.finished
-    }
-
     /// What an end of reading really is.
     fn end_of_reading(&self) -> io::Result<()> {
-        if self.state.lost.load(Ordering::Acquire) {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, self.state.why("the session was lost")));
+        if self.state.is_lost() {
+            return Err(self.state.aborted());
         }
-        if self.inner.is_closed() && !self.finished {
+        if self.signal.is_reset() || (self.inner.is_closed() && !self.finished) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         Ok(())
+    }
+
+    /// The crate says `WriteZero` of a stream that takes no more, whatever the reason.
+    fn no_more(&self, error: io::Error) -> io::Error {
+        if self.state.is_lost() {
+            self.state.aborted()
+        } else if error.kind() == io::ErrorKind::WriteZero {
+            io::ErrorKind::BrokenPipe.into()
+        } else {
+            error
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.state.streams.remove(self.id());
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let count = ready!(Pin::new(&mut self.inner).poll_read(cx, buffer.initialize_unfilled()))?;
-        if count == 0 && buffer.remaining() > 0 {
-            return Poll::Ready(self.end_of_reading());
+        match Pin::new(&mut self.inner).poll_read(cx, buffer.initialize_unfilled()) {
+            Poll::Ready(Ok(0)) if buffer.remaining() > 0 => Poll::Ready(self.end_of_reading()),
+            Poll::Ready(Ok(count)) => {
+                buffer.advance(count);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.no_more(error))),
+            Poll::Pending => {
+                // The crate wakes no reader when this end closes the connection.
+                self.signal.reads(cx);
+                if self.state.is_lost() { Poll::Ready(Err(self.state.aborted())) } else { Poll::Pending }
+            }
         }
-        buffer.advance(count);
-        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes).map_err(broken_pipe)
+        self.signal.writes(cx);
+        if self.state.is_lost() {
+            return Poll::Ready(Err(self.state.aborted()));
+        }
+        if self.signal.is_abandoned() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        Pin::new(&mut self.inner).poll_write(cx, bytes).map_err(|error| self.no_more(error))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx).map_err(broken_pipe)
+        Pin::new(&mut self.inner).poll_flush(cx).map_err(|error| self.no_more(error))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.finished {
             let reset = self.inner.is_closed();
-            ready!(Pin::new(&mut self.inner).poll_close(cx)).map_err(broken_pipe)?;
+            ready!(Pin::new(&mut self.inner).poll_close(cx)).map_err(|error| self.no_more(error))?;
             self.finished = !reset;
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for OpenCount {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -245,16 +290,25 @@ impl State {
         self.why.get().cloned().unwrap_or_else(|| Failure::new(Code::SessionLost, otherwise))
     }
 
-    fn end(&self, why: Failure) {
+    fn aborted(&self) -> io::Error {
+        io::Error::new(io::ErrorKind::ConnectionAborted, self.why("the session was lost"))
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Tells every stream.
+    fn lose(&self) {
         self.lost.store(true, Ordering::Release);
+        self.streams.wake_all();
+    }
+
+    fn end(&self, why: Failure) {
         let _ = self.why.set(why);
+        self.lose();
         self.ended.cancel();
     }
-}
-
-/// The crate says `WriteZero` of a stream that takes no more; everybody else says this.
-fn broken_pipe(error: io::Error) -> io::Error {
-    if error.kind() == io::ErrorKind::WriteZero { io::ErrorKind::BrokenPipe.into() } else { error }
 }
 
 /// The one task of a connection. It never waits for a consumer: a stream that nobody accepts in time is reset.
@@ -272,6 +326,7 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(mut driver: Driver<S>, link: L
     let why = tokio::select! {
         biased;
         () = link.close.cancelled() => {
+            driver.state.lose();
             // Bounded, since the peer may take nothing any more.
             let closing = poll_fn(|cx| driver.connection.poll_close(cx));
             let _ = tokio::time::timeout(HANDSHAKE_DEADLINE, closing).await;
@@ -298,14 +353,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if let Poll::Ready(failed) = self.poll_wanted(cx) {
                 return Poll::Ready(failed);
             }
-            match ready!(self.connection.poll_next_inbound(cx)) {
-                Some(Ok(inner)) => {
+            match self.connection.poll_next_inbound(cx) {
+                Poll::Ready(Some(Ok(inner))) => {
                     // Full: dropped, and by that reset.
                     let _ = self.arrived.try_send(Stream::new(inner, &self.state, None));
                 }
-                Some(Err(error)) => return Poll::Ready(explain(error)),
-                None => return Poll::Ready(Failure::new(Code::LinkClosed, "closed by the peer")),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(explain(error)),
+                Poll::Ready(None) => return Poll::Ready(Failure::new(Code::LinkClosed, "closed by the peer")),
+                Poll::Pending => match self.poll_waiting(cx) {
+                    Poll::Ready(Some(failed)) => return Poll::Ready(failed),
+                    Poll::Ready(None) => {}
+                    Poll::Pending => return Poll::Pending,
+                },
             }
+        }
+    }
+
+    /// Whoever waits for the crate's acknowledgement backlog gets another chance after all frames were read: the crate wakes
+    /// nobody when the backlog shrinks by a reset. Ready with nothing when somebody was served.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Option<Failure>> {
+        if self.waiting.is_empty() {
+            return Poll::Pending;
+        }
+        match self.poll_wanted(cx) {
+            Poll::Ready(failed) => Poll::Ready(Some(failed)),
+            Poll::Pending if self.waiting.is_empty() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -333,26 +406,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 /// Keeps the code that the pipe gave an error, and names the others.
 fn explain(error: ConnectionError) -> Failure {
     match error {
-        ConnectionError::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<Failure>()) {
-            Some(failure) => failure.clone(),
-            None => Failure::new(Code::LinkClosed, error),
-        },
+        ConnectionError::Io(error) | ConnectionError::Decode(FrameDecodeError::Io(error)) => {
+            match error.get_ref().and_then(|inner| inner.downcast_ref::<Failure>()) {
+                Some(failure) => failure.clone(),
+                None => Failure::new(Code::LinkClosed, error),
+            }
+        }
         ConnectionError::Closed => Failure::new(Code::LinkClosed, "closed by the peer"),
         other => Failure::new(Code::ProtocolViolation, format_args!("yamux: {other}")),
     }
 }
 
-/// The pipe, noting its loss before the mux can wake a stream for it.
+/// The pipe, noting what the mux is about to learn before it can wake a stream for it.
 struct Watched<S> {
     pipe: Pipe<S>,
+    frames: Frames,
     state: Arc<State>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> futures_util::AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let read = ready!(Pin::new(&mut self.pipe).poll_read(cx, buffer));
-        if matches!(read, Ok(0) | Err(_)) {
-            self.state.lost.store(true, Ordering::Release);
+        let this = &mut *self;
+        let read = ready!(Pin::new(&mut this.pipe).poll_read(cx, buffer));
+        match read {
+            Ok(0) | Err(_) => this.state.lost.store(true, Ordering::Release),
+            Ok(count) => this.frames.read(&buffer[..count], |seen| match seen {
+                frames::Seen::Reset(stream) => this.state.streams.reset(stream),
+                frames::Seen::End => this.state.lost.store(true, Ordering::Release),
+            }),
         }
         Poll::Ready(read)
     }
@@ -372,7 +453,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> futures_util::AsyncWrite for Watched<S> 
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.state.lost.store(true, Ordering::Release);
         Pin::new(&mut self.pipe).poll_close(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

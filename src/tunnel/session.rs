@@ -85,10 +85,10 @@ where
             Some(Control::Welcome(welcome)) if VERSIONS.contains(&welcome.version) => Ok((welcome, control)),
             Some(Control::Refused(refusal)) => Err(refusal.into()),
             Some(_) => Err(violation("the answer to Hello was no Welcome")),
-            None => Err(link.ended().await),
+            None => Err(violation("the control stream ended without a Welcome")),
         }
     };
-    let (welcome, control) = in_time(greeting, &link).await?;
+    let (welcome, control) = in_time(greeting, &link, Code::GatewayTimeout).await?;
     Ok((welcome, Session::start(opener, incoming, link, control, tasks)))
 }
 
@@ -111,7 +111,7 @@ where
         let hello = match control.receive().await? {
             Some(Control::Hello(hello)) => hello,
             Some(_) => return Err(violation("the first message was no Hello")),
-            None => return Err(link.ended().await),
+            None => return Err(violation("the control stream ended without a Hello")),
         };
         match negotiate(&VERSIONS, &hello.versions).and_then(|version| decide(&hello, version)) {
             Ok(welcome) => {
@@ -124,18 +124,27 @@ where
             }
         }
     };
-    let (hello, welcome, control) = in_time(greeting, &link).await?;
+    let (hello, welcome, control) = in_time(greeting, &link, Code::ProtocolViolation).await?;
     Ok((hello, welcome, Session::start(opener, incoming, link, control, tasks)))
 }
 
-/// A greeting that fails or takes too long closes its connection, with what it still has to say sent.
-async fn in_time<T>(greeting: impl Future<Output = Result<T, Failure>>, link: &Link) -> Result<T, Failure> {
+/// A greeting that fails, is dropped or takes too long closes its connection, with what it still has to say sent.
+async fn in_time<T>(greeting: impl Future<Output = Result<T, Failure>>, link: &Link, late: Code) -> Result<T, Failure> {
+    let unfinished = link.close_on_drop();
     let result = tokio::time::timeout(HELLO_DEADLINE, greeting).await;
-    let result = result.unwrap_or_else(|_| Err(Failure::new(Code::GatewayTimeout, "no greeting within 5 s")));
-    if result.is_err() {
-        link.close();
+    let result = result.unwrap_or_else(|_| Err(Failure::new(late, "no greeting within 5 s")));
+    match result {
+        Ok(done) => {
+            unfinished.disarm();
+            Ok(done)
+        }
+        // The connection knows better why it broke.
+        Err(failure) if failure.code == Code::SessionLost && link.is_lost() => Err(link.ended().await),
+        Err(failure) => {
+            link.close_because(failure.clone());
+            Err(failure)
+        }
     }
-    result
 }
 
 fn violation(what: &str) -> Failure {
@@ -158,14 +167,21 @@ impl Session {
 async fn read_notices(mut control: Wired<ReadHalf<Stream>>, told: mpsc::Sender<Notice>, notifier: Notifier, link: Link) {
     loop {
         match control.receive().await {
-            Ok(Some(Control::Notice(Notice::StreamClosed { stream, code, .. }))) => notifier.note_closed(stream, code),
+            Ok(Some(Control::Notice(Notice::StreamClosed { stream, code, .. }))) => {
+                notifier.note_closed(stream, code);
+                link.abandoned(stream);
+            }
             Ok(Some(Control::Notice(notice))) => {
                 if told.send(notice).await.is_err() {
                     return;
                 }
             }
             Ok(Some(Control::Unknown)) => {}
-            Ok(Some(_) | None) | Err(_) => return link.close(),
+            Ok(Some(_)) => return link.close_because(violation("a second greeting")),
+            Ok(None) => return link.close_because(violation("the control stream was closed")),
+            // The connection knows better why it broke.
+            Err(_) if link.is_lost() => return,
+            Err(failure) => return link.close_because(failure),
         }
     }
 }
@@ -238,3 +254,6 @@ impl<S: AsyncRead + AsyncWrite> Wired<S> {
         (Wired { stream: reader, buffer: self.buffer }, Wired { stream: writer, buffer: BytesMut::new() })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,7 @@ use crate::base::id::{GroupId, Name};
 use crate::base::limits;
 use crate::base::secret::Secret;
 
+/// What every token begins with: the version of its form.
 pub const PREFIX: &str = "underpass-enroll-1.";
 const CHECKSUM: usize = 4;
 

@@ -1,0 +1,184 @@
+//! For tests: a gateway without a port, agents that are the other end of a session and nothing more, clients in memory.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::sync::broadcast;
+
+use super::ingress::{ClientIo, Wanted};
+use super::issuer::{EnrollAsk, Enrolling, Issuer};
+use super::registry::{Facts, Live};
+use super::{Gateway, Settings};
+use crate::base::allow::AllowFrom;
+use crate::base::code::{Code, Failure};
+use crate::base::id::{AgentId, InstanceId, Name, SessionId};
+use crate::base::tasks::Tasks;
+use crate::observe::audit::Audit;
+use crate::pki::authority::Authority;
+use crate::pki::identity::Serial;
+use crate::pki::revoke::Revocations;
+use crate::pki::tls::GatewayTls;
+use crate::tunnel::fixture::{hello, sessions};
+use crate::tunnel::listen::Caps;
+use crate::tunnel::mux::Stream;
+use crate::tunnel::session::{Session, Wired};
+use crate::wire::hello::Kind;
+use crate::wire::open::Open;
+use crate::wire::refusal::Refusal;
+use crate::wire::reply::Reply;
+
+struct NoIssuer;
+
+impl Issuer for NoIssuer {
+    fn enroll(&self, _: EnrollAsk) -> Enrolling<'_> {
+        Box::pin(async { Err(Failure::new(Code::EnrollRefused, "not here")) })
+    }
+}
+
+/// The rows that were written, as they come.
+pub(crate) struct Rows(broadcast::Receiver<Arc<str>>);
+
+impl Rows {
+    /// What is there now: each row's event, and its code if it has one.
+    pub(crate) fn take(&mut self) -> Vec<String> {
+        let mut rows = Vec::new();
+        while let Ok(row) = self.0.try_recv() {
+            let row: Value = serde_json::from_str(&row).unwrap();
+            let part = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+            rows.push(format!("{} {}", part("event"), part("code")).trim_end().to_owned());
+        }
+        rows
+    }
+}
+
+pub(crate) fn gateway() -> (Arc<Gateway>, Rows, Tasks) {
+    let dir = tempfile::tempdir().unwrap();
+    let now = OffsetDateTime::now_utc();
+    let authority = Authority::init(dir.path(), &"test.example".parse().unwrap(), now).unwrap();
+    let id = Name::parse("gw").unwrap();
+    let credential = authority.issue_gateway(&id, &["wss://gw.example".parse().unwrap()], now).unwrap();
+    let tls = GatewayTls::new(authority.root(), &credential, Revocations::new()).unwrap();
+    let settings = Settings {
+        id,
+        allow_from: AllowFrom::all(),
+        enroll_from: AllowFrom::all(),
+        caps: Caps::default(),
+        drain_timeout: Duration::from_secs(5),
+    };
+    let (audit, rows) = Audit::discard().observed();
+    let tasks = Tasks::new();
+    let gateway = Gateway::new(settings, Arc::new(tls), Revocations::new(), Arc::new(NoIssuer), audit, &tasks);
+    (gateway, Rows(rows), tasks)
+}
+
+/// The other end of a session that is in a gateway's registry.
+pub(crate) struct Agent {
+    pub(crate) session: Session,
+    pub(crate) live: Arc<Live>,
+    pub(crate) tasks: Tasks,
+}
+
+/// A session of `acme/dc1/NAME` that offers `targets`, not in any registry.
+pub(crate) async fn agent(name: &str, targets: &[&str]) -> Agent {
+    let (theirs, ours, tasks) = sessions(targets).await;
+    let facts = Facts {
+        session: SessionId::fresh(),
+        agent: format!("acme/dc1/{name}").parse::<AgentId>().unwrap(),
+        serial: Serial::random().unwrap(),
+        instance: InstanceId::fresh(),
+        version: "test".to_owned(),
+        peer: "192.0.2.1:1".parse().unwrap(),
+        capacity: 100,
+    };
+    let live = Live::new(facts, &hello(targets).targets, ours.opener, ours.notifier, ours.link);
+    Agent { session: theirs, live: Arc::new(live), tasks }
+}
+
+impl Agent {
+    /// The next stream, and what it asks for.
+    pub(crate) async fn asked(&mut self) -> (Wired<Stream>, Open) {
+        let mut wired = Wired::new(self.session.incoming.accept().await.unwrap());
+        let open = wired.receive().await.unwrap().unwrap();
+        (wired, open)
+    }
+
+    /// Accepts it; yields the stream, and what came with the `Open`.
+    pub(crate) async fn accept(&mut self) -> (Stream, Vec<u8>) {
+        let (mut wired, _) = self.asked().await;
+        wired.send(&Reply::Accepted).await.unwrap();
+        let (stream, early) = wired.into_parts();
+        (stream, early.to_vec())
+    }
+
+    /// Refuses it.
+    pub(crate) async fn refuse(&mut self, code: Code) {
+        let (mut wired, _) = self.asked().await;
+        wired.send(&Reply::Refused(Refusal::new(code, "as the test wants it"))).await.unwrap();
+    }
+}
+
+pub(crate) fn wanted(target: &str) -> Wanted {
+    Wanted {
+        target: format!("acme/dc1/{target}").parse().unwrap(),
+        kind: Kind::Tcp,
+        caller: "test".to_owned(),
+        source: "192.0.2.9:9".parse().unwrap(),
+        early_data: true,
+    }
+}
+
+/// A client's connection as the gateway has it.
+pub(crate) struct Client {
+    io: DuplexStream,
+    reset: Arc<AtomicBool>,
+}
+
+/// How the gateway left a client's connection.
+pub(crate) struct Left(Arc<AtomicBool>);
+
+impl Left {
+    /// Whether closing it was a reset.
+    pub(crate) fn reset(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A client: the gateway's end, its own, and what became of it.
+pub(crate) fn client() -> (Client, DuplexStream, Left) {
+    let (ours, theirs) = tokio::io::duplex(256 * 1024);
+    let reset = Arc::new(AtomicBool::new(false));
+    (Client { io: ours, reset: reset.clone() }, theirs, Left(reset))
+}
+
+impl ClientIo for Client {
+    fn reset_on_close(&self, reset: bool) {
+        self.reset.store(reset, Ordering::Relaxed);
+    }
+}
+
+impl AsyncRead for Client {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

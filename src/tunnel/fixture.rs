@@ -1,0 +1,115 @@
+//! For tests: both ends of a tunnel in one process, over an in-memory pipe, and a peer that keeps to no rule.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::DuplexStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::mux::{self, Incoming, Link, Opener, Side};
+use super::session::{Session, greet, welcome};
+use super::websocket::{Pipe, config};
+use crate::base::id::{InstanceId, Name, SessionId};
+use crate::base::tasks::Tasks;
+use crate::wire::hello::{Hello, Kind, Offer, VERSIONS, Welcome};
+use crate::wire::refusal::Refusal;
+
+/// One end of a mux.
+pub(crate) struct Half {
+    pub(crate) opener: Opener,
+    pub(crate) incoming: Incoming,
+    pub(crate) link: Link,
+    pub(crate) tasks: Tasks,
+}
+
+/// A WebSocket without rules.
+pub(crate) type Raw = WebSocketStream<DuplexStream>;
+
+/// Bytes between the two ends that the "network" holds.
+const NETWORK: usize = 64 * 1024;
+
+/// The two ends of an upgraded connection; the agent's first.
+pub(crate) async fn sockets() -> (Raw, Raw) {
+    let (agent, gateway) = tokio::io::duplex(NETWORK);
+    let agent = WebSocketStream::from_raw_socket(agent, Role::Client, Some(config())).await;
+    let gateway = WebSocketStream::from_raw_socket(gateway, Role::Server, Some(config())).await;
+    (agent, gateway)
+}
+
+pub(crate) async fn pipes() -> (Pipe<DuplexStream>, Pipe<DuplexStream>) {
+    let (agent, gateway) = sockets().await;
+    (Pipe::new(agent, 1), Pipe::new(gateway, 0))
+}
+
+pub(crate) fn half(pipe: Pipe<DuplexStream>, side: Side) -> Half {
+    let tasks = Tasks::new();
+    let (opener, incoming, link) = mux::start(pipe, side, &tasks);
+    Half { opener, incoming, link, tasks }
+}
+
+/// Two muxes joined; the agent's first.
+pub(crate) async fn muxes() -> (Half, Half) {
+    let (agent, gateway) = pipes().await;
+    (half(agent, Side::Agent), half(gateway, Side::Gateway))
+}
+
+/// A gateway's mux and what stands in for its agent.
+pub(crate) async fn hostile() -> (Raw, Half) {
+    let (agent, gateway) = sockets().await;
+    (agent, half(Pipe::new(gateway, 0), Side::Gateway))
+}
+
+pub(crate) fn hello(targets: &[&str]) -> Hello {
+    let offer = |name: &&str| Offer { name: Name::parse(name).unwrap(), kind: Kind::Tcp };
+    Hello {
+        versions: VERSIONS,
+        agent_version: "test".to_owned(),
+        instance: InstanceId::fresh(),
+        targets: targets.iter().map(offer).collect(),
+        capacity: 100,
+        capabilities: Vec::new(),
+    }
+}
+
+pub(crate) fn welcomed(_: &Hello, version: u32) -> Result<Welcome, Refusal> {
+    Ok(Welcome {
+        version,
+        gateway: InstanceId::fresh(),
+        session: SessionId::fresh(),
+        resume_secret: None,
+        resume_window: Duration::ZERO,
+        direct_address: None,
+        max_streams: 1024,
+        max_lanes: 1,
+    })
+}
+
+/// Two ends of a greeted session, the agent's first, and who owns their tasks.
+pub(crate) async fn sessions(targets: &[&str]) -> (Session, Session, Tasks) {
+    let (agent, gateway) = pipes().await;
+    let tasks = Tasks::new();
+    let (theirs, ours) = tokio::join!(greet(agent, hello(targets), &tasks), welcome(gateway, welcomed, &tasks));
+    (theirs.unwrap().1, ours.unwrap().2, tasks)
+}
+
+/// A yamux frame; `length` is told, whatever the body.
+pub(crate) fn frame(version: u8, kind: u8, flags: u16, stream: u32, length: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![version, kind];
+    bytes.extend(flags.to_be_bytes());
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(length.to_be_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+pub(crate) async fn send(raw: &mut Raw, bytes: Vec<u8>) {
+    // The other end may have had enough of us already.
+    let _ = raw.send(Message::Binary(bytes.into())).await;
+}
+
+/// Reads what comes until the connection ends.
+pub(crate) async fn swallow(raw: &mut Raw) {
+    while let Some(Ok(_)) = raw.next().await {}
+}
