@@ -253,3 +253,6 @@ fn judge(status: StatusCode, proxy: &Proxy, to: &HostPort) -> Result<(), Failure
 pub fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
+
+#[cfg(test)]
+mod tests;
