@@ -4,6 +4,8 @@
 pub mod acceptor;
 pub mod bridge;
 pub mod enroll;
+#[cfg(test)]
+mod fixture;
 pub mod floor;
 pub mod link;
 pub mod policy;

@@ -115,9 +115,7 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Ended {
         since: Instant::now(),
     };
     if !agent.board.claim(endpoint, &connected) {
-        held.session.link.close();
-        held.session.link.ended().await;
-        held.tasks.abort().await;
+        dismiss(held).await;
         let detail = format!("{endpoint} leads to gateway instance {}", connected.gateway);
         return Ended::unborn(Failure::new(Code::SameGateway, detail));
     }
@@ -135,6 +133,14 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Ended {
         }
     };
     Ended { why, lived: connected.since.elapsed() }
+}
+
+/// Ends a session that nobody serves; its tasks end only when the session is gone.
+async fn dismiss(held: Held) {
+    let Held { session, tasks, .. } = held;
+    session.link.close();
+    session.link.ended().await;
+    tasks.abort().await;
 }
 
 async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failure> {
@@ -290,3 +296,6 @@ fn random() -> u32 {
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     u32::from_be_bytes(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -172,3 +172,51 @@ impl Row {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::code::Code;
+
+    fn connected(gateway: InstanceId) -> Connected {
+        Connected { gateway, session: SessionId::fresh(), pulse: Pulse::new(), since: Instant::now() }
+    }
+
+    fn states(board: &Board) -> Vec<String> {
+        board.links().into_iter().map(|link| link.state).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_link_holds_the_session_with_a_gateway_instance_until_it_lets_go() {
+        let endpoints: Vec<Endpoint> = ["wss://a", "wss://b"].iter().map(|text| text.parse().unwrap()).collect();
+        let (a, b) = (&endpoints[0], &endpoints[1]);
+        let board = Board::new(&endpoints);
+        let (gateway, other) = (connected(InstanceId::fresh()), connected(InstanceId::fresh()));
+        assert!(board.claim(a, &gateway));
+        assert!(!board.claim(b, &connected(gateway.gateway)), "the same instance through another endpoint");
+        assert!(board.claim(a, &connected(gateway.gateway)), "its own, anew");
+        assert!(board.claim(b, &other));
+        board.waiting(a, Failure::new(Code::LinkClosed, "x"), Instant::now());
+        board.waiting(b, Failure::new(Code::LinkClosed, "x"), Instant::now());
+        assert!(!board.connected());
+        assert!(board.claim(b, &connected(gateway.gateway)), "let go by the first");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connected_means_that_frames_come() {
+        let endpoint: Endpoint = "wss://a".parse().unwrap();
+        let board = Board::new(std::slice::from_ref(&endpoint));
+        assert_eq!(states(&board), ["waiting"]);
+        board.connecting(&endpoint);
+        assert_eq!(states(&board), ["connecting"]);
+        board.claim(&endpoint, &connected(InstanceId::fresh()));
+        assert!(board.connected());
+        assert_eq!(states(&board), ["connected"]);
+        tokio::time::advance(crate::base::limits::DEAD_AFTER).await;
+        assert!(!board.connected());
+        assert_eq!(states(&board), ["silent"]);
+        board.waiting(&endpoint, Failure::new(Code::LinkDead, "x"), Instant::now());
+        assert_eq!(states(&board), ["waiting"]);
+        assert_eq!(board.links()[0].last_error.as_ref().unwrap().code, "link_dead");
+    }
+}

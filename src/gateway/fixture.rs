@@ -7,10 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::sync::broadcast;
 
 use super::ingress::{ClientIo, Wanted};
 use super::issuer::{EnrollAsk, Enrolling, Issuer};
@@ -20,12 +18,11 @@ use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, InstanceId, Name, SessionId};
 use crate::base::tasks::Tasks;
-use crate::observe::audit::Audit;
 use crate::pki::authority::Authority;
 use crate::pki::identity::Serial;
 use crate::pki::revoke::Revocations;
 use crate::pki::tls::GatewayTls;
-use crate::tunnel::fixture::{hello, sessions};
+use crate::tunnel::fixture::{Rows, audit, hello, sessions};
 use crate::tunnel::listen::Caps;
 use crate::tunnel::mux::Stream;
 use crate::tunnel::session::{Session, Wired};
@@ -39,22 +36,6 @@ struct NoIssuer;
 impl Issuer for NoIssuer {
     fn enroll(&self, _: EnrollAsk) -> Enrolling<'_> {
         Box::pin(async { Err(Failure::new(Code::EnrollRefused, "not here")) })
-    }
-}
-
-/// The rows that were written, as they come.
-pub(crate) struct Rows(broadcast::Receiver<Arc<str>>);
-
-impl Rows {
-    /// What is there now: each row's event, and its code if it has one.
-    pub(crate) fn take(&mut self) -> Vec<String> {
-        let mut rows = Vec::new();
-        while let Ok(row) = self.0.try_recv() {
-            let row: Value = serde_json::from_str(&row).unwrap();
-            let part = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-            rows.push(format!("{} {}", part("event"), part("code")).trim_end().to_owned());
-        }
-        rows
     }
 }
 
@@ -72,10 +53,10 @@ pub(crate) fn gateway() -> (Arc<Gateway>, Rows, Tasks) {
         caps: Caps::default(),
         drain_timeout: Duration::from_secs(5),
     };
-    let (audit, rows) = Audit::discard().observed();
+    let (audit, rows) = audit();
     let tasks = Tasks::new();
     let gateway = Gateway::new(settings, Arc::new(tls), Revocations::new(), Arc::new(NoIssuer), audit, &tasks);
-    (gateway, Rows(rows), tasks)
+    (gateway, rows, tasks)
 }
 
 /// The other end of a session that is in a gateway's registry.

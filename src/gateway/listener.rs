@@ -42,6 +42,8 @@ pub struct ListenerSpec {
 pub struct Listeners(Mutex<HashMap<SocketAddr, Running>>);
 
 struct Running {
+    /// Where it really listens.
+    address: SocketAddr,
     service: Arc<Clients>,
     drain: Drain,
 }
@@ -74,15 +76,12 @@ impl Listeners {
         for (spec, socket) in bound {
             let address = spec.listen;
             match socket {
-                None => {
-                    addresses.push(address);
-                    running[&address].service.spec.store(Arc::new(spec));
-                }
+                None => running[&address].service.spec.store(Arc::new(spec)),
                 Some(socket) => {
-                    addresses.push(socket.local_addr().unwrap_or(address));
                     running.insert(address, Running::start(gateway, spec, socket));
                 }
             }
+            addresses.push(running[&address].address);
         }
         Ok(addresses)
     }
@@ -90,11 +89,12 @@ impl Listeners {
 
 impl Running {
     fn start(gateway: &Arc<Gateway>, spec: ListenerSpec, socket: TcpListener) -> Self {
+        let address = socket.local_addr().unwrap_or(spec.listen);
         let service = Arc::new(Clients { gateway: gateway.clone(), spec: ArcSwap::from_pointee(spec) });
         let drain = gateway.drain.child();
         let (caps, tasks) = (gateway.settings.caps, gateway.clients.clone());
         gateway.clients.spawn(listen::serve(socket, caps, service.clone(), drain.clone(), tasks));
-        Self { service, drain }
+        Self { address, service, drain }
     }
 }
 
@@ -164,3 +164,6 @@ impl Clients {
         let _ = self.gateway.audit.record(&event);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -248,3 +248,6 @@ fn judge(status: StatusCode, proxy: &Proxy, to: &HostPort) -> Result<(), Failure
     };
     Err(Failure::new(code, format_args!("the proxy {} answered {status} to CONNECT {to}", proxy.at)))
 }
+
+#[cfg(test)]
+mod tests;

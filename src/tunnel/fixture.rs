@@ -1,9 +1,12 @@
 //! For tests: both ends of a tunnel in one process, over an in-memory pipe, and a peer that keeps to no rule.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
 use tokio::io::DuplexStream;
+use tokio::sync::broadcast;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -13,6 +16,7 @@ use super::session::{Session, greet, welcome};
 use super::websocket::{Pipe, config};
 use crate::base::id::{InstanceId, Name, SessionId};
 use crate::base::tasks::Tasks;
+use crate::observe::audit::Audit;
 use crate::wire::hello::{Hello, Kind, Offer, VERSIONS, Welcome};
 use crate::wire::refusal::Refusal;
 
@@ -112,4 +116,26 @@ pub(crate) async fn send(raw: &mut Raw, bytes: Vec<u8>) {
 /// Reads what comes until the connection ends.
 pub(crate) async fn swallow(raw: &mut Raw) {
     while let Some(Ok(_)) = raw.next().await {}
+}
+
+/// The rows that were written, as they come.
+pub(crate) struct Rows(broadcast::Receiver<Arc<str>>);
+
+impl Rows {
+    /// What is there now: each row's event, and its code if it has one.
+    pub(crate) fn take(&mut self) -> Vec<String> {
+        let mut rows = Vec::new();
+        while let Ok(row) = self.0.try_recv() {
+            let row: Value = serde_json::from_str(&row).unwrap();
+            let part = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+            rows.push(format!("{} {}", part("event"), part("code")).trim_end().to_owned());
+        }
+        rows
+    }
+}
+
+/// An audit that keeps nothing but shows its rows.
+pub(crate) fn audit() -> (Audit, Rows) {
+    let (audit, rows) = Audit::discard().observed();
+    (audit, Rows(rows))
 }

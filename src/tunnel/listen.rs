@@ -174,3 +174,6 @@ impl Acceptor for UnixListener {
         Ok((stream, uid))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //!
 //! Two cases the crate can't tell: a peer that drops a stream after our end of file sends an end of file instead of a reset,
 //! and one that drops a stream after its own end of file sends nothing, so that our writes would wait for ever. The session's
-//! `stream closed` notices fill both gaps, the first as far as their order allows: see [`Link::abandoned`].
+//! `stream closed` notices fill both gaps, the first as far as their order allows: see `Link::abandoned`.
 
 mod frames;
 mod signal;

@@ -176,3 +176,6 @@ impl LastMove {
         self.start.elapsed().saturating_sub(Duration::from_millis(self.millis.load(Ordering::Relaxed)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,3 +127,6 @@ fn refused(error: Error, endpoint: &Endpoint) -> Failure {
         other => Failure::new(Code::UpgradeRefused, format_args!("{endpoint}: {}", printable(&other.to_string(), 200))),
     }
 }
+
+#[cfg(test)]
+mod tests;

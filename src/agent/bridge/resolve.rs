@@ -35,8 +35,16 @@ impl Resolver {
         Ok(addresses.iter().map(|ip| SocketAddr::new(*ip, at.port)).collect())
     }
 
+    /// A resolver whose first answer is known.
+    #[cfg(test)]
+    pub(crate) fn answering(name: &str, addresses: Vec<IpAddr>) -> Self {
+        let resolver = Self::default();
+        resolver.answer(name).set(addresses).expect("nobody else asks");
+        resolver
+    }
+
     /// The cell that this name's addresses are in, or will be: the first who asks fills it, the others wait for it.
-    fn answer(&self, name: &str) -> Answer {
+    pub(super) fn answer(&self, name: &str) -> Answer {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if let Some((since, answer)) = names.get(name)

@@ -106,6 +106,58 @@ fn as_v6(address: SocketAddr) -> SocketAddr {
 mod tests {
     use super::*;
 
+    async fn refused(addresses: &[&str], allow_loopback: bool) -> Code {
+        let resolver = Resolver::answering("db.corp.example", addresses.iter().map(|ip| ip.parse().unwrap()).collect());
+        let permit = permit("db.corp.example:1", allow_loopback);
+        let connected = connect(&permit, &resolver, &Floor::default(), None, Duration::from_secs(5)).await;
+        connected.err().unwrap().code
+    }
+
+    #[tokio::test]
+    async fn e2_one_forbidden_address_among_good_ones_refuses_them_all() {
+        assert_eq!(refused(&["169.254.169.254"], true).await, Code::AddressForbidden);
+        assert_eq!(refused(&["127.0.0.1", "169.254.169.254"], true).await, Code::AddressForbidden);
+        assert_eq!(refused(&["::ffff:169.254.169.254", "127.0.0.1"], true).await, Code::AddressForbidden);
+        assert_eq!(refused(&["127.0.0.1"], false).await, Code::LoopbackForbidden);
+        assert_eq!(refused(&["127.0.0.1", "127.0.0.2"], true).await, Code::TargetRefused, "both were dialled");
+    }
+
+    #[tokio::test]
+    async fn e2_the_checked_address_is_the_one_connected_to() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.3:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let resolver = Resolver::answering("db.corp.example", vec![at.ip()]);
+        let permit = permit(&format!("db.corp.example:{}", at.port()), true);
+        let connected = connect(&permit, &resolver, &Floor::default(), None, Duration::from_secs(5)).await.ok().unwrap();
+        assert_eq!(connected.address, at);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f18_a_target_gets_its_connect_timeout_and_no_more_than_the_gateway_still_waits() {
+        let resolver = Resolver::default();
+        let cell = resolver.answer("db.corp.example");
+        // The site's resolver says nothing.
+        let silence = cell.get_or_try_init(std::future::pending::<io::Result<_>>);
+        tokio::pin!(silence);
+        let permit = permit("db.corp.example:1", true);
+        for (left, limit) in [(60, 5), (2, 2)] {
+            let before = tokio::time::Instant::now();
+            let floor = Floor::default();
+            let connected = tokio::select! {
+                biased;
+                _ = &mut silence => unreachable!(),
+                connected = connect(&permit, &resolver, &floor, None, Duration::from_secs(left)) => connected,
+            };
+            assert_eq!(connected.err().unwrap().code, Code::TargetTimeout);
+            assert_eq!(before.elapsed().as_secs(), limit);
+        }
+    }
+
+    fn permit(address: &str, allow_loopback: bool) -> Permit {
+        use crate::agent::fixture::{open, policy, spec};
+        policy(&[("db", spec(address, allow_loopback))]).authorize(&open("db")).unwrap()
+    }
+
     #[test]
     fn the_proxy_header_names_the_client_as_the_specification_says() {
         let header = proxy_header(Some("192.0.2.1:1000".parse().unwrap()), "10.0.0.1:80".parse().unwrap());

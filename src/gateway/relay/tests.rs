@@ -4,8 +4,9 @@ use tokio::io::DuplexStream;
 
 use super::*;
 use crate::base::id::Name;
-use crate::gateway::fixture::{Agent, Left, Rows, agent, client, gateway, wanted};
+use crate::gateway::fixture::{Agent, Left, agent, client, gateway, wanted};
 use crate::gateway::quota::TenantLimits;
+use crate::tunnel::fixture::Rows;
 
 /// A relay at work, seen from outside.
 struct Site {

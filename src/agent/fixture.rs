@@ -1,0 +1,59 @@
+//! For tests: an agent without links, its policy, and what a gateway asks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::link::CredentialFiles;
+use super::policy::{Policy, TargetLimits, TargetSpec};
+use super::{Agent, Settings};
+use crate::agent::floor::Floor;
+use crate::base::drain::Drain;
+use crate::base::id::{Name, RequestId};
+use crate::base::tasks::Tasks;
+use crate::tunnel::dial::Egress;
+use crate::tunnel::fixture::{Rows, audit};
+use crate::wire::hello::Kind;
+use crate::wire::open::Open;
+
+pub(crate) fn spec(address: &str, allow_loopback: bool) -> TargetSpec {
+    TargetSpec {
+        kind: Kind::Tcp,
+        address: address.parse().unwrap(),
+        allow_loopback,
+        send_proxy: false,
+        limits: TargetLimits { max_streams: 9, connect_timeout: Duration::from_secs(5), idle_timeout: None },
+    }
+}
+
+pub(crate) fn policy(targets: &[(&str, TargetSpec)]) -> Policy {
+    Policy::new(targets.iter().map(|(name, spec)| (Name::parse(name).unwrap(), spec.clone())).collect())
+}
+
+pub(crate) fn open(target: &str) -> Open {
+    Open {
+        request: RequestId::fresh(),
+        target: Name::parse(target).unwrap(),
+        kind: Kind::Tcp,
+        caller: "test".to_owned(),
+        source: Some("192.0.2.9:9".parse().unwrap()),
+        deadline: Duration::from_secs(5),
+        trace: None,
+    }
+}
+
+/// An agent of which nothing is there but its policy: no endpoint, no identity on the disk.
+pub(crate) fn agent(policy: Policy, max_streams: usize) -> (Arc<Agent>, Rows, Tasks) {
+    let nowhere = PathBuf::from("/nonexistent");
+    let settings = Settings {
+        endpoints: vec!["wss://gw.example".parse().unwrap()],
+        egress: Egress::default(),
+        credential: CredentialFiles { certificate: nowhere.join("c"), key: nowhere.join("k"), root: nowhere.join("r") },
+        agent: "acme/dc1/a".parse().unwrap(),
+        max_streams,
+        floor: Floor::default(),
+    };
+    let (audit, rows) = audit();
+    let tasks = Tasks::new();
+    (Agent::new(settings, policy, audit, Drain::new(), tasks.clone()), rows, tasks)
+}

@@ -1,0 +1,133 @@
+use super::*;
+use crate::agent::fixture::{agent, policy, spec};
+use crate::tunnel::fixture::{Rows, hello as greeting, sessions, welcomed};
+use crate::tunnel::session::Session;
+
+const ENDPOINT: &str = "wss://gw.example";
+
+fn endpoint() -> Endpoint {
+    ENDPOINT.parse().unwrap()
+}
+
+/// An agent that serves a session, with the gateway's end in the test's hand.
+struct Site {
+    agent: Arc<Agent>,
+    rows: Rows,
+    tasks: Tasks,
+    gateway: Session,
+    /// Of the gateway's end, and the connection.
+    connection: Tasks,
+    released: CancellationToken,
+    why: watch::Receiver<Option<Failure>>,
+}
+
+async fn site() -> Site {
+    let (agent, rows, tasks) = agent(policy(&[("db", spec("127.0.0.1:1", true))]), 9);
+    let (session, gateway, connection) = sessions(&["db"]).await;
+    let held = Held { session, welcome: welcomed(&greeting(&[]), 1).unwrap(), tasks: tasks.child() };
+    let (released, why) = (CancellationToken::new(), watch::Sender::new(None));
+    let ended = why.subscribe();
+    tasks.spawn(serve(agent.clone(), endpoint(), held, released.clone(), why));
+    Site { agent, rows, tasks, gateway, connection, released, why: ended }
+}
+
+impl Site {
+    async fn ended(&mut self) -> Code {
+        self.why.wait_for(Option::is_some).await.unwrap().as_ref().unwrap().code
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_fails_waits_longer_each_time_and_ends_with_the_drain() {
+    let (agent, _rows, tasks) = agent(policy(&[]), 9);
+    agent.start();
+    let mut longest = Duration::ZERO;
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let link = agent.board().links().remove(0);
+        assert_eq!(link.last_error.unwrap().code, "state_missing");
+        longest = longest.max(Duration::from_millis(link.next_attempt_ms.unwrap()));
+    }
+    assert!(longest > RECONNECT_BASE * 4 && longest <= RECONNECT_MAX, "{longest:?}");
+    let before = Instant::now();
+    agent.drain.begin();
+    tasks.join().await;
+    assert_eq!(before.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_serves_is_dismissed_with_its_tasks() {
+    let (session, gateway, _connection) = sessions(&[]).await;
+    let tasks = Tasks::new();
+    // As a greeted session has: a task that lives as long as the session's notifier.
+    let alive = session.notifier.clone();
+    tasks.spawn(async move {
+        std::future::pending::<()>().await;
+        drop(alive);
+    });
+    dismiss(Held { session, welcome: welcomed(&greeting(&[]), 1).unwrap(), tasks }).await;
+    assert_eq!(gateway.link.ended().await.code, Code::LinkClosed);
+}
+
+#[tokio::test]
+async fn f05_a_gateway_that_drains_releases_the_link_and_the_session_ends_with_its_last_stream() {
+    let mut site = site().await;
+    site.gateway.notifier.tell(Notice::Drain { deadline: Duration::from_secs(9) });
+    site.released.cancelled().await;
+    site.ended().await;
+    assert_eq!(site.rows.take(), ["connected", "disconnected stopping"]);
+    assert_eq!(site.gateway.link.ended().await.code, Code::LinkClosed);
+}
+
+#[tokio::test]
+async fn f02_an_agent_that_drains_says_so_and_ends_once_the_gateway_has_understood() {
+    let mut site = site().await;
+    site.agent.drain.begin();
+    assert!(matches!(site.gateway.notices.recv().await, Some(Notice::Drain { .. })));
+    assert!(site.why.borrow().is_none(), "a stream may still be under way");
+    site.gateway.notifier.tell(Notice::Drain { deadline: Duration::from_secs(9) });
+    site.ended().await;
+    site.tasks.join().await;
+    assert_eq!(site.rows.take(), ["connected", "disconnected stopping"]);
+}
+
+#[tokio::test]
+async fn a_session_that_breaks_has_its_row_with_the_reason() {
+    let mut site = site().await;
+    site.gateway.link.close();
+    assert_eq!(site.ended().await, Code::LinkClosed);
+    assert_eq!(site.rows.take(), ["connected", "disconnected link_closed"]);
+}
+
+#[tokio::test]
+async fn r1_a_session_that_is_cut_with_its_task_has_its_row() {
+    let mut site = site().await;
+    site.gateway.notifier.tell(Notice::Renew);
+    while site.rows.take().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    site.tasks.abort().await;
+    assert_eq!(site.rows.take(), ["disconnected stopping"]);
+    site.connection.abort().await;
+}
+
+#[tokio::test]
+async fn a_reload_is_told_to_the_gateway() {
+    let mut site = site().await;
+    // The task has looked at the policy once it serves.
+    while site.rows.take().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    site.agent.reload(policy(&[("web", spec("127.0.0.1:2", true))]));
+    let mut changes = Vec::new();
+    while changes.len() < 2 {
+        match site.gateway.notices.recv().await.unwrap() {
+            Notice::TargetsChanged { added, removed } => {
+                changes.extend(added.into_iter().map(|offer| format!("+{}", offer.name)));
+                changes.extend(removed.into_iter().map(|name| format!("-{name}")));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(changes, ["-db", "+web"]);
+}

@@ -1,0 +1,212 @@
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+
+use tokio::io::{DuplexStream, ReadBuf};
+
+use super::*;
+
+/// Counts; waits a second for each chunk if it is told to.
+#[derive(Default)]
+struct Counter {
+    slow: bool,
+    counted: Mutex<Vec<(Direction, usize)>>,
+}
+
+impl Toll for Counter {
+    async fn pace(&self, _: usize) {
+        if self.slow {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    fn count(&self, direction: Direction, bytes: usize) {
+        self.counted.lock().unwrap().push((direction, bytes));
+    }
+}
+
+impl Counter {
+    fn sum(&self, direction: Direction) -> usize {
+        self.counted.lock().unwrap().iter().filter(|(way, _)| *way == direction).map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// One end of a splice that can fail.
+struct Io {
+    stream: DuplexStream,
+    read_fails: bool,
+    write_fails: bool,
+}
+
+/// The splice's end, and the peer's.
+fn io() -> (Io, DuplexStream) {
+    let (stream, peer) = tokio::io::duplex(1024);
+    (Io { stream, read_fails: false, write_fails: false }, peer)
+}
+
+fn reset() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}
+
+impl AsyncRead for Io {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read_fails { Poll::Ready(Err(reset())) } else { Pin::new(&mut self.stream).poll_read(cx, buffer) }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.write_fails { Poll::Ready(Err(reset())) } else { Pin::new(&mut self.stream).poll_write(cx, bytes) }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+async fn all(peer: &mut DuplexStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    peer.read_to_end(&mut all).await.unwrap();
+    all
+}
+
+#[tokio::test]
+async fn f20_each_way_ends_by_itself() {
+    for near_first in [true, false] {
+        let ((mut near, mut client), (mut far, mut target)) = (io(), io());
+        let toll = Counter::default();
+        let (first, second) = if near_first { (&mut client, &mut target) } else { (&mut target, &mut client) };
+        let talk = async {
+            first.write_all(b"one").await.unwrap();
+            first.shutdown().await.unwrap();
+            assert_eq!(all(second).await, b"one");
+            second.write_all(b"three").await.unwrap();
+            second.shutdown().await.unwrap();
+            assert_eq!(all(first).await, b"three");
+        };
+        let (outcome, ()) = tokio::join!(splice(&mut near, &mut far, None, &toll), talk);
+        assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
+        let (up, down) = if near_first { (3, 5) } else { (5, 3) };
+        assert_eq!((toll.sum(Direction::Up), toll.sum(Direction::Down)), (up, down));
+    }
+}
+
+#[tokio::test]
+async fn f19_a_reset_of_either_end_ends_both_ways() {
+    let ((mut near, _client), (mut far, _target)) = (io(), io());
+    near.read_fails = true;
+    let outcome = splice(&mut near, &mut far, None, &Counter::default()).await;
+    assert!(matches!(outcome, Outcome::Broken(End::Near, _)), "{outcome:?}");
+
+    let ((mut near, _client), (mut far, _target)) = (io(), io());
+    far.read_fails = true;
+    let outcome = splice(&mut near, &mut far, None, &Counter::default()).await;
+    assert!(matches!(outcome, Outcome::Broken(End::Far, _)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn an_end_that_takes_no_more_may_still_answer() {
+    for near_writes in [true, false] {
+        let ((mut near, mut client), (mut far, mut target)) = (io(), io());
+        if near_writes {
+            far.write_fails = true;
+        } else {
+            near.write_fails = true;
+        }
+        let toll = Counter::default();
+        let (writer, answerer) = if near_writes { (&mut client, &mut target) } else { (&mut target, &mut client) };
+        let talk = async {
+            writer.write_all(b"too much").await.unwrap();
+            answerer.write_all(b"413").await.unwrap();
+            answerer.shutdown().await.unwrap();
+            assert_eq!(all(writer).await, b"413");
+        };
+        let (outcome, ()) = tokio::join!(splice(&mut near, &mut far, None, &toll), talk);
+        let end = if near_writes { End::Far } else { End::Near };
+        assert!(matches!(outcome, Outcome::Broken(broken, _) if broken == end), "{outcome:?}");
+        let lost = if near_writes { Direction::Up } else { Direction::Down };
+        assert_eq!(toll.sum(lost), 0, "what was not written on is not counted");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_silence_both_ways_is_idle() {
+    let ((mut near, mut client), (mut far, mut target)) = (io(), io());
+    let (toll, idle) = (Counter::default(), Duration::from_secs(10));
+    let before = Instant::now();
+    let talk = async {
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            client.write_all(b"x").await.unwrap();
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            target.write_all(b"y").await.unwrap();
+        }
+    };
+    let (outcome, ()) = tokio::join!(splice(&mut near, &mut far, Some(idle), &toll), talk);
+    assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+    assert_eq!((toll.sum(Direction::Up), before.elapsed().as_secs()), (5, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn d5_a_target_that_takes_nothing_is_idle_however_much_there_is_for_it() {
+    let ((mut near, mut client), (mut far, _target)) = (io(), io());
+    let flood = async { while client.write_all(&[0; 1024]).await.is_ok() {} };
+    let toll = Counter::default();
+    let outcome = tokio::select! {
+        outcome = splice(&mut near, &mut far, Some(Duration::from_secs(10)), &toll) => outcome,
+        () = flood => unreachable!(),
+    };
+    assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_limit_silence_lasts() {
+    let ((mut near, _client), (mut far, _target)) = (io(), io());
+    let toll = Counter::default();
+    let day = Duration::from_secs(86_400);
+    assert!(tokio::time::timeout(day, splice(&mut near, &mut far, None, &toll)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn d4_a_reader_that_stops_stops_the_writer_and_not_the_other_way() {
+    let ((mut near, mut client), (mut far, mut target)) = (io(), io());
+    let mut written = 0;
+    let flood = async {
+        while client.write_all(&[0; 1024]).await.is_ok() {
+            written += 1024;
+        }
+    };
+    let toll = Counter::default();
+    let moment = Duration::from_secs(1);
+    let stuck = async { tokio::join!(splice(&mut near, &mut far, None, &toll), flood) };
+    assert!(tokio::time::timeout(moment, stuck).await.is_err());
+    assert!(written <= SPLICE_BUFFER + 4 * 1024, "{written}");
+    target.write_all(b"down").await.unwrap();
+    let mut down = [0; 4];
+    tokio::select! {
+        _ = splice(&mut near, &mut far, None, &toll) => unreachable!(),
+        read = client.read_exact(&mut down) => assert_eq!(read.unwrap(), 4),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn chunks_wait_for_their_pace() {
+    let ((mut near, mut client), (mut far, mut target)) = (io(), io());
+    let toll = Counter { slow: true, ..Counter::default() };
+    let before = Instant::now();
+    let talk = async {
+        for _ in 0..3 {
+            client.write_all(b"x").await.unwrap();
+            target.read_u8().await.unwrap();
+        }
+        client.shutdown().await.unwrap();
+        target.shutdown().await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(splice(&mut near, &mut far, None, &toll), talk);
+    assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
+    assert_eq!(before.elapsed().as_secs(), 3);
+}
