@@ -22,7 +22,7 @@ use crate::base::id::{GroupId, Name};
 use crate::base::limits;
 use crate::base::secret::Secret;
 
-const PREFIX: &str = "underpass-enroll-1.";
+pub const PREFIX: &str = "underpass-enroll-1.";
 const CHECKSUM: usize = 4;
 
 /// What `underpass token create` prints and `underpass agent enroll` takes.
