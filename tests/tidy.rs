@@ -1,12 +1,10 @@
 //! House rules that the compiler does not hold: who may use whom, how files open and how long they are, who may spawn and
-//! sleep, what may be compiled in, and that README and code say the same.
+//! sleep, and what may be compiled in. What the documents say is held by `readme`.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise, with its place")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use underpass::base::code::Code;
 
 /// A room uses rooms of lower rank and its own files, nothing else.
 const RANKS: &[(&str, u8)] = &[
@@ -139,23 +137,6 @@ fn no_file_names_the_machine_it_was_written_on() {
     };
     let found: Vec<_> = files.into_iter().filter(named).collect();
     assert!(found.is_empty(), "{found:?}");
-}
-
-#[test]
-fn the_readme_lists_every_code_and_no_other() {
-    let readme = std::fs::read_to_string("README.md").expect("there is a README.md");
-    let start = readme.find("| code |").expect("the README has a table that begins with `| code |`");
-    let rows = readme[start..].lines().skip(2).take_while(|line| line.starts_with('|'));
-    let cells = rows.map(|row| row.split(" | ").map(|cell| cell.trim_matches(['|', ' ']).to_owned()).collect::<Vec<_>>());
-    let listed: Vec<_> = cells.map(|cells| (cells[0].trim_matches('`').to_owned(), cells[1..].join(" | "))).collect();
-    let names: Vec<_> = listed.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, Code::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>());
-    for ((name, rest), code) in listed.iter().zip(Code::ALL) {
-        assert!(
-            rest.contains(code.cause()) && rest.contains(code.remedy()),
-            "{name}: cause and remedy as `explain` gives them"
-        );
-    }
 }
 
 /// Every `.rs` file under a directory, sorted.
