@@ -51,6 +51,7 @@ pub(crate) fn agent(policy: Policy, max_streams: usize) -> (Arc<Agent>, Rows, Ta
         credential: CredentialFiles { certificate: nowhere.join("c"), key: nowhere.join("k"), root: nowhere.join("r") },
         agent: "acme/dc1/a".parse().unwrap(),
         max_streams,
+        drain_timeout: crate::base::limits::DRAIN_TIMEOUT,
         floor: Floor::default(),
     };
     let (audit, rows) = audit();
