@@ -1,3 +1,5 @@
+//! The seam over an in-memory pipe, with an honest peer and with one that writes frames by hand. Refuses to know sessions.
+
 use std::collections::HashSet;
 use std::time::Duration;
 
