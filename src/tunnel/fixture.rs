@@ -1,11 +1,14 @@
 //! For tests: both ends of a tunnel in one process, over an in-memory pipe, and a peer that keeps to no rule.
 
+#[cfg(any(feature = "agent", feature = "gateway"))]
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+#[cfg(any(feature = "agent", feature = "gateway"))]
 use serde_json::Value;
 use tokio::io::DuplexStream;
+#[cfg(any(feature = "agent", feature = "gateway"))]
 use tokio::sync::broadcast;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -16,6 +19,7 @@ use super::session::{Session, greet, welcome};
 use super::websocket::{Pipe, config};
 use crate::base::id::{InstanceId, Name, SessionId};
 use crate::base::tasks::Tasks;
+#[cfg(any(feature = "agent", feature = "gateway"))]
 use crate::observe::audit::Audit;
 use crate::wire::hello::{Hello, Kind, Offer, VERSIONS, Welcome};
 use crate::wire::refusal::Refusal;
@@ -118,9 +122,11 @@ pub(crate) async fn swallow(raw: &mut Raw) {
     while let Some(Ok(_)) = raw.next().await {}
 }
 
+#[cfg(any(feature = "agent", feature = "gateway"))]
 /// The rows that were written, as they come.
 pub(crate) struct Rows(broadcast::Receiver<Arc<str>>);
 
+#[cfg(any(feature = "agent", feature = "gateway"))]
 impl Rows {
     /// What is there now: each row's event, and its code if it has one.
     pub(crate) fn take(&mut self) -> Vec<String> {
@@ -134,6 +140,7 @@ impl Rows {
     }
 }
 
+#[cfg(any(feature = "agent", feature = "gateway"))]
 /// An audit that keeps nothing but shows its rows.
 pub(crate) fn audit() -> (Audit, Rows) {
     let (audit, rows) = Audit::discard().observed();

@@ -1,3 +1,5 @@
+//! A session's life at an agent, and a link without one. Refuses to know TLS and what streams carry.
+
 use super::*;
 use crate::agent::fixture::{agent, policy, spec};
 use crate::tunnel::fixture::{Rows, hello as greeting, sessions, welcomed};

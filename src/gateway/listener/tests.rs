@@ -1,3 +1,5 @@
+//! Clients' listeners on loopback, in front of a gateway in memory. Refuses to know what relaying does.
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -1,3 +1,5 @@
+//! Which session gets the next stream. Refuses to know clients and bytes.
+
 use std::collections::HashSet;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Every outcome of an open and every end of a stream, as client, agent and audit see it. Refuses to know sockets and TLS.
+
 use std::collections::HashMap;
 
 use tokio::io::DuplexStream;

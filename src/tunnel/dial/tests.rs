@@ -1,3 +1,5 @@
+//! The race of addresses in paused time, and proxies that answer what the test says. Refuses to know TLS.
+
 use std::sync::Mutex;
 use std::time::Duration;
 

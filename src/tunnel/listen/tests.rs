@@ -1,3 +1,5 @@
+//! The accept loop, one test for each of its properties, in paused time. Refuses to know sockets, but for one.
+
 use std::sync::Mutex;
 
 use tokio::sync::{Notify, mpsc};

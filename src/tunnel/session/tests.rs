@@ -1,3 +1,5 @@
+//! Greetings and notices, with an honest peer and with one that writes what it likes. Refuses to know who decides.
+
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};

@@ -1,3 +1,5 @@
+//! Two streams joined, each of which can fail as the test says. Refuses to know who they are.
+
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll};

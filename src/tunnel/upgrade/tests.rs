@@ -1,3 +1,5 @@
+//! The opening handshake of both ends, its refusals, and its bounds. Refuses to know TLS.
+
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
