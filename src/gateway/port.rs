@@ -1,20 +1,22 @@
 //! The port that agents dial: TLS by ALPN, the upgrade, the greeting, then the session's life.
 //! It refuses to know clients and how certificates are issued.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::registry::{Facts, Live};
+use super::shares::Share;
 use super::{Gateway, enrollment};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
-use crate::base::limits::{MAX_STREAMS, SOCKET_BUFFER, TCP_USER_TIMEOUT};
+use crate::base::limits::{MAX_SESSIONS_PER_AGENT, MAX_STREAMS, SESSIONS_PER_MINUTE, SOCKET_BUFFER, TCP_USER_TIMEOUT};
 use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
@@ -45,7 +47,7 @@ struct Port(Arc<Gateway>);
 #[allow(clippy::large_enum_variant, reason = "both are large, few, and boxed")]
 enum Ready {
     Tunnel { pipe: Pipe<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
-    Enroll { stream: Secured, peer: SocketAddr },
+    Enroll { stream: Secured, peer: SocketAddr, share: Share<IpAddr> },
 }
 
 impl Service<TcpStream, SocketAddr> for Port {
@@ -73,7 +75,7 @@ impl Service<TcpStream, SocketAddr> for Port {
     async fn serve(&self, ready: Box<Ready>) {
         match *ready {
             Ready::Tunnel { pipe, identity, agent, peer } => self.tunnel(pipe, identity, agent, peer).await,
-            Ready::Enroll { stream, peer } => enrollment::serve(&self.0, stream, peer.ip()).await,
+            Ready::Enroll { stream, peer, share: _share } => enrollment::serve(&self.0, stream, peer.ip()).await,
         }
     }
 
@@ -104,10 +106,14 @@ impl Port {
         if !allowed.admits(peer.ip()) {
             return Err(denied(peer));
         }
-        let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
         if protocol == Protocol::Enroll {
-            return Ok(Ready::Enroll { stream, peer });
+            let full = || Failure::new(Code::EnrollLimited, "too many connections that enroll, from this address or in all");
+            // Before the handshake, which is what costs.
+            let share = gateway.enrolling.take(&peer.ip()).ok_or_else(full)?;
+            let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
+            return Ok(Ready::Enroll { stream, peer, share });
         }
+        let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
         let identity = tls::peer_identity(stream.get_ref().1)?;
         let Role::Agent { agent, .. } = identity.role.clone() else {
             return Err(Failure::new(Code::CertificateRefused, "the certificate is no agent's"));
@@ -127,7 +133,9 @@ impl Port {
     async fn tunnel(&self, pipe: Pipe<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr) {
         let gateway = &self.0;
         let tasks = gateway.sessions.child();
-        let decide = |hello: &Hello, version| decide(gateway, hello, version);
+        // Until the session's end.
+        let share = gateway.held.take(&agent).filter(|_| gateway.begun.check_key(&agent).is_ok());
+        let decide = |_: &Hello, version| decide(gateway, version, share.is_some());
         match session::welcome(pipe, decide, &tasks).await {
             Ok((hello, welcome, session)) => {
                 let live = enter(gateway, &hello, &welcome, &session, identity, agent, peer);
@@ -158,7 +166,11 @@ impl Port {
     }
 }
 
-fn decide(gateway: &Gateway, _: &Hello, version: u32) -> Result<Welcome, Refusal> {
+fn decide(gateway: &Gateway, version: u32, has_share: bool) -> Result<Welcome, Refusal> {
+    if !has_share {
+        let limits = format!("{MAX_SESSIONS_PER_AGENT} at a time, {SESSIONS_PER_MINUTE} begun in a minute");
+        return Err(Refusal::new(Code::AgentSessions, limits));
+    }
     if gateway.drain.begun() {
         return Err(Refusal::new(Code::Stopping, "the gateway is shutting down"));
     }
