@@ -32,6 +32,9 @@ use crate::wire::refusal::Refusal;
 /// Targets of one session that are remembered for routing.
 const MAX_OFFERS: usize = 10_000;
 
+/// How often a session's certificate is compared with the clock.
+const EXPIRY_CHECK: Duration = Duration::from_secs(60);
+
 type Secured = TlsStream<BufReader<TcpStream>>;
 
 /// Serves the port on an open socket.
@@ -199,6 +202,7 @@ fn enter(
         session: welcome.session,
         agent,
         serial: identity.serial,
+        not_after: identity.not_after,
         instance: hello.instance,
         version: hello.agent_version.clone(),
         peer,
@@ -210,10 +214,12 @@ fn enter(
     live
 }
 
-/// A session's life: what the agent tells, what is to be told, and the revocation of its certificate.
+/// A session's life: what the agent tells, what is to be told, and the revocation or the end of its certificate.
 async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> Failure {
     let mut revoked = gateway.revocations.subscribe();
     let mut told = false;
+    let expired = expires(gateway, live);
+    tokio::pin!(expired);
     loop {
         // Also before the first change: the certificate may have been revoked during the handshake.
         if gateway.revocations.contains(&live.serial) {
@@ -227,6 +233,11 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
             biased;
             failure = live.link.ended() => return failure,
             Ok(()) = revoked.changed() => {}
+            () = &mut expired => {
+                live.link.close();
+                live.link.ended().await;
+                return Failure::new(Code::CertificateExpired, format_args!("certificate {}", live.serial));
+            }
             notice = session.notices.recv() => match notice {
                 Some(notice) => noticed(live, notice),
                 None => return live.link.ended().await,
@@ -240,6 +251,20 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
             stream = session.incoming.accept() => if stream.is_none() { return live.link.ended().await },
         }
     }
+}
+
+/// Ends when the certificate has ended and its session's streams had the time of a drain. A session must not outlive what it was
+/// granted on: after a new enrollment, nobody who revokes the agent would think of it.
+async fn expires(gateway: &Gateway, live: &Live) {
+    // The wall clock may jump, so it is looked at again and again.
+    while let Ok(left) = Duration::try_from(live.not_after - OffsetDateTime::now_utc()) {
+        tokio::time::sleep(left.min(EXPIRY_CHECK) + Duration::from_millis(1)).await;
+    }
+    live.drain();
+    let deadline = gateway.settings.drain_timeout;
+    live.notifier.tell(Notice::Drain { deadline });
+    tracing::warn!(session = %live.session, agent = %live.agent, code = %Code::CertificateExpired, "the session's certificate has ended");
+    tokio::time::sleep(deadline).await;
 }
 
 fn noticed(live: &Live, notice: Notice) {
