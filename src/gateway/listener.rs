@@ -114,17 +114,15 @@ impl Service<TcpStream, SocketAddr> for Clients {
     type Ready = Ready;
 
     fn admits(&self, peer: &SocketAddr) -> bool {
-        let spec = self.spec.load();
-        let admitted = spec.allow_from.admits(peer.ip());
-        if !admitted {
-            let detail = format!("{} is not allowed on {}", peer.ip(), spec.listen);
-            self.report(*peer, &Failure::new(Code::SourceDenied, detail));
-        }
-        admitted
+        self.admits_by(&self.spec.load(), *peer)
     }
 
     async fn handshake(&self, io: TcpStream, peer: SocketAddr) -> Option<Ready> {
         let spec = self.spec.load_full();
+        // Once more: a reload may have put another target behind the listener since, with others who may reach it.
+        if !self.admits_by(&spec, peer) {
+            return None;
+        }
         let wanted = Wanted {
             target: spec.target.clone(),
             kind: Kind::Tcp,
@@ -156,11 +154,77 @@ impl Service<TcpStream, SocketAddr> for Clients {
 }
 
 impl Clients {
+    fn admits_by(&self, spec: &ListenerSpec, peer: SocketAddr) -> bool {
+        let admitted = spec.allow_from.admits(peer.ip());
+        if !admitted {
+            let detail = format!("{} is not allowed on {}", peer.ip(), spec.listen);
+            self.report(peer, &Failure::new(Code::SourceDenied, detail));
+        }
+        admitted
+    }
+
     fn report(&self, peer: SocketAddr, failure: &Failure) {
         metrics::refused(failure.code);
         tracing::info!(source = %peer, code = %failure.code, detail = %failure.detail, "client refused");
         let event = Event::ConnectRefused { source: peer.ip(), code: failure.code, detail: &failure.detail };
         // The refusal stands whether or not its row can be kept.
         let _ = self.gateway.audit.record(&event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::tasks::Tasks;
+    use crate::gateway::Settings;
+    use crate::gateway::issuer::{EnrollAsk, Enrolling, Issuer};
+    use crate::observe::audit::Audit;
+    use crate::pki::authority::Authority;
+    use crate::pki::revoke::Revocations;
+    use crate::pki::tls::GatewayTls;
+    use crate::tunnel::listen::Caps;
+
+    struct Nobody;
+
+    impl Issuer for Nobody {
+        fn enroll(&self, _: EnrollAsk) -> Enrolling<'_> {
+            Box::pin(async { Err(Failure::new(Code::EnrollRefused, "not here")) })
+        }
+    }
+
+    fn gateway() -> Arc<Gateway> {
+        let (dir, now) = (tempfile::tempdir().unwrap(), time::OffsetDateTime::now_utc());
+        let authority = Authority::init(dir.path(), &"d.example".parse().unwrap(), now).unwrap();
+        let id: crate::base::id::Name = "gw1".parse().unwrap();
+        let credential = authority.issue_gateway(&id, &["wss://127.0.0.1:1".parse().unwrap()], now).unwrap();
+        let tls = GatewayTls::new(authority.root(), &credential, Revocations::new()).unwrap();
+        let settings = Settings {
+            id,
+            allow_from: AllowFrom::all(),
+            enroll_from: AllowFrom::all(),
+            caps: Caps::default(),
+            drain_timeout: Duration::ZERO,
+        };
+        Gateway::new(settings, tls.into(), Revocations::new(), Arc::new(Nobody), Audit::discard(), &Tasks::new())
+    }
+
+    #[tokio::test]
+    async fn a_client_that_was_admitted_before_a_reload_is_not_let_to_a_target_that_it_may_not_reach() {
+        let spec = |target: &str, from: &str| ListenerSpec {
+            listen: "127.0.0.1:1".parse().unwrap(),
+            target: target.parse().unwrap(),
+            allow_from: AllowFrom::only(Some(vec![from.parse().unwrap()])),
+            tls: None,
+            early_data: true,
+        };
+        let clients = Clients { gateway: gateway(), spec: ArcSwap::from_pointee(spec("acme/dc1/web", "127.0.0.0/8")) };
+        let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let peer = "127.0.0.1:40000".parse().unwrap();
+        let client = async || TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+        assert!(clients.admits(&peer) && clients.handshake(client().await, peer).await.is_some());
+        clients.spec.store(Arc::new(spec("other/dc1/db", "10.0.0.0/8")));
+        assert!(clients.handshake(client().await, peer).await.is_none());
     }
 }
