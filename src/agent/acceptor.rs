@@ -16,7 +16,7 @@ use super::Agent;
 use super::bridge::tcp::{self, Connected};
 use super::policy::Permit;
 use crate::base::code::Code;
-use crate::base::id::SessionId;
+use crate::base::id::{RequestId, SessionId};
 use crate::base::limits::OPEN_DEADLINE;
 use crate::observe::audit::Event;
 use crate::observe::metrics;
@@ -54,26 +54,62 @@ struct Bridged {
 
 /// Serves one stream to its end.
 pub async fn serve(context: Arc<Context>, stream: Stream) {
-    let Some(asked) = ask(stream).await else { return };
-    match bridge(&context, &asked).await {
+    let Some(asked) = ask(&context, stream).await else { return };
+    let bridged = {
+        let mut pending = Pending { context: &context, open: &asked.open, answered: false };
+        let bridged = bridge(&context, &asked).await;
+        pending.answered = true;
+        bridged
+    };
+    match bridged {
         Ok(bridged) => carry(&context, asked, bridged).await,
         Err(refusal) => refuse(&context, asked, &refusal).await,
     }
 }
 
 /// Reads the `Open`. A stream that says nothing understandable is answered if it can be, and dropped.
-async fn ask(stream: Stream) -> Option<Asked> {
+async fn ask(context: &Context, stream: Stream) -> Option<Asked> {
     let since = Instant::now();
     let mut wired = Wired::new(stream);
     let problem = match tokio::time::timeout(OPEN_DEADLINE, wired.receive::<Open>()).await {
         Ok(Ok(Some(open))) => return Some(Asked { open, wired, since }),
         Ok(Ok(None)) => return None,
+        // The session broke in the middle of it: nobody waits for an answer.
+        Ok(Err(failure)) if failure.code == Code::SessionLost => return None,
         Ok(Err(failure)) => failure.detail,
         Err(_) => "no complete open within 5 s".to_owned(),
     };
-    metrics::refused(Code::OpenInvalid);
-    let _ = wired.send(&Reply::Refused(Refusal::new(Code::OpenInvalid, problem))).await;
+    let refusal = Refusal::new(Code::OpenInvalid, problem);
+    metrics::refused(refusal.code);
+    tracing::warn!(session = %context.session, code = %refusal.code, detail = %refusal.detail, "stream refused");
+    // The refusal stands whether or not its row can be kept.
+    let _ = context.agent.audit.record(&Event::Refused {
+        request: RequestId::fresh(),
+        target: "unknown",
+        agent: Some(&context.agent.settings.agent),
+        caller: "unknown",
+        source: None,
+        code: refusal.code,
+        detail: &refusal.detail,
+    });
+    let _ = wired.send(&Reply::Refused(refusal)).await;
     None
+}
+
+/// An ask whose target is being connected. Dropped before there is an answer, the session has ended: that too is an outcome.
+struct Pending<'a> {
+    context: &'a Context,
+    open: &'a Open,
+    answered: bool,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            let why = "the session ended before the target was connected";
+            record_refused(self.context, self.open, &Refusal::new(Code::SessionLost, why));
+        }
+    }
 }
 
 /// Permit, connection, and the row that says so: only then is anything accepted.
@@ -104,6 +140,15 @@ async fn bridge(context: &Context, asked: &Asked) -> Result<Bridged, Refusal> {
 
 async fn refuse(context: &Context, asked: Asked, refusal: &Refusal) {
     let Asked { open, mut wired, .. } = asked;
+    record_refused(context, &open, refusal);
+    if wired.send(&Reply::Refused(refusal.clone())).await.is_ok() {
+        let (mut stream, _) = wired.into_parts();
+        // So that the reply is not overtaken by a reset.
+        let _ = stream.shutdown().await;
+    }
+}
+
+fn record_refused(context: &Context, open: &Open, refusal: &Refusal) {
     metrics::refused(refusal.code);
     tracing::warn!(request = %open.request, target = %open.target, code = %refusal.code, detail = %refusal.detail, "stream refused");
     // The refusal stands whether or not its row can be kept.
@@ -116,11 +161,6 @@ async fn refuse(context: &Context, asked: Asked, refusal: &Refusal) {
         code: refusal.code,
         detail: &refusal.detail,
     });
-    if wired.send(&Reply::Refused(refusal.clone())).await.is_ok() {
-        let (mut stream, _) = wired.into_parts();
-        // So that the reply is not overtaken by a reset.
-        let _ = stream.shutdown().await;
-    }
 }
 
 /// Reply, early bytes, then both ways until the end.

@@ -4,15 +4,20 @@
 use std::time::Duration;
 
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use underpass::base::id::RequestId;
+use underpass::wire::hello::Kind;
 use underpass::wire::notice::{Control, Notice};
+use underpass::wire::open::Open;
 
 use crate::fixtures::certificates::{Identity, Signer};
-use crate::fixtures::peer::{ENROLL, Peer, client_config, dial};
-use crate::harness::SOON;
+use crate::fixtures::peer::{DATA, ENROLL, Peer, SYN, client_config, dial};
 use crate::harness::site::{Agent, Gateway};
+use crate::harness::{SOON, eventually, loopback};
 
 async fn gateway(more: &str) -> Gateway {
     let mut gateway = Gateway::init().await;
@@ -85,4 +90,40 @@ async fn r1_an_enrollment_that_is_no_request_is_audited_without_its_secret() {
     }
     gateway.audited("enroll_refused", |row| row["code"] == "csr_invalid").await;
     assert!(!gateway.audit().iter().any(|row| row.to_string().contains("CANARY")));
+}
+
+#[tokio::test]
+async fn r1_an_agent_audits_what_a_hostile_gateway_asks_and_does_not_wait_for() {
+    let mut gateway = gateway("").await;
+    let mut agent = Agent::enroll(&gateway, "a1").await;
+    let identity = Identity::of_gateway(&gateway);
+    gateway.process().kill();
+    // Its backlog is full, so connecting to it neither succeeds nor fails.
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    full.bind(&loopback(0).into()).unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap().as_socket().unwrap();
+    let _waiting: Vec<_> = (0..4).map(|_| tokio::spawn(TcpStream::connect(address))).collect();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("wss://{}", listener.local_addr().unwrap());
+    agent.configure_endpoint(&endpoint, &Agent::targets(&[("full", address)]));
+    agent.launch();
+    let mut cloud = Peer::accept(&listener, &identity).await.unwrap();
+    cloud.yamux(DATA, SYN, 2, 4, &[3, 0xff, 0xff, 0xff]).await.unwrap();
+    agent.audited("refused", |row| row["code"] == "open_invalid").await;
+    let request = RequestId::fresh();
+    let open = Open {
+        request,
+        target: "full".parse().unwrap(),
+        kind: Kind::Tcp,
+        caller: "cloud".to_owned(),
+        source: None,
+        deadline: SOON,
+        trace: None,
+    };
+    cloud.message(4, SYN, &open).await.unwrap();
+    eventually("the agent connects", SOON, async || (agent.status().await?["streams"] == 1).then_some(())).await;
+    drop(cloud);
+    let row = agent.audited("refused", |row| row["request"] == request.to_string()).await;
+    assert_eq!((&row["code"], &row["target"]), (&"session_lost".into(), &"full".into()));
 }
