@@ -16,7 +16,9 @@ use super::shares::Share;
 use super::{Gateway, enrollment};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
-use crate::base::limits::{MAX_SESSIONS_PER_AGENT, MAX_STREAMS, SESSIONS_PER_MINUTE, SOCKET_BUFFER, TCP_USER_TIMEOUT};
+use crate::base::limits::{
+    HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, MAX_STREAMS, SESSIONS_PER_MINUTE, SOCKET_BUFFER, TCP_USER_TIMEOUT,
+};
 use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
@@ -144,7 +146,11 @@ impl Port {
                 let live = enter(gateway, &hello, &welcome, &session, identity, agent, peer);
                 self.live(live, session).await;
             }
-            Err(failure) => self.report(peer, &failure.context(agent)),
+            Err(failure) => {
+                self.report(peer, &failure.context(agent));
+                // The agent learns why: what was refused goes out before the connection is dropped.
+                let _ = tokio::time::timeout(HANDSHAKE_DEADLINE, tasks.join()).await;
+            }
         }
         tasks.abort().await;
     }
