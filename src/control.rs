@@ -34,7 +34,7 @@ use throttle::Throttle;
 /// only a flood of changes gets here.
 const ATTEMPTS: usize = 64;
 
-/// How long records are kept after the day on which they stopped to matter: a late user of a token learns that it has expired.
+/// How long tokens are kept after they have expired: a late user learns that.
 const KEPT: time::Duration = time::Duration::days(1);
 
 /// What control works with.
@@ -109,14 +109,13 @@ impl Control {
         self.parts.revocations.publish(published.clone());
     }
 
-    /// Deletes tokens that have expired and revocations of certificates that have. Expired certificates themselves go when their
-    /// agent enrolls again: until then they say when it was lost.
+    /// Deletes tokens that have expired. Expired certificates go when their agent enrolls again: until then they say when it was
+    /// lost. Revocations stay: a clock that once ran ahead must not make a stolen certificate good again, and there are no more of
+    /// them than an operator has made.
     async fn sweep(&self, now: OffsetDateTime) -> Result<(), Failure> {
         let mut gone = Vec::new();
         let tokens = records::list::<Token>(self.store()).await?;
         gone.extend(tokens.iter().filter(|token| token.record.expires + KEPT < now).map(records::Stored::delete));
-        let revoked = records::list::<Revocation>(self.store()).await?;
-        gone.extend(revoked.iter().filter(|revoked| revoked.record.not_after + KEPT < now).map(records::Stored::delete));
         for batch in gone.chunks(256) {
             match self.store().commit(batch.to_vec()).await {
                 Ok(_) => {}

@@ -12,15 +12,22 @@ pub mod quota;
 pub mod registry;
 pub mod relay;
 pub mod router;
+pub mod shares;
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
+
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
 use crate::base::drain::{Drain, Drained};
-use crate::base::id::{InstanceId, Name};
-use crate::base::limits::HANDSHAKE_DEADLINE;
+use crate::base::id::{AgentId, InstanceId, Name};
+use crate::base::limits::{
+    HANDSHAKE_DEADLINE, MAX_ENROLLING, MAX_ENROLLING_PER_SOURCE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE,
+};
 use crate::base::tasks::Tasks;
 use crate::observe::audit::Audit;
 use crate::pki::revoke::Revocations;
@@ -29,6 +36,7 @@ use crate::tunnel::listen::Caps;
 use issuer::Issuer;
 use registry::Registry;
 use router::Table;
+use shares::Shares;
 
 /// What a gateway is told by whoever starts it.
 pub struct Settings {
@@ -55,6 +63,11 @@ pub struct Gateway {
     table: Table,
     audit: Audit,
     drain: Drain,
+    /// Connections of strangers who enroll.
+    enrolling: Arc<Shares<IpAddr>>,
+    /// Agents' sessions, from before their greeting, and how fast each agent begins them.
+    held: Arc<Shares<AgentId>>,
+    begun: DefaultKeyedRateLimiter<AgentId>,
     /// Clients' connections, which a drain waits for.
     clients: Tasks,
     /// Agents' sessions, which end after the last client.
@@ -82,6 +95,9 @@ impl Gateway {
             table: Table::default(),
             audit,
             drain: Drain::new(),
+            enrolling: Shares::new(MAX_ENROLLING_PER_SOURCE, MAX_ENROLLING),
+            held: Shares::new(MAX_SESSIONS_PER_AGENT, usize::MAX),
+            begun: RateLimiter::keyed(Quota::per_minute(NonZeroU32::new(SESSIONS_PER_MINUTE).unwrap_or(NonZeroU32::MIN))),
             clients: tasks.child(),
             sessions: tasks.child(),
         })

@@ -16,8 +16,9 @@ use super::Agent;
 use super::bridge::tcp::{self, Connected};
 use super::policy::Permit;
 use crate::base::code::Code;
-use crate::base::id::SessionId;
+use crate::base::id::{RequestId, SessionId};
 use crate::base::limits::{MAX_STREAMS, OPEN_DEADLINE};
+use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::tunnel::ledger::{Asked, Ledger};
 use crate::tunnel::mux::{Link, Stream};
@@ -56,7 +57,7 @@ struct Bridged {
 
 /// Serves one stream to its end. The end of the session is the end of its streams, however stuck they are.
 pub async fn serve(context: Arc<Context>, stream: Stream) {
-    let Some(arrived) = arrive(stream).await else { return };
+    let Some(arrived) = arrive(&context, stream).await else { return };
     let agent = &context.agent;
     let Open { request, target, caller, source, .. } = &arrived.open;
     let identity = Some(agent.settings.agent.clone());
@@ -76,17 +77,31 @@ pub async fn serve(context: Arc<Context>, stream: Stream) {
 }
 
 /// Reads the `Open`. A stream that says nothing understandable is answered if it can be, and dropped.
-async fn arrive(stream: Stream) -> Option<Arrived> {
+async fn arrive(context: &Context, stream: Stream) -> Option<Arrived> {
     let since = Instant::now();
     let mut wired = Wired::new(stream);
     let problem = match tokio::time::timeout(OPEN_DEADLINE, wired.receive::<Open>()).await {
         Ok(Ok(Some(open))) => return Some(Arrived { open, wired, since }),
         Ok(Ok(None)) => return None,
+        // The session broke in the middle of it: nobody waits for an answer.
+        Ok(Err(failure)) if failure.code == Code::SessionLost => return None,
         Ok(Err(failure)) => failure.detail,
         Err(_) => "no complete open within 5 s".to_owned(),
     };
-    metrics::refused(Code::OpenInvalid);
-    refuse(wired, Refusal::new(Code::OpenInvalid, problem)).await;
+    let refusal = Refusal::new(Code::OpenInvalid, problem);
+    metrics::refused(refusal.code);
+    tracing::warn!(session = %context.session, code = %refusal.code, detail = %refusal.detail, "stream refused");
+    // The refusal stands whether or not its row can be kept.
+    let _ = context.agent.audit.record(&Event::Refused {
+        request: RequestId::fresh(),
+        target: "unknown",
+        agent: Some(&context.agent.settings.agent),
+        caller: "unknown",
+        source: None,
+        code: refusal.code,
+        detail: &refusal.detail,
+    });
+    refuse(wired, refusal).await;
     None
 }
 

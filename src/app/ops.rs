@@ -136,9 +136,11 @@ impl Service<TcpStream, SocketAddr> for Http {
 impl Service<UnixStream, Option<u32>> for Http {
     type Ready = (UnixStream, Caller);
 
-    /// The file's mode keeps other users out; a caller that the kernel can't name is nobody.
+    /// The file's mode keeps other users out once it is set, between making the socket and that it does not. A caller that the
+    /// kernel can't name is nobody.
     fn admits(&self, peer: &Option<u32>) -> bool {
-        peer.is_some()
+        let own = rustix::process::geteuid().as_raw();
+        peer.is_some_and(|uid| uid == own || uid == 0)
     }
 
     async fn handshake(&self, io: UnixStream, peer: Option<u32>) -> Option<(UnixStream, Caller)> {
@@ -161,5 +163,19 @@ async fn serve_http<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: Io,
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
     if let Ok(Err(error)) = tokio::time::timeout(DEADLINE, connection).await {
         tracing::debug!(%error, "an admin connection broke off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e11_an_admin_socket_serves_its_own_user_and_root_alone() {
+        let http = Http { router: Router::new(), allow: AllowFrom::all() };
+        let admits = |uid| Service::<UnixStream, Option<u32>>::admits(&http, &uid);
+        let own = rustix::process::geteuid().as_raw();
+        assert!(admits(Some(own)) && admits(Some(0)));
+        assert!(!admits(Some(own + 1)) && !admits(None));
     }
 }

@@ -259,6 +259,9 @@ codes! {
     SameGateway "same_gateway" Agent Unavailable false:
         "Two endpoints lead to the same gateway instance; one session is enough." ;
         "Nothing; the second endpoint is tried again in case the instances become two."
+    AgentSessions "agent_sessions" Agent Unavailable false:
+        "This agent has, or begins, more sessions with this gateway than one agent may." ;
+        "Look for clones of its machine: each agent needs an enrollment of its own. If its key was stolen, revoke it."
 
     TokenInvalid "token_invalid" Caller Usage false:
         "The text is no enrollment token." ;

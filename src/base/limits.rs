@@ -112,6 +112,19 @@ pub const MAX_HANDSHAKES: usize = 512;
 /// Connections of one listener.
 pub const MAX_CONNECTIONS: usize = 16 * 1024;
 
+/// Connections of enrolling agents at a time, so that strangers leave most of [`MAX_CONNECTIONS`] to agents: at some 200 KiB each
+/// they take 100 MiB at most.
+pub const MAX_ENROLLING: usize = 512;
+
+/// The same from one address.
+pub const MAX_ENROLLING_PER_SOURCE: usize = 64;
+
+/// Sessions of one agent with one gateway at a time. It has one for each endpoint; more are clones of its machine, or an attack.
+pub const MAX_SESSIONS_PER_AGENT: usize = 64;
+
+/// Sessions that one agent begins in a minute: each costs handshakes and two audit rows, which nobody may fill with them.
+pub const SESSIONS_PER_MINUTE: u32 = 120;
+
 /// Enrollment attempts per minute and source address.
 pub const ENROLL_PER_MINUTE: u32 = 5;
 

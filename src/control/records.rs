@@ -197,7 +197,7 @@ pub(super) struct Revocation {
     pub(super) at: OffsetDateTime,
     /// Who revoked it.
     pub(super) by: String,
-    /// When the certificate ends by itself: then the revocation may be forgotten.
+    /// When the certificate ends by itself.
     #[serde(with = "text::utc")]
     pub(super) not_after: OffsetDateTime,
 }

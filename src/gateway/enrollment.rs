@@ -24,6 +24,8 @@ use crate::base::code::{Code, Exit, Failure, OrFail};
 use crate::base::id::Name;
 use crate::base::limits::{HANDSHAKE_DEADLINE, MAX_CSR, MAX_HTTP_REQUEST};
 use crate::base::secret::Secret;
+use crate::observe::audit::Event;
+use crate::observe::metrics;
 use crate::wire::enroll::{EnrollRequest, EnrollResponse, ErrorBody, PATH};
 
 /// From the handshake to the answer; issuing takes milliseconds.
@@ -56,12 +58,7 @@ async fn answer(gateway: &Gateway, request: Request<Incoming>, source: IpAddr) -
 }
 
 async fn enroll(gateway: &Gateway, request: Request<Incoming>, source: IpAddr) -> Result<EnrollResponse, Failure> {
-    if request.uri().path() != PATH || request.method() != Method::POST {
-        return Err(Failure::new(Code::EnrollRefused, format_args!("the only route here is POST {PATH}")));
-    }
-    let body = Limited::new(request.into_body(), MAX_HTTP_REQUEST).collect().await;
-    let body = body.map_err(|error| Failure::new(Code::CsrInvalid, format_args!("the request's body: {error}")))?.to_bytes();
-    let ask = parse(&body, source)?;
+    let ask = read(request, source).await.inspect_err(|failure| report(gateway, source, failure))?;
     let Enrolled { agent, chain_pem, not_after, endpoints } = gateway.issuer.enroll(ask).await?;
     Ok(EnrollResponse {
         agent: agent.to_string(),
@@ -71,9 +68,29 @@ async fn enroll(gateway: &Gateway, request: Request<Incoming>, source: IpAddr) -
     })
 }
 
+async fn read(request: Request<Incoming>, source: IpAddr) -> Result<EnrollAsk, Failure> {
+    if request.uri().path() != PATH || request.method() != Method::POST {
+        return Err(Failure::new(Code::EnrollRefused, format_args!("the only route here is POST {PATH}")));
+    }
+    let body = Limited::new(request.into_body(), MAX_HTTP_REQUEST).collect().await;
+    let body = body.map_err(|error| Failure::new(Code::CsrInvalid, format_args!("the request's body: {error}")))?.to_bytes();
+    parse(&body, source)
+}
+
+/// What the issuer never sees; its own refusals it records itself.
+fn report(gateway: &Gateway, source: IpAddr, failure: &Failure) {
+    metrics::enrollment_refused(failure.code);
+    tracing::info!(%source, code = %failure.code, detail = %failure.detail, "enrollment refused");
+    // The refusal stands whether or not its row can be kept.
+    let _ = gateway.audit.record(&Event::EnrollRefused { code: failure.code, detail: &failure.detail, source });
+}
+
 fn parse(body: &[u8], source: IpAddr) -> Result<EnrollAsk, Failure> {
-    let request: EnrollRequest =
-        serde_json::from_slice(body).or_fail(Code::CsrInvalid, "the request's body is not as expected")?;
+    let request: EnrollRequest = serde_json::from_slice(body).map_err(|error| {
+        // The parser's own words quote what it stumbled over: a secret in the wrong place, maybe.
+        let (kind, line, column) = (error.classify(), error.line(), error.column());
+        Failure::new(Code::CsrInvalid, format_args!("the request's body, line {line}, column {column}: {kind:?} error"))
+    })?;
     let csr = STANDARD.decode(&request.csr).or_fail(Code::CsrInvalid, "the signing request is no base64")?;
     if csr.len() > MAX_CSR {
         return Err(Failure::new(Code::CsrInvalid, format_args!("a signing request has at most {MAX_CSR} bytes")));

@@ -73,6 +73,7 @@ pub(crate) async fn agent(name: &str, targets: &[&str]) -> Agent {
         session: SessionId::fresh(),
         agent: format!("acme/dc1/{name}").parse::<AgentId>().unwrap(),
         serial: Serial::random().unwrap(),
+        not_after: time::OffsetDateTime::now_utc() + time::Duration::days(30),
         instance: InstanceId::fresh(),
         version: "test".to_owned(),
         peer: "192.0.2.1:1".parse().unwrap(),

@@ -114,17 +114,15 @@ impl Service<TcpStream, SocketAddr> for Clients {
     type Ready = Ready;
 
     fn admits(&self, peer: &SocketAddr) -> bool {
-        let spec = self.spec.load();
-        let admitted = spec.allow_from.admits(peer.ip());
-        if !admitted {
-            let detail = format!("{} is not allowed on {}", peer.ip(), spec.listen);
-            self.report(*peer, &Failure::new(Code::SourceDenied, detail));
-        }
-        admitted
+        self.admits_by(&self.spec.load(), *peer)
     }
 
     async fn handshake(&self, io: TcpStream, peer: SocketAddr) -> Option<Ready> {
         let spec = self.spec.load_full();
+        // Once more: a reload may have put another target behind the listener since, with others who may reach it.
+        if !self.admits_by(&spec, peer) {
+            return None;
+        }
         let wanted = Wanted {
             target: spec.target.clone(),
             kind: Kind::Tcp,
@@ -156,6 +154,15 @@ impl Service<TcpStream, SocketAddr> for Clients {
 }
 
 impl Clients {
+    fn admits_by(&self, spec: &ListenerSpec, peer: SocketAddr) -> bool {
+        let admitted = spec.allow_from.admits(peer.ip());
+        if !admitted {
+            let detail = format!("{} is not allowed on {}", peer.ip(), spec.listen);
+            self.report(peer, &Failure::new(Code::SourceDenied, detail));
+        }
+        admitted
+    }
+
     fn report(&self, peer: SocketAddr, failure: &Failure) {
         metrics::refused(failure.code);
         tracing::info!(source = %peer, code = %failure.code, detail = %failure.detail, "client refused");

@@ -1,20 +1,24 @@
 //! The port that agents dial: TLS by ALPN, the upgrade, the greeting, then the session's life.
 //! It refuses to know clients and how certificates are issued.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::registry::{Facts, Live};
+use super::shares::Share;
 use super::{Gateway, enrollment};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
-use crate::base::limits::{MAX_STREAMS, SOCKET_BUFFER, TCP_USER_TIMEOUT};
+use crate::base::limits::{
+    HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, MAX_STREAMS, SESSIONS_PER_MINUTE, SOCKET_BUFFER, TCP_USER_TIMEOUT,
+};
 use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
@@ -34,6 +38,9 @@ const MAX_OFFERS: usize = 10_000;
 /// How long a revoked agent has to read that it is.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
+/// How often a session's certificate is compared with the clock.
+const EXPIRY_CHECK: Duration = Duration::from_secs(60);
+
 type Secured = TlsStream<BufReader<TcpStream>>;
 
 /// Serves the port on an open socket.
@@ -49,7 +56,7 @@ struct Port(Arc<Gateway>);
 #[allow(clippy::large_enum_variant, reason = "both are large, few, and boxed")]
 enum Ready {
     Tunnel { pipe: Pipe<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
-    Enroll { stream: Secured, peer: SocketAddr },
+    Enroll { stream: Secured, peer: SocketAddr, share: Share<IpAddr> },
 }
 
 impl Service<TcpStream, SocketAddr> for Port {
@@ -77,7 +84,7 @@ impl Service<TcpStream, SocketAddr> for Port {
     async fn serve(&self, ready: Box<Ready>) {
         match *ready {
             Ready::Tunnel { pipe, identity, agent, peer } => self.tunnel(pipe, identity, agent, peer).await,
-            Ready::Enroll { stream, peer } => enrollment::serve(&self.0, stream, peer.ip()).await,
+            Ready::Enroll { stream, peer, share: _share } => enrollment::serve(&self.0, stream, peer.ip()).await,
         }
     }
 
@@ -108,10 +115,14 @@ impl Port {
         if !allowed.admits(peer.ip()) {
             return Err(denied(peer));
         }
-        let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
         if protocol == Protocol::Enroll {
-            return Ok(Ready::Enroll { stream, peer });
+            let full = || Failure::new(Code::EnrollLimited, "too many connections that enroll, from this address or in all");
+            // Before the handshake, which is what costs.
+            let share = gateway.enrolling.take(&peer.ip()).ok_or_else(full)?;
+            let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
+            return Ok(Ready::Enroll { stream, peer, share });
         }
+        let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
         let identity = tls::peer_identity(stream.get_ref().1)?;
         let Role::Agent { agent, .. } = identity.role.clone() else {
             return Err(Failure::new(Code::CertificateRefused, "the certificate is no agent's"));
@@ -131,13 +142,19 @@ impl Port {
     async fn tunnel(&self, pipe: Pipe<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr) {
         let gateway = &self.0;
         let tasks = gateway.sessions.child();
-        let decide = |hello: &Hello, version| decide(gateway, hello, version);
+        // Until the session's end.
+        let share = gateway.held.take(&agent).filter(|_| gateway.begun.check_key(&agent).is_ok());
+        let decide = |_: &Hello, version| decide(gateway, version, share.is_some());
         match session::welcome(pipe, decide, &tasks).await {
             Ok((hello, welcome, session)) => {
                 let live = enter(gateway, &hello, &welcome, &session, identity, agent, peer);
                 self.live(live, session).await;
             }
-            Err(failure) => self.report(peer, &failure.context(agent)),
+            Err(failure) => {
+                self.report(peer, &failure.context(agent));
+                // The agent learns why: what was refused goes out before the connection is dropped.
+                let _ = tokio::time::timeout(HANDSHAKE_DEADLINE, tasks.join()).await;
+            }
         }
         tasks.abort().await;
     }
@@ -165,7 +182,11 @@ impl Drop for Entered<'_> {
     }
 }
 
-fn decide(gateway: &Gateway, _: &Hello, version: u32) -> Result<Welcome, Refusal> {
+fn decide(gateway: &Gateway, version: u32, has_share: bool) -> Result<Welcome, Refusal> {
+    if !has_share {
+        let limits = format!("{MAX_SESSIONS_PER_AGENT} at a time, {SESSIONS_PER_MINUTE} begun in a minute");
+        return Err(Refusal::new(Code::AgentSessions, limits));
+    }
     if gateway.drain.begun() {
         return Err(Refusal::new(Code::Stopping, "the gateway is shutting down"));
     }
@@ -194,6 +215,7 @@ fn enter(
         session: welcome.session,
         agent,
         serial: identity.serial,
+        not_after: identity.not_after,
         instance: hello.instance,
         version: hello.agent_version.clone(),
         peer,
@@ -205,10 +227,12 @@ fn enter(
     live
 }
 
-/// A session's life: what the agent tells, what is to be told, and the revocation of its certificate.
+/// A session's life: what the agent tells, what is to be told, and the revocation or the end of its certificate.
 async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> Failure {
     let mut revoked = gateway.revocations.subscribe();
     let mut told = false;
+    let expired = expires(gateway, live);
+    tokio::pin!(expired);
     loop {
         // Also before the first change: the certificate may have been revoked during the handshake.
         if gateway.revocations.contains(&live.serial) {
@@ -224,6 +248,11 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
             biased;
             failure = live.link.ended() => return failure,
             Ok(()) = revoked.changed() => {}
+            () = &mut expired => {
+                live.link.close();
+                live.link.ended().await;
+                return Failure::new(Code::CertificateExpired, format_args!("certificate {}", live.serial));
+            }
             notice = session.notices.recv() => match notice {
                 Some(notice) => noticed(live, notice),
                 None => return live.link.ended().await,
@@ -237,6 +266,20 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
             stream = session.incoming.accept() => if stream.is_none() { return live.link.ended().await },
         }
     }
+}
+
+/// Ends when the certificate has ended and its session's streams had the time of a drain. A session must not outlive what it was
+/// granted on: after a new enrollment, nobody who revokes the agent would think of it.
+async fn expires(gateway: &Gateway, live: &Live) {
+    // The wall clock may jump, so it is looked at again and again.
+    while let Ok(left) = Duration::try_from(live.not_after - OffsetDateTime::now_utc()) {
+        tokio::time::sleep(left.min(EXPIRY_CHECK) + Duration::from_millis(1)).await;
+    }
+    live.drain();
+    let deadline = gateway.settings.drain_timeout;
+    live.notifier.tell(Notice::Drain { deadline });
+    tracing::warn!(session = %live.session, agent = %live.agent, code = %Code::CertificateExpired, "the session's certificate has ended");
+    tokio::time::sleep(deadline).await;
 }
 
 fn noticed(live: &Live, notice: Notice) {

@@ -31,6 +31,8 @@ pub struct Live {
     pub agent: AgentId,
     /// That certificate.
     pub serial: Serial,
+    /// When that certificate ends, and the session with it.
+    pub not_after: OffsetDateTime,
     /// The agent's process.
     pub instance: InstanceId,
     /// The agent's program version.
@@ -59,6 +61,8 @@ pub struct Facts {
     pub agent: AgentId,
     /// See [`Live`].
     pub serial: Serial,
+    /// See [`Live`].
+    pub not_after: OffsetDateTime,
     /// See [`Live`].
     pub instance: InstanceId,
     /// See [`Live`].
@@ -128,10 +132,25 @@ impl Live {
     /// A session as the greeting left it.
     #[must_use]
     pub fn new(facts: Facts, targets: &[Offer], opener: Opener, notifier: Notifier, link: Link) -> Self {
-        let Facts { session, agent, serial, instance, version, peer, capacity } = facts;
+        let Facts { session, agent, serial, not_after, instance, version, peer, capacity } = facts;
         let offers = RwLock::new(targets.iter().map(|offer| (offer.name.clone(), offer.kind)).collect());
         let (since, draining) = (OffsetDateTime::now_utc(), AtomicBool::new(false));
-        Self { session, agent, serial, instance, version, peer, since, capacity, opener, notifier, link, offers, draining }
+        Self {
+            session,
+            agent,
+            serial,
+            not_after,
+            instance,
+            version,
+            peer,
+            since,
+            capacity,
+            opener,
+            notifier,
+            link,
+            offers,
+            draining,
+        }
     }
 
     /// The agent offers other targets now; at most `max` are remembered.

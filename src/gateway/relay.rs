@@ -40,7 +40,7 @@ struct Early {
     kept: BytesMut,
     /// The client has said its last byte.
     ended: bool,
-    /// Some agent was sent some of them.
+    /// The agent that is tried was sent some of them. One that refused has kept them from its target.
     sent: bool,
 }
 
@@ -119,7 +119,11 @@ async fn attempt<Io: ClientIo>(
 ) -> Result<Opened, Refusal> {
     // What an agent before this one was sent has not reached a target: it refused.
     early.sent = false;
-    let stream = live.opener.open().await?;
+    let stream = live.opener.open().await.map_err(|failure| match failure.code {
+        Code::SessionStreams => failure.into(),
+        // Whatever ended the session: nothing of this client was sent over it.
+        _ => lost(live, &failure.to_string()),
+    })?;
     let (reader, mut writer) = tokio::io::split(stream);
     let mut head = BytesMut::new();
     codec::encode(&message(ask, deadline), &mut head);

@@ -246,6 +246,12 @@ mod tests {
     }
 
     #[test]
+    fn r2_a_backslash_before_a_quote_does_not_end_a_value() {
+        let lines = logged(Format::Human, false, Level::Info, || tracing::info!(detail = "a\\\" code=ok", "refused"));
+        assert!(lines[0].ends_with("refused detail=\"a\\\\\\\" code=ok\"\n"), "{}", lines[0]);
+    }
+
+    #[test]
     fn a_line_of_json_has_the_same() {
         let lines = logged(Format::Json, false, Level::Debug, || tracing::debug!(code = "no_agent", bytes = 5u64, "refused"));
         let line: Value = serde_json::from_str(&lines[0]).unwrap();

@@ -214,13 +214,18 @@ impl Stream {
 
     /// What an end of reading really is.
     fn end_of_reading(&self) -> io::Result<()> {
-        if self.state.is_lost() {
-            return Err(self.state.aborted());
+        if self.signal.is_reset() {
+            Err(io::ErrorKind::ConnectionReset.into())
+        } else if self.signal.is_finished() {
+            // Also when the connection was lost since: a session that drains ends right behind its last stream.
+            Ok(())
+        } else if self.state.is_lost() {
+            Err(self.state.aborted())
+        } else if self.inner.is_closed() && !self.finished {
+            Err(io::ErrorKind::ConnectionReset.into())
+        } else {
+            Ok(())
         }
-        if self.signal.is_reset() || (self.inner.is_closed() && !self.finished) {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        Ok(())
     }
 
     /// The crate says `WriteZero` of a stream that takes no more, whatever the reason.
@@ -253,7 +258,9 @@ impl AsyncRead for Stream {
             Poll::Pending => {
                 // The crate wakes no reader when this end closes the connection.
                 self.signal.reads(cx);
-                if self.state.is_lost() { Poll::Ready(Err(self.state.aborted())) } else { Poll::Pending }
+                // An end of file that has come is about to be handed on, with what came before it.
+                let over = self.state.is_lost() && !self.signal.is_finished();
+                if over { Poll::Ready(Err(self.state.aborted())) } else { Poll::Pending }
             }
         }
     }
@@ -431,6 +438,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> futures_util::AsyncRead for Watched<S> {
         match read {
             Ok(0) | Err(_) => this.state.lost.store(true, Ordering::Release),
             Ok(count) => this.frames.read(&buffer[..count], |seen| match seen {
+                frames::Seen::Finished(stream) => this.state.streams.finished(stream),
                 frames::Seen::Reset(stream) => this.state.streams.reset(stream),
                 frames::Seen::End => this.state.lost.store(true, Ordering::Release),
             }),

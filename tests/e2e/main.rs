@@ -8,6 +8,7 @@
 mod fixtures;
 mod harness;
 
+mod attacks;
 mod cli;
 mod enrollment;
 mod groups;

@@ -44,6 +44,7 @@ pub async fn connect(
         let mut stream = stream.map_err(|error| failed(target, &error))?;
         prepare(&stream);
         let address = stream.peer_addr().map_err(|error| failed(target, &error))?;
+        floor.check_ends(stream.local_addr().map_err(|error| failed(target, &error))?, address)?;
         if target.spec.send_proxy {
             stream.write_all(&proxy_header(source, address)).await.map_err(|error| failed(target, &error))?;
         }

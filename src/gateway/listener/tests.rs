@@ -118,3 +118,22 @@ async fn a_drain_waits_for_clients_then_ends_the_sessions() {
     assert!(agent.live.link.is_lost() || agent.live.link.ended().await.code == Code::Stopping);
     tasks.abort().await;
 }
+
+#[tokio::test]
+async fn a_client_that_was_admitted_before_a_reload_is_not_let_to_a_target_that_it_may_not_reach() {
+    let spec = |target: &str, from: &str| ListenerSpec {
+        listen: "127.0.0.1:1".parse().unwrap(),
+        target: target.parse().unwrap(),
+        allow_from: AllowFrom::only(Some(vec![from.parse().unwrap()])),
+        tls: None,
+        early_data: true,
+    };
+    let (gateway, _rows, _tasks) = gateway();
+    let clients = Clients { gateway, spec: ArcSwap::from_pointee(spec("acme/dc1/web", "127.0.0.0/8")) };
+    let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let peer = "127.0.0.1:40000".parse().unwrap();
+    let client = async || TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+    assert!(clients.admits(&peer) && clients.handshake(client().await, peer).await.is_some());
+    clients.spec.store(Arc::new(spec("other/dc1/db", "10.0.0.0/8")));
+    assert!(clients.handshake(client().await, peer).await.is_none());
+}

@@ -113,9 +113,10 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// Quotes a value that would not read as one word.
+/// Quotes a value that would not read as one word. Backslashes are doubled, or one before a quote would end the value for whoever
+/// reads the line.
 fn quoted(value: &Value) -> String {
     let shown = text(value);
     let plain = !shown.is_empty() && !shown.contains([' ', '"', '=']);
-    if plain { shown } else { format!("\"{}\"", shown.replace('"', "\\\"")) }
+    if plain { shown } else { format!("\"{}\"", shown.replace('\\', "\\\\").replace('"', "\\\"")) }
 }

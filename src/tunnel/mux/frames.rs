@@ -6,6 +6,7 @@ pub(super) const HEADER: usize = 12;
 const DATA: u8 = 0;
 const WINDOW_UPDATE: u8 = 1;
 const PING: u8 = 2;
+const FIN: u8 = 4;
 const RST: u8 = 8;
 
 /// The longest body that the crate takes.
@@ -17,11 +18,15 @@ pub(super) struct Frames {
     header: [u8; HEADER],
     filled: usize,
     body_left: usize,
+    /// What the frame says once its body is complete.
+    pending: Option<Seen>,
 }
 
 /// What a header said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
+    /// The peer has sent this stream's last byte, and all of it has come.
+    Finished(u32),
     /// The peer reset this stream.
     Reset(u32),
     /// The connection is over: GoAway, or no frame that the crate takes.
@@ -36,6 +41,11 @@ impl Frames {
                 let skipped = self.body_left.min(bytes.len());
                 self.body_left -= skipped;
                 bytes = &bytes[skipped..];
+                if self.body_left == 0
+                    && let Some(said) = self.pending.take()
+                {
+                    seen(said);
+                }
                 continue;
             }
             let taken = (HEADER - self.filled).min(bytes.len());
@@ -61,7 +71,17 @@ impl Frames {
             WINDOW_UPDATE | PING => {}
             _ => return Some(Seen::End),
         }
-        (kind != PING && flags & RST != 0).then(|| Seen::Reset(u32::from_be_bytes([a, b, c, d])))
+        let stream = u32::from_be_bytes([a, b, c, d]);
+        if kind == PING {
+            None
+        } else if flags & RST != 0 {
+            Some(Seen::Reset(stream))
+        } else if flags & FIN != 0 && self.body_left > 0 {
+            self.pending = Some(Seen::Finished(stream));
+            None
+        } else {
+            (flags & FIN != 0).then_some(Seen::Finished(stream))
+        }
     }
 }
 
@@ -76,6 +96,8 @@ mod tests {
         bytes.extend([0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         bytes.extend([0, WINDOW_UPDATE, 0, RST | 1, 1, 2, 3, 4, 0, 0, 0, 9]);
         bytes.extend([0, PING, 0, RST, 0, 0, 0, 0, 0, 0, 0, 9]);
+        bytes.extend([0, DATA, 0, FIN, 0, 0, 0, 7, 0, 0, 0, 2, 0, 0]);
+        bytes.extend([0, WINDOW_UPDATE, 0, FIN, 0, 0, 0, 9, 0, 0, 0, 0]);
         bytes.extend([0, DATA, 0, RST, 0, 0, 0, 5, 0, 0, 0, 0]);
         bytes.extend([0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         for size in 1..=bytes.len() {
@@ -83,8 +105,16 @@ mod tests {
             for piece in bytes.chunks(size) {
                 frames.read(piece, |seen| all.push(seen));
             }
-            assert_eq!(all, [Seen::Reset(0x0102_0304), Seen::Reset(5), Seen::End], "pieces of {size}");
+            let expected = [Seen::Reset(0x0102_0304), Seen::Finished(7), Seen::Finished(9), Seen::Reset(5), Seen::End];
+            assert_eq!(all, expected, "pieces of {size}");
         }
+    }
+
+    #[test]
+    fn a_last_frame_whose_body_is_missing_finishes_nothing() {
+        let mut all = Vec::new();
+        Frames::default().read(&[0, DATA, 0, FIN, 0, 0, 0, 7, 0, 0, 0, 2, 0], |seen| all.push(seen));
+        assert_eq!(all, []);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(super) struct Signals(Mutex<HashMap<u32, Arc<Signal>>>);
 /// The signals of one stream.
 #[derive(Default)]
 pub(super) struct Signal {
+    finished: AtomicBool,
     reset: AtomicBool,
     abandoned: AtomicBool,
     reader: AtomicWaker,
@@ -34,6 +35,13 @@ impl Signals {
 
     pub(super) fn len(&self) -> usize {
         self.table().len()
+    }
+
+    /// The end of file came; the crate wakes the stream.
+    pub(super) fn finished(&self, stream: u32) {
+        if let Some(signal) = self.table().get(&stream) {
+            signal.finished.store(true, Ordering::Release);
+        }
     }
 
     /// A reset came; the crate wakes the stream.
@@ -71,6 +79,10 @@ impl Signal {
     /// The same for writing.
     pub(super) fn writes(&self, cx: &Context<'_>) {
         self.writer.register(cx.waker());
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
     }
 
     pub(super) fn is_reset(&self) -> bool {

@@ -248,6 +248,22 @@ async fn a_peers_farewell_wakes_every_stream_with_an_error() {
     loses_everything(async |agent, _| agent.link.close(), Code::LinkClosed).await;
 }
 
+#[tokio::test]
+async fn what_a_peer_finished_before_its_farewell_is_read_to_its_end_of_file() {
+    let (mut agent, gateway) = muxes().await;
+    let (mut theirs, mut ours) = opened(&mut agent, &gateway).await;
+    let (_unfinished, mut cut) = opened(&mut agent, &gateway).await;
+    theirs.write_all(&[7; 100_000]).await.unwrap();
+    theirs.shutdown().await.unwrap();
+    agent.link.close();
+    gateway.link.ended().await;
+    // Only now: the connection is gone, its last stream is whole.
+    let mut read = Vec::new();
+    ours.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read.len(), 100_000);
+    assert_eq!(kind(cut.read(&mut [0; 16]).await), io::ErrorKind::ConnectionAborted);
+}
+
 #[tokio::test(start_paused = true)]
 async fn closing_wakes_every_stream_of_this_side_with_an_error() {
     loses_everything(async |_, gateway| gateway.link.close(), Code::Stopping).await;
