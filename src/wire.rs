@@ -92,9 +92,10 @@
 //! ```
 //!
 //! or a refusal, `{"code":…,"detail":…,"cause":…,"remedy":…}`: 400 `csr_invalid`, 403 `token_refused`, `token_expired`,
-//! `revoked`, 429 `enroll_limited`, 503 `enroll_refused` (not the asker's fault; the token is not used up). The same token
-//! with the same key gets the same certificate again until the token expires; another key is refused. The agent checks that
-//! the leaf is for its key and an agent's, and that the chain ends in the pinned root, and stores key, chain and root.
+//! `revoked`, 429 `enroll_limited`, 503 `enroll_refused` (not the asker's fault; the token is not used up), 404 on any other
+//! route. The same token with the same key gets the same certificate again until the token expires; another key is refused.
+//! The agent checks that the leaf is for its key and an agent's, and that the chain ends in the pinned root, and stores key,
+//! chain and root.
 //!
 //! # 4. Upgrade
 //!

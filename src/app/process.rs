@@ -64,7 +64,7 @@ impl Signals {
                 drained = &mut drain => return match drained {
                     Drained::Clean => Exit::Ok,
                     Drained::Cut(count) => {
-                        tracing::warn!(code = %Code::DrainDeadline, count, "the drain's deadline passed");
+                        tracing::warn!(code = %Code::DrainDeadline, tasks = count, "the drain's deadline passed: what was open is cut");
                         Exit::Cut
                     }
                 },

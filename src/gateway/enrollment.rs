@@ -51,9 +51,11 @@ where
 }
 
 async fn answer(gateway: &Gateway, request: Request<Incoming>, source: IpAddr) -> Response<Full<Bytes>> {
+    let found = request.uri().path() == PATH && request.method() == Method::POST;
     match enroll(gateway, request, source).await {
         Ok(enrolled) => json(StatusCode::OK, &enrolled),
-        Err(failure) => refuse(&failure),
+        Err(failure) if found => refuse(&failure),
+        Err(failure) => error(StatusCode::NOT_FOUND, &failure),
     }
 }
 
@@ -106,6 +108,10 @@ fn refuse(failure: &Failure) -> Response<Full<Bytes>> {
         code if code.exit() == Exit::Denied => StatusCode::FORBIDDEN,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
+    error(status, failure)
+}
+
+fn error(status: StatusCode, failure: &Failure) -> Response<Full<Bytes>> {
     let body = ErrorBody {
         code: failure.code.to_string(),
         detail: failure.detail.clone(),

@@ -416,6 +416,10 @@ fn explain(error: ConnectionError) -> Failure {
         ConnectionError::Io(error) | ConnectionError::Decode(FrameDecodeError::Io(error)) => {
             match error.get_ref().and_then(|inner| inner.downcast_ref::<Failure>()) {
                 Some(failure) => failure.clone(),
+                // As a killed process, or whoever cut the connection, leaves it.
+                None if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    Failure::new(Code::LinkClosed, "the connection ended without a farewell")
+                }
                 None => Failure::new(Code::LinkClosed, error),
             }
         }
