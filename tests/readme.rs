@@ -128,6 +128,9 @@ fn the_limits_are_those_of_the_code() {
             limits::TCP_USER_TIMEOUT.as_secs()
         ),
         format!("over all agents tried | {} s |", limits::REPLY_DEADLINE.as_secs()),
+        format!("of these from one address | {}, {} |", limits::MAX_ENROLLING, limits::MAX_ENROLLING_PER_SOURCE),
+        format!("begun in a minute | {}; {} |", limits::MAX_SESSIONS_PER_AGENT, limits::SESSIONS_PER_MINUTE),
+        format!("uses the {} streams of slack", limits::MUX_SLACK),
         format!(
             "| {} s (`connect_timeout`); {} addresses of a name, one more every {} ms |",
             limits::CONNECT_TIMEOUT.as_secs(),
