@@ -56,7 +56,8 @@ pub enum Shown {
 /// Whatever keeps it from starting.
 pub async fn run(target: Option<HostPort>, listen: SocketAddr, mut show: impl FnMut(Shown)) -> Result<Exit, Failure> {
     tls::install_provider();
-    let _log = log::init(&LogSettings { format: Format::Human, level: Level::Warn, color: Color::Auto })?;
+    // What happens to streams is shown; what both ends log of it beside that would say it three times.
+    let _log = log::init(&LogSettings { format: Format::Human, level: Level::Error, color: Color::Auto })?;
     process::raise_descriptor_limit();
     metrics::install("quickstart")?;
     let mut signals = process::Signals::listen()?;

@@ -76,7 +76,10 @@ impl Listeners {
         for (spec, socket) in bound {
             let address = spec.listen;
             match socket {
-                None => running[&address].service.spec.store(Arc::new(spec)),
+                None => {
+                    let listener = &running[&address];
+                    listener.service.spec.store(Arc::new(ListenerSpec { listen: listener.address, ..spec }));
+                }
                 Some(socket) => {
                     running.insert(address, Running::start(gateway, spec, socket));
                 }
@@ -90,6 +93,8 @@ impl Listeners {
 impl Running {
     fn start(gateway: &Arc<Gateway>, spec: ListenerSpec, socket: TcpListener) -> Self {
         let address = socket.local_addr().unwrap_or(spec.listen);
+        // Clients are told of, and audited under, the address that the system chose for port 0.
+        let spec = ListenerSpec { listen: address, ..spec };
         let service = Arc::new(Clients { gateway: gateway.clone(), spec: ArcSwap::from_pointee(spec) });
         let drain = gateway.drain.child();
         let (caps, tasks) = (gateway.settings.caps, gateway.clients.clone());
