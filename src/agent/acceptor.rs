@@ -18,8 +18,6 @@ use super::policy::Permit;
 use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
 use crate::base::limits::{MAX_STREAMS, OPEN_DEADLINE};
-use crate::observe::audit::Event;
-use crate::observe::metrics;
 use crate::tunnel::ledger::{Asked, Ledger};
 use crate::tunnel::mux::{Link, Stream};
 use crate::tunnel::session::{Notifier, Wired};
@@ -89,18 +87,9 @@ async fn arrive(context: &Context, stream: Stream) -> Option<Arrived> {
         Err(_) => "no complete open within 5 s".to_owned(),
     };
     let refusal = Refusal::new(Code::OpenInvalid, problem);
-    metrics::refused(refusal.code);
-    tracing::warn!(session = %context.session, code = %refusal.code, detail = %refusal.detail, "stream refused");
-    // The refusal stands whether or not its row can be kept.
-    let _ = context.agent.audit.record(&Event::Refused {
-        request: RequestId::fresh(),
-        target: "unknown",
-        agent: Some(&context.agent.settings.agent),
-        caller: "unknown",
-        source: None,
-        code: refusal.code,
-        detail: &refusal.detail,
-    });
+    let agent = &context.agent;
+    let (unknown, identity) = ("unknown".to_owned(), Some(agent.settings.agent.clone()));
+    Asked::new(&agent.audit, RequestId::fresh(), unknown.clone(), unknown, None, identity).refused(&refusal);
     refuse(wired, refusal).await;
     None
 }

@@ -20,6 +20,7 @@ use crate::base::endpoint::Endpoint;
 use crate::base::limits::{DIAL_DEADLINE, RECONNECT_BASE, RECONNECT_MAX, SESSION_PROVEN};
 use crate::base::tasks::Tasks;
 use crate::observe::metrics;
+use crate::pki::identity::Serial;
 use crate::pki::renew::Credential;
 use crate::pki::tls::AgentTls;
 use crate::pki::{pem, tls};
@@ -57,6 +58,8 @@ impl CredentialFiles {
 struct Held {
     session: Session,
     welcome: Welcome,
+    /// The certificate that it began with.
+    serial: Serial,
     tasks: Tasks,
 }
 
@@ -157,7 +160,7 @@ async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failur
     let greeted = greet(pipe, hello(agent), &tasks).await;
     let (welcome, session) = greeted.map_err(|failure| failure.context(endpoint))?;
     tell_offers(&session, agent.policy().offers().into_iter().skip(OFFERS_PER_MESSAGE).collect(), Vec::new());
-    Ok(Held { session, welcome, tasks })
+    Ok(Held { session, welcome, serial: credential.identity().serial, tasks })
 }
 
 /// Warns, as long as the agent runs, when its certificate is in the last third of its life.
@@ -210,12 +213,10 @@ async fn serve(
     released: CancellationToken,
     why: watch::Sender<Option<Failure>>,
 ) {
-    let Held { mut session, welcome, tasks } = held;
+    let Held { mut session, welcome, serial, tasks } = held;
     let identity = &agent.settings.agent;
-    let serial =
-        agent.settings.credential.load().map(|credential| credential.identity().serial.to_string()).unwrap_or_default();
     let peer = endpoint.to_string();
-    let attendance = Attendance::open(&agent.audit, welcome.session, identity, &serial, &peer);
+    let attendance = Attendance::open(&agent.audit, welcome.session, identity, &serial.to_string(), &peer);
     let _open = metrics::session(&peer);
     let (notifier, link) = (session.notifier.clone(), session.link.clone());
     let context = Arc::new(Context { agent: agent.clone(), session: welcome.session, notifier, link });

@@ -210,12 +210,7 @@ pub enum Direction {
     Down,
 }
 
-/// Bytes carried.
-pub fn bytes(direction: Direction, count: u64) {
-    bytes_counter(direction).increment(count);
-}
-
-/// The same for a loop that counts every buffer: a handle, looked up once.
+/// Bytes carried, for a loop that counts every buffer: a handle, looked up once.
 pub fn bytes_counter(direction: Direction) -> Counter {
     match direction {
         Direction::Up => counter!(BYTES, "direction" => "up"),
@@ -284,7 +279,7 @@ mod tests {
         let held = metrics::with_local_recorder(&recorder, || {
             ALL.iter().for_each(describe);
             refused(Code::NoAgent);
-            bytes(Direction::Up, 5);
+            bytes_counter(Direction::Up).increment(5);
             opened(Duration::from_millis(3));
             (session("wss://gw.example:443"), stream())
         });

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -146,10 +147,14 @@ async fn connection<Io, Peer: Clone, S: Service<Io, Peer>>(
 
 /// No descriptor (this process, the system), no buffer space, no memory: the next attempt would fail too.
 fn is_exhaustion(error: &io::Error) -> bool {
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
-    const ENOBUFS: i32 = 105;
-    error.kind() == io::ErrorKind::OutOfMemory || matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS))
+    let no_buffers = Errno::from_io_error(error) == Some(Errno::NOBUFS);
+    error.kind() == io::ErrorKind::OutOfMemory || no_buffers || is_out_of_descriptors(error)
+}
+
+/// This process, or the system, has no file descriptor left.
+#[must_use]
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NFILE | Errno::MFILE))
 }
 
 impl Acceptor for TcpListener {

@@ -14,7 +14,7 @@ use crate::agent::floor::{Checked, Floor};
 use crate::agent::policy::{Permit, Target};
 use crate::base::code::Code;
 use crate::tunnel::dial::race;
-use crate::tunnel::listen::prepare;
+use crate::tunnel::listen::{is_out_of_descriptors, prepare};
 use crate::wire::refusal::Refusal;
 
 /// The connection, and where it really went.
@@ -69,12 +69,10 @@ async fn checked_addresses(target: &Target, resolver: &Resolver, floor: &Floor) 
 }
 
 fn failed(target: &Target, error: &io::Error) -> Refusal {
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
     let code = match error.kind() {
         io::ErrorKind::ConnectionRefused => Code::TargetRefused,
         io::ErrorKind::TimedOut => Code::TargetTimeout,
-        _ if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) => Code::OutOfDescriptors,
+        _ if is_out_of_descriptors(error) => Code::OutOfDescriptors,
         _ => Code::TargetUnreachable,
     };
     Refusal::new(code, format_args!("`{}` at {}: {error}", target.name, target.spec.address))

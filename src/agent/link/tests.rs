@@ -26,7 +26,12 @@ struct Site {
 async fn site() -> Site {
     let (agent, rows, tasks) = agent(policy(&[("db", spec("127.0.0.1:1", true))]), 9);
     let (session, gateway, connection) = sessions(&["db"]).await;
-    let held = Held { session, welcome: welcomed(&greeting(&[]), 1).unwrap(), tasks: tasks.child() };
+    let held = Held {
+        session,
+        welcome: welcomed(&greeting(&[]), 1).unwrap(),
+        serial: Serial::random().unwrap(),
+        tasks: tasks.child(),
+    };
     let (released, why) = (CancellationToken::new(), watch::Sender::new(None));
     let ended = why.subscribe();
     tasks.spawn(serve(agent.clone(), endpoint(), held, released.clone(), why));
@@ -67,7 +72,7 @@ async fn a_session_that_nobody_serves_is_dismissed_with_its_tasks() {
         std::future::pending::<()>().await;
         drop(alive);
     });
-    dismiss(Held { session, welcome: welcomed(&greeting(&[]), 1).unwrap(), tasks }).await;
+    dismiss(Held { session, welcome: welcomed(&greeting(&[]), 1).unwrap(), serial: Serial::random().unwrap(), tasks }).await;
     assert_eq!(gateway.link.ended().await.code, Code::LinkClosed);
 }
 
