@@ -21,7 +21,7 @@ use crate::base::limits::{MAX_STREAMS, OPEN_DEADLINE};
 use crate::tunnel::ledger::{Asked, Ledger};
 use crate::tunnel::mux::{Link, Stream};
 use crate::tunnel::session::{Notifier, Wired};
-use crate::tunnel::splice::{Direction, End, Outcome, Toll, splice};
+use crate::tunnel::splice::{Direction, End, Outcome, Socket, Toll, splice};
 use crate::wire::open::Open;
 use crate::wire::refusal::Refusal;
 use crate::wire::reply::Reply;
@@ -161,7 +161,7 @@ async fn both_ways(
         }
         ledger.count(Direction::Up, early.len());
     }
-    splice(stream, target, idle, ledger).await
+    splice(stream, &mut Socket::new(target), idle, ledger).await
 }
 
 /// What the closing row says, and the notice to the gateway.

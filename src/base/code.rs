@@ -162,6 +162,9 @@ codes! {
     SessionStreams "session_streams" Gateway Unavailable true:
         "The session carries as many streams as it can." ;
         "Add an agent to the group."
+    MemoryBudget "memory_budget" Caller Unavailable false:
+        "Unread bytes filled the tunnel's memory, and this stream held most of them." ;
+        "Its reader is too slow or stuck: look at the end that should read. Other streams went on."
     SessionLost "session_lost" Network Unavailable true:
         "The session with the agent broke." ;
         "Clients may connect again: the agent reconnects by itself. See its log for why it broke."

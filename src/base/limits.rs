@@ -21,23 +21,56 @@ pub const MUX_SLACK: usize = 512;
 /// The receive window that every stream starts with (fixed by the yamux specification).
 pub const STREAM_WINDOW: usize = 256 * 1024;
 
-/// What the windows of a session's fast streams may grow by, together.
-pub const WINDOW_GROWTH: usize = 16 * 1024 * 1024;
+/// The largest window a stream grows to: 1 Gbit/s over 80 ms are 10 MB, and what is granted comes in steps.
+pub const STREAM_WINDOW_MAX: u32 = 16 * 1024 * 1024;
 
-/// Inbound streams that wait for the acceptor; one more is reset, so that the mux's loop never waits.
-pub const ACCEPT_BACKLOG: usize = 256;
+/// What the windows of a lane's fast streams may grow by, together: one stream at its largest, and another on its way there.
+pub const SESSION_GROWTH: usize = 32 * 1024 * 1024;
 
-/// Requests to open a stream that wait for the mux's loop; the openers wait beyond it.
-pub const OPEN_QUEUE: usize = 64;
+/// What unread bytes may hold of a lane's memory; beyond it the stream that holds most is reset.
+pub const SESSION_BUFFER: usize = 64 * 1024 * 1024;
 
-/// The largest WebSocket message: with its 14 bytes of header four TLS records.
+/// A peer is told of room in steps of at most this, so that a large window is refilled before it has run half empty.
+pub const CREDIT_STEP: u32 = 512 * 1024;
+
+/// A window that has been of no use for this long shrinks to [`STREAM_WINDOW`].
+pub const WINDOW_IDLE: Duration = Duration::from_secs(10);
+
+/// What a stream's writer may be ahead of the connection, before one last chunk.
+pub const SEND_QUEUE: usize = 64 * 1024;
+
+/// What a stream sends before the next has its turn: one full message.
+pub const QUANTUM: isize = 64 * 1024;
+
+/// Answers that wait to be sent; beyond it nothing more is read until the peer has taken some.
+pub const CONTROL_QUEUE: usize = 1024;
+
+/// Streams that a peer may open and drop at once; a dropped stream has cost a dial already.
+pub const CHURN_BURST: u32 = 10_000;
+
+/// The same, each second, once the burst is used up.
+pub const CHURN_PER_SECOND: u32 = 5_000;
+
+/// Empty WebSocket frames of one second; a peer that sends more wants work done for nothing.
+pub const EMPTY_FRAMES_PER_SECOND: u32 = 1000;
+
+/// The largest WebSocket message that is taken.
 pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// The largest that is sent: with its header four TLS records, and no crumb of a fifth.
+pub const SENT_MESSAGE: usize = MAX_MESSAGE - 8;
+
+/// What is read of a connection at once: four TLS records.
+pub const READ_BUFFER: usize = 64 * 1024;
 
 /// The buffer under TLS, so that a record is not read in 4 KiB steps.
 pub const SOCKET_BUFFER: usize = 64 * 1024;
 
-/// One direction's copy buffer in a splice: two TLS records.
-pub const SPLICE_BUFFER: usize = 32 * 1024;
+/// The most that a splice reads at once: what fits into one message beside the frames of others.
+pub const SPLICE_BUFFER: usize = MAX_MESSAGE - 512;
+
+/// What a splice reads at first; a source that fills it gets more.
+pub const SPLICE_BUFFER_MIN: usize = 4 * 1024;
 
 /// Client bytes kept until the reply comes, so that another agent can be tried with the same bytes.
 pub const EARLY_DATA: usize = 64 * 1024;

@@ -26,8 +26,7 @@ use crate::pki::tls::{self, Protocol};
 use crate::tunnel::ledger::Attendance;
 use crate::tunnel::listen::{self, Service};
 use crate::tunnel::session::{self, Session};
-use crate::tunnel::upgrade;
-use crate::tunnel::websocket::Pipe;
+use crate::tunnel::upgrade::{self, Upgraded};
 use crate::wire::hello::{Hello, Welcome};
 use crate::wire::notice::Notice;
 use crate::wire::refusal::Refusal;
@@ -55,7 +54,7 @@ struct Port(Arc<Gateway>);
 /// What came through the handshake.
 #[allow(clippy::large_enum_variant, reason = "both are large, few, and boxed")]
 enum Ready {
-    Tunnel { pipe: Pipe<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
+    Tunnel { upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
     Enroll { stream: Secured, peer: SocketAddr, share: Share<IpAddr> },
 }
 
@@ -83,7 +82,7 @@ impl Service<TcpStream, SocketAddr> for Port {
 
     async fn serve(&self, ready: Box<Ready>) {
         match *ready {
-            Ready::Tunnel { pipe, identity, agent, peer } => self.tunnel(pipe, identity, agent, peer).await,
+            Ready::Tunnel { upgraded, identity, agent, peer } => self.tunnel(upgraded, identity, agent, peer).await,
             Ready::Enroll { stream, peer, share: _share } => enrollment::serve(&self.0, stream, peer.ip()).await,
         }
     }
@@ -127,8 +126,8 @@ impl Port {
         let Role::Agent { agent, .. } = identity.role.clone() else {
             return Err(Failure::new(Code::CertificateRefused, "the certificate is no agent's"));
         };
-        let pipe = upgrade::server(stream, gateway.drain.begun()).await?;
-        Ok(Ready::Tunnel { pipe, identity, agent, peer })
+        let upgraded = upgrade::server(stream, gateway.drain.begun()).await?;
+        Ok(Ready::Tunnel { upgraded, identity, agent, peer })
     }
 
     fn report(&self, peer: SocketAddr, failure: &Failure) {
@@ -139,13 +138,13 @@ impl Port {
         let _ = self.0.audit.record(&event);
     }
 
-    async fn tunnel(&self, pipe: Pipe<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr) {
+    async fn tunnel(&self, upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr) {
         let gateway = &self.0;
         let tasks = gateway.sessions.child();
         // Until the session's end.
         let share = gateway.held.take(&agent).filter(|_| gateway.begun.check_key(&agent).is_ok());
         let decide = |_: &Hello, version| decide(gateway, version, share.is_some());
-        match session::welcome(pipe, decide, &tasks).await {
+        match session::welcome(upgraded, decide, &tasks).await {
             Ok((hello, welcome, session)) => {
                 let live = enter(gateway, &hello, &welcome, &session, identity, agent, peer);
                 self.live(live, session).await;

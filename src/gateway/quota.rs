@@ -8,8 +8,9 @@ use arc_swap::ArcSwap;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::base::code::Code;
-use crate::base::limits::SPLICE_BUFFER;
+use crate::base::limits::READ_BUFFER;
 use crate::tunnel::ledger::Pace;
+use crate::tunnel::splice::Delay;
 use crate::wire::refusal::Refusal;
 
 /// Limits as configured; `None` is no limit.
@@ -43,7 +44,7 @@ impl Tenant {
         if self.limits.load().limits != limits {
             let rate = limits.rate.map(|rate| {
                 // A burst must take one chunk, or nothing would ever pass.
-                let chunk = NonZeroU32::new(u32::try_from(SPLICE_BUFFER).unwrap_or(u32::MAX)).unwrap_or(rate);
+                let chunk = NonZeroU32::new(u32::try_from(READ_BUFFER).unwrap_or(u32::MAX)).unwrap_or(rate);
                 RateLimiter::direct(Quota::per_second(rate).allow_burst(rate.max(chunk)))
             });
             self.limits.store(Arc::new(Limiter { limits, rate }));
@@ -73,14 +74,16 @@ impl Drop for Slot {
 }
 
 impl Pace for Slot {
-    async fn pace(&self, bytes: usize) {
+    fn pace(&self, bytes: usize) -> Option<Delay<'_>> {
+        self.0.limits.load().rate.as_ref()?;
         let limiter = self.0.limits.load_full();
-        if let Some(rate) = &limiter.rate
-            && let Some(bytes) = u32::try_from(bytes).ok().and_then(NonZeroU32::new)
-        {
-            // A chunk is never larger than the burst.
-            let _ = rate.until_n_ready(bytes).await;
-        }
+        let bytes = u32::try_from(bytes).ok().and_then(NonZeroU32::new)?;
+        Some(Box::pin(async move {
+            if let Some(rate) = &limiter.rate {
+                // A chunk is never larger than the burst.
+                let _ = rate.until_n_ready(bytes).await;
+            }
+        }))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::base::limits::{EARLY_DATA, REPLY_DEADLINE};
 use crate::tunnel::ledger::{Asked, Ledger};
 use crate::tunnel::mux::Stream;
 use crate::tunnel::session::Wired;
-use crate::tunnel::splice::{Direction, End, Outcome, Toll, splice};
+use crate::tunnel::splice::{Direction, End, Outcome, Socket, Toll, splice};
 use crate::wire::codec;
 use crate::wire::open::Open;
 use crate::wire::refusal::Refusal;
@@ -226,7 +226,7 @@ async fn both_ways<Io: ClientIo>(client: &mut Io, stream: &mut Stream, first: &[
         }
         ledger.count(Direction::Down, first.len());
     }
-    splice(client, stream, None::<Duration>, ledger).await
+    splice(&mut Socket::new(client), stream, None::<Duration>, ledger).await
 }
 
 /// What the closing row says. A clean end of which the agent said otherwise was a reset that the mux could not tell.

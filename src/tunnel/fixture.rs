@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::mux::{self, Incoming, Link, Opener, Side};
 use super::session::{Session, greet, welcome};
-use super::websocket::{Pipe, config};
+use super::upgrade::Upgraded;
 use crate::base::id::{InstanceId, Name, SessionId};
 use crate::base::tasks::Tasks;
 #[cfg(any(feature = "agent", feature = "gateway"))]
@@ -39,34 +39,33 @@ pub(crate) type Raw = WebSocketStream<DuplexStream>;
 const NETWORK: usize = 64 * 1024;
 
 /// The two ends of an upgraded connection; the agent's first.
-pub(crate) async fn sockets() -> (Raw, Raw) {
+pub(crate) fn pipes() -> (Upgraded<DuplexStream>, Upgraded<DuplexStream>) {
     let (agent, gateway) = tokio::io::duplex(NETWORK);
-    let agent = WebSocketStream::from_raw_socket(agent, Role::Client, Some(config())).await;
-    let gateway = WebSocketStream::from_raw_socket(gateway, Role::Server, Some(config())).await;
-    (agent, gateway)
+    (Upgraded { io: agent, beats: 1, echo: None }, Upgraded { io: gateway, beats: 0, echo: None })
 }
 
-pub(crate) async fn pipes() -> (Pipe<DuplexStream>, Pipe<DuplexStream>) {
-    let (agent, gateway) = sockets().await;
-    (Pipe::new(agent, 1), Pipe::new(gateway, 0))
-}
-
-pub(crate) fn half(pipe: Pipe<DuplexStream>, side: Side) -> Half {
+pub(crate) fn half(upgraded: Upgraded<DuplexStream>, side: Side) -> Half {
     let tasks = Tasks::new();
-    let (opener, incoming, link) = mux::start(pipe, side, &tasks);
+    let (opener, incoming, link) = mux::start(upgraded, side, &tasks);
     Half { opener, incoming, link, tasks }
 }
 
 /// Two muxes joined; the agent's first.
 pub(crate) async fn muxes() -> (Half, Half) {
-    let (agent, gateway) = pipes().await;
+    let (agent, gateway) = pipes();
     (half(agent, Side::Agent), half(gateway, Side::Gateway))
+}
+
+/// An upgraded connection, and what stands in for the agent at its other end.
+pub(crate) async fn raw() -> (Raw, Upgraded<DuplexStream>) {
+    let (agent, gateway) = pipes();
+    (WebSocketStream::from_raw_socket(agent.io, Role::Client, None).await, gateway)
 }
 
 /// A gateway's mux and what stands in for its agent.
 pub(crate) async fn hostile() -> (Raw, Half) {
-    let (agent, gateway) = sockets().await;
-    (agent, half(Pipe::new(gateway, 0), Side::Gateway))
+    let (raw, gateway) = raw().await;
+    (raw, half(gateway, Side::Gateway))
 }
 
 pub(crate) fn hello(targets: &[&str]) -> Hello {
@@ -96,7 +95,7 @@ pub(crate) fn welcomed(_: &Hello, version: u32) -> Result<Welcome, Refusal> {
 
 /// Two ends of a greeted session, the agent's first, and who owns their tasks.
 pub(crate) async fn sessions(targets: &[&str]) -> (Session, Session, Tasks) {
-    let (agent, gateway) = pipes().await;
+    let (agent, gateway) = pipes();
     let tasks = Tasks::new();
     let (theirs, ours) = tokio::join!(greet(agent, hello(targets), &tasks), welcome(gateway, welcomed, &tasks));
     (theirs.unwrap().1, ours.unwrap().2, tasks)

@@ -2,13 +2,12 @@
 //! either end. Whatever ends them, also a task that is dropped in the middle. It refuses to know why they end, and at which end
 //! of the tunnel it is kept.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-use super::splice::{Direction, Toll};
+use super::splice::{Delay, Direction, Toll};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, RequestId, SessionId};
 use crate::observe::audit::{Audit, Event};
@@ -121,12 +120,14 @@ impl Drop for Attendance {
 
 /// Slows bytes down to a rate; `()` doesn't.
 pub trait Pace: Send + Sync {
-    /// Ends when so many bytes may go on.
-    fn pace(&self, bytes: usize) -> impl Future<Output = ()> + Send;
+    /// Ends when so many bytes may go on; `None` when they may at once.
+    fn pace(&self, bytes: usize) -> Option<Delay<'_>>;
 }
 
 impl Pace for () {
-    async fn pace(&self, _: usize) {}
+    fn pace(&self, _: usize) -> Option<Delay<'_>> {
+        None
+    }
 }
 
 /// The account of an open stream: bytes counted as they pass. Dropping it closes the account.
@@ -169,8 +170,8 @@ impl<P: Pace> Ledger<P> {
 }
 
 impl<P: Pace> Toll for Ledger<P> {
-    async fn pace(&self, bytes: usize) {
-        self.pace.pace(bytes).await;
+    fn pace(&self, bytes: usize) -> Option<Delay<'_>> {
+        self.pace.pace(bytes)
     }
 
     fn count(&self, direction: Direction, bytes: usize) {

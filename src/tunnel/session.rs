@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::sync::mpsc;
 
 use super::mux::{self, Incoming, Link, Opener, Side, Stream};
-use super::websocket::Pipe;
+use super::upgrade::Upgraded;
 use crate::base::code::{Code, Failure};
 use crate::base::limits::{HELLO_DEADLINE, MAX_STREAMS, NOTICE_QUEUE};
 use crate::base::tasks::Tasks;
@@ -73,11 +73,11 @@ impl Notifier {
 ///
 /// # Errors
 /// The gateway's refusal, `protocol_violation`, or the connection's end.
-pub async fn greet<S>(pipe: Pipe<S>, hello: Hello, tasks: &Tasks) -> Result<(Welcome, Session), Failure>
+pub async fn greet<S>(upgraded: Upgraded<S>, hello: Hello, tasks: &Tasks) -> Result<(Welcome, Session), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (opener, incoming, link) = mux::start(pipe, Side::Agent, tasks);
+    let (opener, incoming, link) = mux::start(upgraded, Side::Agent, tasks);
     let greeting = async {
         let mut control = Wired::new(opener.open().await?);
         control.send(&Control::Hello(hello)).await?;
@@ -97,14 +97,14 @@ where
 /// # Errors
 /// The refusal that was sent, `protocol_violation`, or the connection's end.
 pub async fn welcome<S>(
-    pipe: Pipe<S>,
+    upgraded: Upgraded<S>,
     decide: impl FnOnce(&Hello, u32) -> Result<Welcome, Refusal>,
     tasks: &Tasks,
 ) -> Result<(Hello, Welcome, Session), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (opener, mut incoming, link) = mux::start(pipe, Side::Gateway, tasks);
+    let (opener, mut incoming, link) = mux::start(upgraded, Side::Gateway, tasks);
     let greeting = async {
         let Some(stream) = incoming.accept().await else { return Err(link.ended().await) };
         let mut control = Wired::new(stream);
@@ -169,7 +169,6 @@ async fn read_notices(mut control: Wired<ReadHalf<Stream>>, told: mpsc::Sender<N
         match control.receive().await {
             Ok(Some(Control::Notice(Notice::StreamClosed { stream, code, .. }))) => {
                 notifier.note_closed(stream, code);
-                link.abandoned(stream);
             }
             Ok(Some(Control::Notice(notice))) => {
                 if told.send(notice).await.is_err() {

@@ -1,15 +1,20 @@
-//! Two streams joined, each way by itself: half-close passes on, back-pressure reaches the source, an error resets the other
+//! Two ends joined, each way by itself: half-close passes on, back-pressure reaches the source, an error resets the other
 //! side. It refuses to know who is at either end, and why.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
+use tokio_util::io::poll_read_buf;
 
-use crate::base::limits::SPLICE_BUFFER;
+use super::mux::Stream;
+use crate::base::limits::{SPLICE_BUFFER, SPLICE_BUFFER_MIN};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,110 +47,219 @@ pub enum Outcome {
 
 /// What every chunk passes: slowed to a rate before it is written on, counted after.
 pub trait Toll: Sync {
-    /// Ends when a chunk may go on.
-    fn pace(&self, bytes: usize) -> impl Future<Output = ()> + Send;
+    /// Ends when a chunk may go on; `None` when it may at once.
+    fn pace(&self, bytes: usize) -> Option<Delay<'_>>;
 
     /// A chunk was written on.
     fn count(&self, direction: Direction, bytes: usize);
 }
 
-/// Copies both ways until both ends are done or one breaks. `idle` ends a splice in which nothing moves for that long.
+/// A wait for a rate.
+pub type Delay<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Either end: chunks out of it and into it. Nothing is copied on the way, and an end with nothing to say holds no buffer.
+pub trait Duplex {
+    /// What came; empty at the end of file.
+    ///
+    /// # Errors
+    /// When this end is gone.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>>;
+
+    /// Ready when all of `bytes` has been taken away.
+    ///
+    /// # Errors
+    /// When this end takes no more.
+    fn poll_take(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>>;
+
+    /// Ready when the end of file has been passed on.
+    ///
+    /// # Errors
+    /// When this end takes no more.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// Moves bytes both ways until both ends are done or one breaks. `idle` ends a splice in which nothing moves for that long.
 ///
-/// The streams come back to the caller, who resets them unless the outcome is [`Outcome::Finished`].
+/// The ends stay the caller's, who resets them unless the outcome is [`Outcome::Finished`].
 pub async fn splice<N, F, T>(near: &mut N, far: &mut F, idle: Option<Duration>, toll: &T) -> Outcome
 where
-    N: AsyncRead + AsyncWrite + Unpin,
-    F: AsyncRead + AsyncWrite + Unpin,
+    N: Duplex,
+    F: Duplex,
     T: Toll,
 {
     let moved = LastMove::now();
-    let (mut near_read, mut near_write) = tokio::io::split(near);
-    let (mut far_read, mut far_write) = tokio::io::split(far);
-    let upward = Pump { from: End::Near, direction: Direction::Up, moved: &moved };
-    let downward = Pump { from: End::Far, direction: Direction::Down, moved: &moved };
-    let both =
-        join_until_broken(upward.run(&mut near_read, &mut far_write, toll), downward.run(&mut far_read, &mut near_write, toll));
+    let mut up = Pump::new(End::Near, toll, &moved);
+    let mut down = Pump::new(End::Far, toll, &moved);
+    let both = poll_fn(|cx| {
+        let upward = up.poll(cx, near, far);
+        let downward = down.poll(cx, far, near);
+        join(upward, downward)
+    });
     tokio::select! {
         biased;
-        result = both => match result {
-            Ok(()) => Outcome::Finished,
-            Err((end, error)) => Outcome::Broken(end, error),
-        },
+        outcome = both => outcome,
         () = idles(idle, &moved) => Outcome::Idle,
     }
 }
 
-type Broken = (End, io::Error);
-
-struct Pump<'a> {
-    from: End,
-    direction: Direction,
-    moved: &'a LastMove,
+/// An end that can't be read from is gone, so both ways stop; one that can't be written to may still be answering ("413, and the
+/// rest of your upload is not wanted"), so the other way goes on to its own end.
+fn join(up: Poll<&mut Half>, down: Poll<&mut Half>) -> Poll<Outcome> {
+    let gone = |way: &mut Half| match way {
+        Half::ReadBroken(end, error) => Some(Outcome::Broken(*end, take(error))),
+        _ => None,
+    };
+    let (up, down) = match (up, down) {
+        (Poll::Ready(up), Poll::Ready(down)) => (up, down),
+        (Poll::Ready(way), Poll::Pending) | (Poll::Pending, Poll::Ready(way)) => {
+            return gone(way).map_or(Poll::Pending, Poll::Ready);
+        }
+        (Poll::Pending, Poll::Pending) => return Poll::Pending,
+    };
+    let broken = [up, down].into_iter().find_map(|way| match way {
+        Half::ReadBroken(end, error) | Half::WriteBroken(end, error) => Some(Outcome::Broken(*end, take(error))),
+        Half::Finished => None,
+    });
+    Poll::Ready(broken.unwrap_or(Outcome::Finished))
 }
 
-/// How one direction ended.
+fn take(error: &mut io::Error) -> io::Error {
+    std::mem::replace(error, io::ErrorKind::Other.into())
+}
+
+/// How one way ended.
 enum Half {
     Finished,
     /// The reading end is gone, and with it what it still wanted to say.
-    ReadBroken(Broken),
+    ReadBroken(End, io::Error),
     /// The writing end takes no more; it may still have something to say.
-    WriteBroken(Broken),
+    WriteBroken(End, io::Error),
 }
 
-impl Pump<'_> {
-    async fn run<R, W, T>(self, from: &mut R, to: &mut W, toll: &T) -> Half
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-        T: Toll,
-    {
-        let to_end = if self.from == End::Near { End::Far } else { End::Near };
-        let mut buffer = vec![0; SPLICE_BUFFER];
-        loop {
-            let count = match from.read(&mut buffer).await {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) => return Half::ReadBroken((self.from, error)),
-            };
-            self.moved.set();
-            toll.pace(count).await;
-            if let Err(error) = write_on(to, &buffer[..count]).await {
-                return Half::WriteBroken((to_end, error));
-            }
-            toll.count(self.direction, count);
-            self.moved.set();
+/// One way.
+struct Pump<'a, T> {
+    from: End,
+    to: End,
+    direction: Direction,
+    /// What is on its way, and what it must wait for.
+    chunk: Bytes,
+    length: usize,
+    delay: Option<Delay<'a>>,
+    /// The source has said its last byte.
+    ending: bool,
+    ended: Option<Half>,
+    toll: &'a T,
+    moved: &'a LastMove,
+}
+
+impl<'a, T: Toll> Pump<'a, T> {
+    fn new(from: End, toll: &'a T, moved: &'a LastMove) -> Self {
+        let (to, direction) = match from {
+            End::Near => (End::Far, Direction::Up),
+            End::Far => (End::Near, Direction::Down),
+        };
+        Self { from, to, direction, chunk: Bytes::new(), length: 0, delay: None, ending: false, ended: None, toll, moved }
+    }
+
+    /// Moves what can be moved; ready with how this way ended, also when asked again.
+    fn poll(&mut self, cx: &mut Context<'_>, from: &mut impl Duplex, to: &mut impl Duplex) -> Poll<&mut Half> {
+        if self.ended.is_none() {
+            let ended = ready!(self.poll_end(cx, from, to));
+            self.ended = Some(ended);
         }
-        match to.shutdown().await {
-            Ok(()) => Half::Finished,
-            // A peer that has closed both ways already has nothing against our end of file.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Half::Finished,
-            Err(error) => Half::WriteBroken((to_end, error)),
+        Poll::Ready(self.ended.as_mut().expect("it has just been set"))
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>, from: &mut impl Duplex, to: &mut impl Duplex) -> Poll<Half> {
+        loop {
+            if self.length > 0 {
+                if let Some(delay) = &mut self.delay {
+                    ready!(delay.as_mut().poll(cx));
+                    self.delay = None;
+                }
+                if let Err(error) = ready!(to.poll_take(cx, &mut self.chunk)) {
+                    return Poll::Ready(Half::WriteBroken(self.to, error));
+                }
+                self.toll.count(self.direction, self.length);
+                self.moved.set();
+                self.length = 0;
+            }
+            if self.ending {
+                return Poll::Ready(match ready!(to.poll_finish(cx)) {
+                    Ok(()) => Half::Finished,
+                    // A peer that has closed both ways already has nothing against our end of file.
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => Half::Finished,
+                    Err(error) => Half::WriteBroken(self.to, error),
+                });
+            }
+            self.chunk = match ready!(from.poll_chunk(cx)) {
+                Ok(chunk) => chunk,
+                Err(error) => return Poll::Ready(Half::ReadBroken(self.from, error)),
+            };
+            self.length = self.chunk.len();
+            self.ending = self.length == 0;
+            if !self.ending {
+                self.moved.set();
+                self.delay = self.toll.pace(self.length);
+            }
         }
     }
 }
 
-async fn write_on<W: AsyncWrite + Unpin>(to: &mut W, bytes: &[u8]) -> io::Result<()> {
-    to.write_all(bytes).await?;
-    to.flush().await
+/// Anything that copies, as an end of a splice. It reads into memory that it takes when something came, by what came before.
+pub struct Socket<'a, Io> {
+    io: &'a mut Io,
+    buffer: usize,
 }
 
-/// Runs both directions. An end that can't be read from is gone, so both stop; an end that can't be written to may still be
-/// answering ("413, and the rest of your upload is not wanted"), so the other direction goes on to its own end.
-async fn join_until_broken(up: impl Future<Output = Half>, down: impl Future<Output = Half>) -> Result<(), Broken> {
-    tokio::pin!(up, down);
-    let (first, other) = tokio::select! {
-        half = &mut up => (half, Direction::Down),
-        half = &mut down => (half, Direction::Up),
-    };
-    let write_broken = match first {
-        Half::ReadBroken(broken) => return Err(broken),
-        Half::WriteBroken(broken) => Some(broken),
-        Half::Finished => None,
-    };
-    let second = if other == Direction::Down { down.await } else { up.await };
-    match (write_broken, second) {
-        (Some(broken), _) | (None, Half::ReadBroken(broken) | Half::WriteBroken(broken)) => Err(broken),
-        (None, Half::Finished) => Ok(()),
+impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Socket<'a, Io> {
+    /// The end that `io` is.
+    pub fn new(io: &'a mut Io) -> Self {
+        Self { io, buffer: SPLICE_BUFFER_MIN }
+    }
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> Duplex for Socket<'_, Io> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let mut chunk = BytesMut::with_capacity(self.buffer);
+        let count = ready!(poll_read_buf(Pin::new(&mut *self.io), cx, &mut chunk))?;
+        let sparse = count < self.buffer / 4;
+        if count >= self.buffer {
+            self.buffer = (self.buffer * 4).min(SPLICE_BUFFER);
+        } else if sparse {
+            self.buffer = (self.buffer / 2).max(SPLICE_BUFFER_MIN);
+        }
+        // What waits to be sent must not keep a buffer that is mostly empty.
+        Poll::Ready(Ok(if sparse { Bytes::copy_from_slice(&chunk) } else { chunk.freeze() }))
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
+        while !bytes.is_empty() {
+            let count = ready!(Pin::new(&mut *self.io).poll_write(cx, bytes))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            bytes.advance(count);
+        }
+        Pin::new(&mut *self.io).poll_flush(cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.io).poll_shutdown(cx)
+    }
+}
+
+impl Duplex for Stream {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        Self::poll_chunk(self, cx, usize::MAX)
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
+        self.poll_send(cx, bytes)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_finish(self, cx)
     }
 }
 

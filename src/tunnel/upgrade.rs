@@ -1,17 +1,17 @@
-//! From a TLS stream to a [`Pipe`]: the WebSocket opening handshake (RFC 6455, 4) of both ends, and the agent's first
+//! From a TLS stream to an upgraded one: the WebSocket opening handshake (RFC 6455, 4) of both ends, and the agent's first
 //! heartbeat. It refuses to know certificates and sessions.
 
 use std::io;
 
-use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
-use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config, client_async_with_config};
+use tokio_tungstenite::{accept_hdr_async_with_config, client_async_with_config};
 
-use super::websocket::{Pipe, config};
+use super::websocket::{Decoder, Event, Opcode, Sender, config, head};
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::Endpoint;
 use crate::base::id::printable;
@@ -28,11 +28,24 @@ pub const SUBPROTOCOL: &str = "underpass.v1";
 /// Tells a refused dialer why: a name of the codes' table.
 pub const REFUSAL_HEADER: &str = "underpass-refusal";
 
+/// A connection on which WebSocket frames travel from here on.
+pub struct Upgraded<S> {
+    /// Where they travel.
+    pub io: S,
+    /// Heartbeats that this end has sent, the last one just now.
+    pub beats: u64,
+    /// What this end has yet to echo.
+    pub echo: Option<Bytes>,
+}
+
+/// Bytes of a heartbeat.
+const HEARTBEAT_LEN: usize = 17;
+
 /// The agent's end: asks, reads the answer (with which TLS 1.3 reports a refused client certificate), sends the first heartbeat.
 ///
 /// # Errors
 /// What TLS reports; `upgrade_refused` or the gateway's own code otherwise.
-pub async fn client<S>(stream: S, endpoint: &Endpoint) -> Result<Pipe<S>, Failure>
+pub async fn client<S>(stream: S, endpoint: &Endpoint) -> Result<Upgraded<S>, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -46,11 +59,18 @@ where
         .header("User-Agent", concat!("underpass/", env!("CARGO_PKG_VERSION")))
         .body(())
         .map_err(|error| Failure::new(Code::Internal, error))?;
-    let (mut socket, _) =
+    let (socket, _) =
         client_async_with_config(request, stream, Some(config())).await.map_err(|error| refused(error, endpoint))?;
-    let first = Heartbeat { kind: Heartbeat::PING, sequence: 1, received: 0 };
-    socket.send(Message::Ping(first.to_bytes().to_vec().into())).await.map_err(|error| refused(error, endpoint))?;
-    Ok(Pipe::new(socket, 1))
+    // Nothing is lost by this: the gateway sends nothing before the first heartbeat.
+    let mut io = socket.into_inner();
+    let first = Heartbeat { kind: Heartbeat::PING, sequence: 1, received: 0 }.to_bytes();
+    let (head, len) = head(Sender::Client, Opcode::Ping, first.len());
+    let sent = async {
+        io.write_all(&[&head[..len], &first].concat()).await?;
+        io.flush().await
+    };
+    sent.await.map_err(|error| refused(Error::Io(error), endpoint))?;
+    Ok(Upgraded { io, beats: 1, echo: None })
 }
 
 /// The gateway's end: checks path, subprotocol and resume header, answers, and waits for the first heartbeat.
@@ -58,17 +78,19 @@ where
 ///
 /// # Errors
 /// `upgrade_refused` for what was no upgrade of ours, `protocol_violation` for another first frame.
-pub async fn server<S>(stream: S, stopping: bool) -> Result<Pipe<S>, Failure>
+pub async fn server<S>(stream: S, stopping: bool) -> Result<Upgraded<S>, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     #[allow(clippy::result_large_err, reason = "the shape of the library's callback")]
     let check = |request: &Request, response: Response| check_request(request, response, stopping);
-    let mut socket = accept_hdr_async_with_config(stream, check, Some(config()))
+    let socket = accept_hdr_async_with_config(stream, check, Some(config()))
         .await
         .map_err(|error| Failure::new(Code::UpgradeRefused, printable(&error.to_string(), 200)))?;
-    first_heartbeat(&mut socket).await?;
-    Ok(Pipe::new(socket, 0))
+    // What came before the answer was sent is lost by this; an agent of ours waits for it.
+    let mut io = socket.into_inner();
+    let echo = Some(first_heartbeat(&mut io).await?);
+    Ok(Upgraded { io, beats: 0, echo })
 }
 
 #[allow(clippy::result_large_err, reason = "the shape of the library's callback")]
@@ -102,15 +124,24 @@ fn refuse(status: StatusCode, code: Code, text: &str) -> ErrorResponse {
     response
 }
 
-async fn first_heartbeat<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Result<(), Failure> {
-    match socket.next().await {
-        Some(Ok(Message::Ping(bytes))) if Heartbeat::from_bytes(&bytes).is_some_and(|beat| beat.kind == Heartbeat::PING) => {
-            Ok(())
+async fn first_heartbeat<S: AsyncRead + Unpin>(io: &mut S) -> Result<Bytes, Failure> {
+    let broken = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Failure::new(Code::LinkClosed, "closed before the first heartbeat"),
+        _ => Failure::new(Code::LinkClosed, error),
+    };
+    let (expected, len) = head(Sender::Client, Opcode::Ping, HEARTBEAT_LEN);
+    let mut frame = BytesMut::zeroed(len + HEARTBEAT_LEN);
+    // The kind and the length first: another frame may be shorter, and nothing follow it.
+    io.read_exact(&mut frame[..2]).await.map_err(broken)?;
+    if frame[..2] == expected[..2] {
+        io.read_exact(&mut frame[2..]).await.map_err(broken)?;
+        if let Ok(Some(Event::Ping(bytes))) = Decoder::new(Sender::Client).next(&mut frame)
+            && Heartbeat::from_bytes(&bytes).is_some_and(|beat| beat.kind == Heartbeat::PING)
+        {
+            return Ok(bytes);
         }
-        Some(Ok(_)) => Err(Failure::new(Code::ProtocolViolation, "the first frame was no heartbeat")),
-        Some(Err(error)) => Err(Failure::new(Code::LinkClosed, printable(&error.to_string(), 200))),
-        None => Err(Failure::new(Code::LinkClosed, "closed before the first heartbeat")),
     }
+    Err(Failure::new(Code::ProtocolViolation, "the first frame was no heartbeat"))
 }
 
 /// Whose fault a failed upgrade is.

@@ -1,190 +1,260 @@
-//! A WebSocket connection as a pipe of bytes: binary messages one way and the other, heartbeats beside them.
-//! It refuses to know what the bytes are; message boundaries mean nothing.
+//! WebSocket frames (RFC 6455, 5) as a tunnel uses them: binary data as a stream of bytes, heartbeats beside it, a close.
+//! Pure: bytes in, events out. It refuses to know what the bytes are; message boundaries mean nothing.
 //!
-//! The mux above writes a header and a body and flushes after each; one message, one TLS record and one system call for both come
-//! from two rules: what is written is gathered into one message of up to 64 KiB, and it is sent when the mux has nothing
-//! more to do, that is, when it waits for reading.
-
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+//! Recorded deviation from RFC 6455, 5.3: agents set the mask bit, as the syntax demands, and use the key 0. Unpredictable keys
+//! protect intermediaries that read plaintext, of which mutual TLS leaves none. Any key is taken.
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::{AsyncRead, AsyncWrite, Sink, Stream};
-use tokio::io::{AsyncRead as TokioRead, AsyncWrite as TokioWrite};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::lane::Pulse;
-use crate::base::code::{Code, Failure};
-use crate::base::limits::{HEARTBEAT, MAX_MESSAGE};
-use crate::wire::heartbeat::Heartbeat;
+use crate::base::limits::MAX_MESSAGE;
 
-/// The pipe over one upgraded connection.
-pub struct Pipe<S> {
-    socket: WebSocketStream<S>,
-    /// What is left of the last message.
-    incoming: Bytes,
-    /// The message being gathered.
-    outgoing: BytesMut,
-    pulse: Pulse,
-    beat: Interval,
-    /// The last heartbeat sent: its sequence, and when.
-    sent: (u64, Instant),
-    /// Bytes received, for the heartbeats.
-    received: u64,
-}
-
-/// What both ends ask of tungstenite: our limits, and buffers no larger than one message.
+/// What an opening handshake may hold in memory.
 #[must_use]
 pub fn config() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(MAX_MESSAGE)
-        .write_buffer_size(MAX_MESSAGE)
-        .max_write_buffer_size(4 * MAX_MESSAGE)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE))
+    WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(0).max_write_buffer_size(MAX_MESSAGE)
 }
 
-impl<S: TokioRead + TokioWrite + Unpin> Pipe<S> {
-    /// Takes an upgraded connection on which `sequence` heartbeats have been sent.
-    pub fn new(socket: WebSocketStream<S>, sequence: u64) -> Self {
-        let mut beat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self {
-            socket,
-            incoming: Bytes::new(),
-            outgoing: BytesMut::new(),
-            pulse: Pulse::new(),
-            beat,
-            sent: (sequence, Instant::now()),
-            received: 0,
+/// The largest header: two bytes, eight of length, four of key.
+pub const MAX_HEAD: usize = 14;
+
+/// The largest payload of a control frame.
+pub const MAX_CONTROL: usize = 125;
+
+/// A frame's kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opcode {
+    /// Further bytes of a message.
+    Continuation = 0,
+    /// Bytes.
+    Binary = 2,
+    /// The connection's end.
+    Close = 8,
+    /// Asks for its echo.
+    Ping = 9,
+    /// The echo.
+    Pong = 10,
+}
+
+/// What came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Some bytes of a data message; empty only if the whole frame was.
+    Data(Bytes),
+    /// To be echoed.
+    Ping(Bytes),
+    /// An echo, or a word nobody asked for.
+    Pong(Bytes),
+    /// The peer says no more.
+    Close,
+}
+
+/// What no peer of ours sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A reserved bit.
+    #[error("WebSocket: a reserved bit is set")]
+    Reserved,
+    /// Text, or an opcode that does not exist.
+    #[error("WebSocket: a frame with opcode {0}")]
+    Opcode(u8),
+    /// A continuation of nothing, or a new message within one.
+    #[error("WebSocket: a frame out of its message")]
+    Order,
+    /// RFC 6455, 5.1: clients mask, servers don't.
+    #[error("WebSocket: a frame masked on the wrong side")]
+    Mask,
+    /// Larger than this side takes, or written longer than need be.
+    #[error("WebSocket: a frame's length is out of bounds")]
+    Length,
+    /// RFC 6455, 5.5: no more than 125 bytes, in one piece.
+    #[error("WebSocket: a control frame of a wrong shape")]
+    Control,
+}
+
+/// Which end sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// Masks.
+    Client,
+    /// Doesn't.
+    Server,
+}
+
+/// A frame's header, in the first bytes; the number says how many.
+#[must_use]
+pub fn head(sender: Sender, opcode: Opcode, payload: usize) -> ([u8; MAX_HEAD], usize) {
+    let mut head = [0; MAX_HEAD];
+    head[0] = 0x80 | opcode as u8;
+    let mut len = match payload {
+        0..=125 => {
+            head[1] = u8::try_from(payload).expect("up to 125");
+            2
         }
-    }
-
-    /// The signs of life.
-    pub fn pulse(&self) -> Pulse {
-        self.pulse.clone()
-    }
-
-    /// Hands the gathered message to the socket's buffer.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.outgoing.is_empty() {
-            ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(into_io)?;
-            let message = Message::Binary(self.outgoing.split().freeze());
-            Pin::new(&mut self.socket).start_send(message).map_err(into_io)?;
+        126..=0xffff => {
+            head[1] = 126;
+            head[2..4].copy_from_slice(&u16::try_from(payload).expect("up to 65,535").to_be_bytes());
+            4
         }
-        Poll::Ready(Ok(()))
+        _ => {
+            head[1] = 127;
+            head[2..10].copy_from_slice(&(payload as u64).to_be_bytes());
+            10
+        }
+    };
+    if sender == Sender::Client {
+        head[1] |= 0x80;
+        // The key is 0, so the payload stays as it is.
+        len += 4;
+    }
+    (head, len)
+}
+
+/// Reads frames of one sender.
+#[derive(Debug)]
+pub struct Decoder {
+    from: Sender,
+    /// Whether a message has begun that is not finished.
+    within: bool,
+    /// The data frame whose payload is being read.
+    payload: Option<Payload>,
+}
+
+#[derive(Debug)]
+struct Payload {
+    missing: usize,
+    key: [u8; 4],
+}
+
+struct Head {
+    len: usize,
+    fin: bool,
+    opcode: Opcode,
+    payload: usize,
+    key: [u8; 4],
+}
+
+impl Decoder {
+    /// For what `from` sends.
+    #[must_use]
+    pub fn new(from: Sender) -> Self {
+        Self { from, within: false, payload: None }
     }
 
-    /// Sends a heartbeat when it is due; a socket that takes nothing leaves it due.
-    fn poll_beat(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while self.beat.poll_tick(cx).is_ready() {
-            if Pin::new(&mut self.socket).poll_ready(cx).map_err(into_io)?.is_pending() {
-                continue;
+    /// The next event of what has come, which is taken from `bytes`; `None` when more must come first. Less than a header or a
+    /// control frame is all that stays in `bytes` then.
+    ///
+    /// # Errors
+    /// Everything that is not the tunnel's use of WebSocket; the connection can't be read any further.
+    pub fn next(&mut self, bytes: &mut BytesMut) -> Result<Option<Event>, Violation> {
+        if self.payload.is_none() {
+            let Some(head) = Head::parse(bytes, self.from)? else { return Ok(None) };
+            if matches!(head.opcode, Opcode::Close | Opcode::Ping | Opcode::Pong) {
+                return head.control(bytes);
             }
-            self.sent = (self.sent.0 + 1, Instant::now());
-            let heartbeat = Heartbeat { kind: Heartbeat::PING, sequence: self.sent.0, received: self.received };
-            let ping = Message::Ping(Bytes::copy_from_slice(&heartbeat.to_bytes()));
-            Pin::new(&mut self.socket).start_send(ping).map_err(into_io)?;
-        }
-        Ok(())
-    }
-
-    /// Fills `incoming`; `false` at the end of the connection.
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        loop {
-            let Some(message) = ready!(Pin::new(&mut self.socket).poll_next(cx)) else { return Poll::Ready(Ok(false)) };
-            let message = message.map_err(into_io)?;
-            self.pulse.frame();
-            match message {
-                Message::Binary(bytes) if bytes.is_empty() => {}
-                Message::Binary(bytes) => {
-                    self.received += bytes.len() as u64;
-                    self.incoming = bytes;
-                    return Poll::Ready(Ok(true));
-                }
-                // tungstenite answers a Ping with the same bytes.
-                Message::Ping(_) | Message::Frame(_) => {}
-                Message::Pong(bytes) => {
-                    let ours = |echo: &Heartbeat| echo.kind == Heartbeat::PING && echo.sequence == self.sent.0;
-                    if Heartbeat::from_bytes(&bytes).filter(ours).is_some() {
-                        self.pulse.echoed(self.sent.1.elapsed());
-                    }
-                }
-                Message::Close(_) => return Poll::Ready(Ok(false)),
-                Message::Text(_) => return Poll::Ready(Err(violation("a text message"))),
+            if self.within != (head.opcode == Opcode::Continuation) {
+                return Err(Violation::Order);
             }
-        }
-    }
-}
-
-impl<S: TokioRead + TokioWrite + Unpin> AsyncRead for Pipe<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if this.incoming.is_empty() {
-            this.poll_beat(cx)?;
-            match this.poll_message(cx) {
-                Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(0)),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    if let Poll::Ready(sent) = this.poll_send(cx) {
-                        sent?;
-                        if let Poll::Ready(flushed) = Pin::new(&mut this.socket).poll_flush(cx) {
-                            flushed.map_err(into_io)?;
-                        }
-                    }
-                    return Poll::Pending;
-                }
+            self.within = !head.fin;
+            bytes.advance(head.len);
+            if head.payload == 0 {
+                return Ok(Some(Event::Data(Bytes::new())));
             }
+            self.payload = Some(Payload { missing: head.payload, key: head.key });
         }
-        let count = buffer.len().min(this.incoming.len());
-        buffer[..count].copy_from_slice(&this.incoming[..count]);
-        this.incoming.advance(count);
-        Poll::Ready(Ok(count))
+        let Some(payload) = self.payload.as_mut().filter(|_| !bytes.is_empty()) else { return Ok(None) };
+        let mut part = bytes.split_to(payload.missing.min(bytes.len()));
+        unmask(&mut part, &mut payload.key);
+        payload.missing -= part.len();
+        if payload.missing == 0 {
+            self.payload = None;
+        }
+        Ok(Some(Event::Data(part.freeze())))
     }
 }
 
-impl<S: TokioRead + TokioWrite + Unpin> AsyncWrite for Pipe<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if this.outgoing.len() >= MAX_MESSAGE {
-            ready!(this.poll_send(cx))?;
+impl Head {
+    /// Reads a header without taking it; `None` when there is too little of it.
+    fn parse(bytes: &[u8], from: Sender) -> Result<Option<Self>, Violation> {
+        let [first, second, rest @ ..] = bytes else { return Ok(None) };
+        if first & 0x70 != 0 {
+            return Err(Violation::Reserved);
         }
-        let count = bytes.len().min(MAX_MESSAGE - this.outgoing.len());
-        this.outgoing.extend_from_slice(&bytes[..count]);
-        Poll::Ready(Ok(count))
+        let opcode = match first & 0x0f {
+            0 => Opcode::Continuation,
+            2 => Opcode::Binary,
+            8 => Opcode::Close,
+            9 => Opcode::Ping,
+            10 => Opcode::Pong,
+            other => return Err(Violation::Opcode(other)),
+        };
+        let (fin, masked) = (first & 0x80 != 0, second & 0x80 != 0);
+        if masked != (from == Sender::Client) {
+            return Err(Violation::Mask);
+        }
+        let extended = match second & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let len = 2 + extended + if masked { 4 } else { 0 };
+        let Some(rest) = rest.get(..len - 2) else { return Ok(None) };
+        let (length, key) = rest.split_at(extended);
+        let payload = match extended {
+            0 => u64::from(second & 0x7f),
+            _ => length.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+        };
+        let least = [0, 126, 0x1_0000][extended.min(3).div_ceil(2)];
+        if payload < least || payload > MAX_MESSAGE as u64 {
+            return Err(Violation::Length);
+        }
+        let head = Self {
+            len,
+            fin,
+            opcode,
+            payload: usize::try_from(payload).map_err(|_| Violation::Length)?,
+            key: key.try_into().unwrap_or_default(),
+        };
+        let control = !matches!(opcode, Opcode::Binary | Opcode::Continuation);
+        if control && (!fin || head.payload > MAX_CONTROL) {
+            return Err(Violation::Control);
+        }
+        Ok(Some(head))
     }
 
-    /// Does nothing: the mux flushes after every frame; see the module's first lines.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx))?;
-        match ready!(Pin::new(&mut self.socket).poll_close(cx)) {
-            Ok(()) | Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed) => Poll::Ready(Ok(())),
-            Err(error) => Poll::Ready(Err(into_io(error))),
+    /// A control frame, once it is whole.
+    fn control(mut self, bytes: &mut BytesMut) -> Result<Option<Event>, Violation> {
+        if bytes.len() < self.len + self.payload {
+            return Ok(None);
         }
+        bytes.advance(self.len);
+        let mut payload = bytes.split_to(self.payload);
+        unmask(&mut payload, &mut self.key);
+        // Small, and about to be kept: it must not keep the buffer that it lies in.
+        let payload = Bytes::copy_from_slice(&payload);
+        Ok(Some(match self.opcode {
+            Opcode::Ping => Event::Ping(payload),
+            Opcode::Pong => Event::Pong(payload),
+            _ => Event::Close,
+        }))
     }
 }
 
-/// An error that keeps its code on the way through the mux.
-fn violation(what: &str) -> io::Error {
-    io::Error::other(Failure::new(Code::ProtocolViolation, what))
+/// Undoes the mask, and turns the key to where the next part begins.
+fn unmask(bytes: &mut [u8], key: &mut [u8; 4]) {
+    if *key == [0; 4] {
+        return;
+    }
+    let word = u32::from_ne_bytes(*key);
+    let (words, rest) = bytes.as_chunks_mut::<4>();
+    for four in words {
+        *four = (u32::from_ne_bytes(*four) ^ word).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(*key) {
+        *byte ^= key;
+    }
+    key.rotate_left(rest.len());
 }
 
-fn into_io(error: tungstenite::Error) -> io::Error {
-    match error {
-        tungstenite::Error::Io(error) => error,
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => io::ErrorKind::UnexpectedEof.into(),
-        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-            io::ErrorKind::ConnectionReset.into()
-        }
-        other => violation(&format!("WebSocket: {other}")),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
 use crate::base::id::Name;
-use crate::tunnel::fixture::{frame, hello, pipes, send, sessions, sockets, welcomed};
+use crate::tunnel::fixture::{frame, hello, pipes, raw, send, sessions, welcomed};
 use crate::wire::hello::{Kind, Offer};
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_full_queue_drops_notices_and_never_waits() {
 
 #[tokio::test]
 async fn f43_no_common_version_is_a_named_refusal_at_both_ends() {
-    let (agent, gateway) = pipes().await;
+    let (agent, gateway) = pipes();
     let tasks = Tasks::new();
     let newer = Hello { versions: 2..=3, ..hello(&[]) };
     let (theirs, ours) = tokio::join!(greet(agent, newer, &tasks), welcome(gateway, welcomed, &tasks));
@@ -74,7 +74,7 @@ async fn f43_no_common_version_is_a_named_refusal_at_both_ends() {
 
 #[tokio::test]
 async fn the_gateways_refusal_reaches_the_agent_by_its_code() {
-    let (agent, gateway) = pipes().await;
+    let (agent, gateway) = pipes();
     let tasks = Tasks::new();
     let refuse = |_: &Hello, _| Err(Refusal::new(Code::Stopping, "tonight"));
     let (theirs, ours) = tokio::join!(greet(agent, hello(&[]), &tasks), welcome(gateway, refuse, &tasks));
@@ -86,7 +86,7 @@ async fn the_gateways_refusal_reaches_the_agent_by_its_code() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hello_that_does_not_come_ends_the_connection_in_five_seconds() {
-    let (mut raw, gateway) = sockets().await;
+    let (mut raw, gateway) = raw().await;
     let tasks = Tasks::new();
     let before = Instant::now();
     let beats = async {
@@ -98,7 +98,7 @@ async fn a_hello_that_does_not_come_ends_the_connection_in_five_seconds() {
             }
         }
     };
-    let (ours, ()) = tokio::join!(welcome(Pipe::new(gateway, 0), welcomed, &tasks), beats);
+    let (ours, ()) = tokio::join!(welcome(gateway, welcomed, &tasks), beats);
     assert_eq!(ours.err().unwrap().code, Code::ProtocolViolation);
     assert!(before.elapsed() < HELLO_DEADLINE + Duration::from_secs(7));
     tasks.join().await;
@@ -106,7 +106,7 @@ async fn a_hello_that_does_not_come_ends_the_connection_in_five_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_welcome_that_does_not_come_is_a_timeout_of_the_gateway() {
-    let (agent, gateway) = pipes().await;
+    let (agent, gateway) = pipes();
     let tasks = Tasks::new();
     let gateway = crate::tunnel::fixture::half(gateway, Side::Gateway);
     assert_eq!(greet(agent, hello(&[]), &tasks).await.err().unwrap().code, Code::GatewayTimeout);
@@ -116,7 +116,7 @@ async fn a_welcome_that_does_not_come_is_a_timeout_of_the_gateway() {
 
 #[tokio::test(start_paused = true)]
 async fn a_greeting_that_is_given_up_leaves_no_connection_behind() {
-    let (agent, gateway) = pipes().await;
+    let (agent, gateway) = pipes();
     let tasks = Tasks::new();
     let gateway = crate::tunnel::fixture::half(gateway, Side::Gateway);
     let given_up = tokio::time::timeout(Duration::from_secs(1), greet(agent, hello(&[]), &tasks)).await;
@@ -127,14 +127,13 @@ async fn a_greeting_that_is_given_up_leaves_no_connection_behind() {
 
 /// The gateway's verdict on a first message.
 async fn first_message(message: Control) -> Failure {
-    let (mut raw, ours) = sockets().await;
+    let (mut raw, ours) = raw().await;
     let mut body = BytesMut::new();
     codec::encode(&message, &mut body);
     let tasks = Tasks::new();
     let length = u32::try_from(body.len()).unwrap();
     send(&mut raw, frame(0, 0, 1, 1, length, &body)).await;
-    let (ours, ()) =
-        tokio::join!(welcome(Pipe::new(ours, 0), welcomed, &tasks), async { while let Some(Ok(_)) = raw.next().await {} });
+    let (ours, ()) = tokio::join!(welcome(ours, welcomed, &tasks), async { while let Some(Ok(_)) = raw.next().await {} });
     ours.err().unwrap()
 }
 
@@ -147,9 +146,9 @@ async fn t1_another_first_message_is_a_violation() {
 
 #[tokio::test]
 async fn t1_a_connection_that_breaks_during_the_greeting_says_why() {
-    let (mut raw, ours) = sockets().await;
+    let (mut raw, ours) = raw().await;
     let tasks = Tasks::new();
-    let (ours, ()) = tokio::join!(welcome(Pipe::new(ours, 0), welcomed, &tasks), async {
+    let (ours, ()) = tokio::join!(welcome(ours, welcomed, &tasks), async {
         send(&mut raw, frame(0, 0, 1, 1, 1, &[9])).await;
         raw.send(Message::Text("no".into())).await.unwrap();
         while let Some(Ok(_)) = raw.next().await {}
@@ -159,12 +158,12 @@ async fn t1_a_connection_that_breaks_during_the_greeting_says_why() {
 
 /// What ends a session on whose control stream the agent says this after the greeting.
 async fn after_greeting(bytes: Vec<u8>) -> Failure {
-    let (mut raw, ours) = sockets().await;
+    let (mut raw, ours) = raw().await;
     let tasks = Tasks::new();
     let mut body = BytesMut::new();
     codec::encode(&Control::Hello(hello(&[])), &mut body);
     send(&mut raw, frame(0, 0, 1, 1, u32::try_from(body.len()).unwrap(), &body)).await;
-    let (_, _, session) = welcome(Pipe::new(ours, 0), welcomed, &tasks).await.unwrap();
+    let (_, _, session) = welcome(ours, welcomed, &tasks).await.unwrap();
     send(&mut raw, bytes).await;
     let (ended, ()) = tokio::join!(session.link.ended(), async { while let Some(Ok(_)) = raw.next().await {} });
     ended

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
 
-use tokio::io::{DuplexStream, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
 
@@ -16,10 +16,8 @@ struct Counter {
 }
 
 impl Toll for Counter {
-    async fn pace(&self, _: usize) {
-        if self.slow {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
+    fn pace(&self, _: usize) -> Option<Delay<'_>> {
+        if self.slow { Some(Box::pin(tokio::time::sleep(Duration::from_secs(1)))) } else { None }
     }
 
     fn count(&self, direction: Direction, bytes: usize) {
@@ -44,6 +42,10 @@ struct Io {
 fn io() -> (Io, DuplexStream) {
     let (stream, peer) = tokio::io::duplex(1024);
     (Io { stream, read_fails: false, write_fails: false }, peer)
+}
+
+async fn joined(near: &mut Io, far: &mut Io, idle: Option<Duration>, toll: &Counter) -> Outcome {
+    splice(&mut Socket::new(near), &mut Socket::new(far), idle, toll).await
 }
 
 fn reset() -> io::Error {
@@ -90,7 +92,7 @@ async fn f20_each_way_ends_by_itself() {
             second.shutdown().await.unwrap();
             assert_eq!(all(first).await, b"three");
         };
-        let (outcome, ()) = tokio::join!(splice(&mut near, &mut far, None, &toll), talk);
+        let (outcome, ()) = tokio::join!(joined(&mut near, &mut far, None, &toll), talk);
         assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
         let (up, down) = if near_first { (3, 5) } else { (5, 3) };
         assert_eq!((toll.sum(Direction::Up), toll.sum(Direction::Down)), (up, down));
@@ -101,12 +103,12 @@ async fn f20_each_way_ends_by_itself() {
 async fn f19_a_reset_of_either_end_ends_both_ways() {
     let ((mut near, _client), (mut far, _target)) = (io(), io());
     near.read_fails = true;
-    let outcome = splice(&mut near, &mut far, None, &Counter::default()).await;
+    let outcome = joined(&mut near, &mut far, None, &Counter::default()).await;
     assert!(matches!(outcome, Outcome::Broken(End::Near, _)), "{outcome:?}");
 
     let ((mut near, _client), (mut far, _target)) = (io(), io());
     far.read_fails = true;
-    let outcome = splice(&mut near, &mut far, None, &Counter::default()).await;
+    let outcome = joined(&mut near, &mut far, None, &Counter::default()).await;
     assert!(matches!(outcome, Outcome::Broken(End::Far, _)), "{outcome:?}");
 }
 
@@ -127,7 +129,7 @@ async fn an_end_that_takes_no_more_may_still_answer() {
             answerer.shutdown().await.unwrap();
             assert_eq!(all(writer).await, b"413");
         };
-        let (outcome, ()) = tokio::join!(splice(&mut near, &mut far, None, &toll), talk);
+        let (outcome, ()) = tokio::join!(joined(&mut near, &mut far, None, &toll), talk);
         let end = if near_writes { End::Far } else { End::Near };
         assert!(matches!(outcome, Outcome::Broken(broken, _) if broken == end), "{outcome:?}");
         let lost = if near_writes { Direction::Up } else { Direction::Down };
@@ -148,7 +150,7 @@ async fn only_silence_both_ways_is_idle() {
             target.write_all(b"y").await.unwrap();
         }
     };
-    let (outcome, ()) = tokio::join!(splice(&mut near, &mut far, Some(idle), &toll), talk);
+    let (outcome, ()) = tokio::join!(joined(&mut near, &mut far, Some(idle), &toll), talk);
     assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
     assert_eq!((toll.sum(Direction::Up), before.elapsed().as_secs()), (5, 100));
 }
@@ -159,7 +161,7 @@ async fn d5_a_target_that_takes_nothing_is_idle_however_much_there_is_for_it() {
     let flood = async { while client.write_all(&[0; 1024]).await.is_ok() {} };
     let toll = Counter::default();
     let outcome = tokio::select! {
-        outcome = splice(&mut near, &mut far, Some(Duration::from_secs(10)), &toll) => outcome,
+        outcome = joined(&mut near, &mut far, Some(Duration::from_secs(10)), &toll) => outcome,
         () = flood => unreachable!(),
     };
     assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
@@ -170,7 +172,7 @@ async fn without_a_limit_silence_lasts() {
     let ((mut near, _client), (mut far, _target)) = (io(), io());
     let toll = Counter::default();
     let day = Duration::from_secs(86_400);
-    assert!(tokio::time::timeout(day, splice(&mut near, &mut far, None, &toll)).await.is_err());
+    assert!(tokio::time::timeout(day, joined(&mut near, &mut far, None, &toll)).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,13 +186,13 @@ async fn d4_a_reader_that_stops_stops_the_writer_and_not_the_other_way() {
     };
     let toll = Counter::default();
     let moment = Duration::from_secs(1);
-    let stuck = async { tokio::join!(splice(&mut near, &mut far, None, &toll), flood) };
+    let stuck = async { tokio::join!(joined(&mut near, &mut far, None, &toll), flood) };
     assert!(tokio::time::timeout(moment, stuck).await.is_err());
     assert!(written <= SPLICE_BUFFER + 4 * 1024, "{written}");
     target.write_all(b"down").await.unwrap();
     let mut down = [0; 4];
     tokio::select! {
-        _ = splice(&mut near, &mut far, None, &toll) => unreachable!(),
+        _ = joined(&mut near, &mut far, None, &toll) => unreachable!(),
         read = client.read_exact(&mut down) => assert_eq!(read.unwrap(), 4),
     }
 }
@@ -208,7 +210,7 @@ async fn chunks_wait_for_their_pace() {
         client.shutdown().await.unwrap();
         target.shutdown().await.unwrap();
     };
-    let (outcome, ()) = tokio::join!(splice(&mut near, &mut far, None, &toll), talk);
+    let (outcome, ()) = tokio::join!(joined(&mut near, &mut far, None, &toll), talk);
     assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
     assert_eq!(before.elapsed().as_secs(), 3);
 }

@@ -168,6 +168,7 @@ async fn d2_a_head_that_trickles_is_ended_by_its_pieces_or_by_the_callers_deadli
 
 #[tokio::test]
 async fn the_first_frame_is_a_heartbeat() {
+    use futures_util::SinkExt;
     use tokio_tungstenite::tungstenite::Message;
     for (message, code) in [
         (Message::Binary(vec![0; 12].into()), Code::ProtocolViolation),
