@@ -11,4 +11,5 @@ pub mod mux;
 pub mod session;
 pub mod splice;
 pub mod upgrade;
+mod vectored;
 pub mod websocket;

@@ -43,8 +43,8 @@ impl Tenant {
     pub fn limit(&self, limits: TenantLimits) {
         if self.limits.load().limits != limits {
             let rate = limits.rate.map(|rate| {
-                // A burst must take one chunk, or nothing would ever pass.
-                let chunk = NonZeroU32::new(u32::try_from(READ_BUFFER).unwrap_or(u32::MAX)).unwrap_or(rate);
+                // A burst must take what one splice moves at once, or nothing would ever pass.
+                let chunk = NonZeroU32::new(u32::try_from(2 * READ_BUFFER).unwrap_or(u32::MAX)).unwrap_or(rate);
                 RateLimiter::direct(Quota::per_second(rate).allow_burst(rate.max(chunk)))
             });
             self.limits.store(Arc::new(Limiter { limits, rate }));

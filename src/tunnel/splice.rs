@@ -1,6 +1,7 @@
 //! Two ends joined, each way by itself: half-close passes on, back-pressure reaches the source, an error resets the other
 //! side. It refuses to know who is at either end, and why.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -8,12 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
 use super::mux::Stream;
+use super::vectored::poll_write_chunks;
 use crate::base::limits::{SPLICE_BUFFER, SPLICE_BUFFER_MIN};
 
 /// Which way bytes go.
@@ -59,17 +61,17 @@ pub type Delay<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Either end: chunks out of it and into it. Nothing is copied on the way, and an end with nothing to say holds no buffer.
 pub trait Duplex {
-    /// What came; empty at the end of file.
+    /// Appends what came, up to some [`SPLICE_BUFFER`] bytes; nothing at the end of file.
     ///
     /// # Errors
     /// When this end is gone.
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>>;
+    fn poll_chunks(&mut self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>>;
 
-    /// Ready when all of `bytes` has been taken away.
+    /// Ready when all of `chunks` has been taken away.
     ///
     /// # Errors
     /// When this end takes no more.
-    fn poll_take(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>>;
+    fn poll_take(&mut self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>>;
 
     /// Ready when the end of file has been passed on.
     ///
@@ -142,7 +144,7 @@ struct Pump<'a, T> {
     to: End,
     direction: Direction,
     /// What is on its way, and what it must wait for.
-    chunk: Bytes,
+    chunks: VecDeque<Bytes>,
     length: usize,
     delay: Option<Delay<'a>>,
     /// The source has said its last byte.
@@ -158,7 +160,7 @@ impl<'a, T: Toll> Pump<'a, T> {
             End::Near => (End::Far, Direction::Up),
             End::Far => (End::Near, Direction::Down),
         };
-        Self { from, to, direction, chunk: Bytes::new(), length: 0, delay: None, ending: false, ended: None, toll, moved }
+        Self { from, to, direction, chunks: VecDeque::new(), length: 0, delay: None, ending: false, ended: None, toll, moved }
     }
 
     /// Moves what can be moved; ready with how this way ended, also when asked again.
@@ -177,7 +179,7 @@ impl<'a, T: Toll> Pump<'a, T> {
                     ready!(delay.as_mut().poll(cx));
                     self.delay = None;
                 }
-                if let Err(error) = ready!(to.poll_take(cx, &mut self.chunk)) {
+                if let Err(error) = ready!(to.poll_take(cx, &mut self.chunks)) {
                     return Poll::Ready(Half::WriteBroken(self.to, error));
                 }
                 self.toll.count(self.direction, self.length);
@@ -192,11 +194,10 @@ impl<'a, T: Toll> Pump<'a, T> {
                     Err(error) => Half::WriteBroken(self.to, error),
                 });
             }
-            self.chunk = match ready!(from.poll_chunk(cx)) {
-                Ok(chunk) => chunk,
-                Err(error) => return Poll::Ready(Half::ReadBroken(self.from, error)),
-            };
-            self.length = self.chunk.len();
+            if let Err(error) = ready!(from.poll_chunks(cx, &mut self.chunks)) {
+                return Poll::Ready(Half::ReadBroken(self.from, error));
+            }
+            self.length = self.chunks.iter().map(Bytes::len).sum();
             self.ending = self.length == 0;
             if !self.ending {
                 self.moved.set();
@@ -220,7 +221,7 @@ impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Socket<'a, Io> {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Duplex for Socket<'_, Io> {
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    fn poll_chunks(&mut self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
         let mut chunk = BytesMut::with_capacity(self.buffer);
         let count = ready!(poll_read_buf(Pin::new(&mut *self.io), cx, &mut chunk))?;
         let sparse = count < self.buffer / 4;
@@ -229,17 +230,19 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Duplex for Socket<'_, Io> {
         } else if sparse {
             self.buffer = (self.buffer / 2).max(SPLICE_BUFFER_MIN);
         }
-        // What waits to be sent must not keep a buffer that is mostly empty.
-        Poll::Ready(Ok(if sparse { Bytes::copy_from_slice(&chunk) } else { chunk.freeze() }))
+        if count > 0 {
+            // What waits to be sent must not keep a buffer that is mostly empty.
+            chunks.push_back(if sparse { Bytes::copy_from_slice(&chunk) } else { chunk.freeze() });
+        }
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_take(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
-        while !bytes.is_empty() {
-            let count = ready!(Pin::new(&mut *self.io).poll_write(cx, bytes))?;
+    fn poll_take(&mut self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
+        while !chunks.is_empty() {
+            let count = ready!(poll_write_chunks(Pin::new(&mut *self.io), cx, chunks))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            bytes.advance(count);
         }
         Pin::new(&mut *self.io).poll_flush(cx)
     }
@@ -250,12 +253,12 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Duplex for Socket<'_, Io> {
 }
 
 impl Duplex for Stream {
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        Self::poll_chunk(self, cx, usize::MAX)
+    fn poll_chunks(&mut self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
+        Self::poll_chunks(self, cx, chunks)
     }
 
-    fn poll_take(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
-        self.poll_send(cx, bytes)
+    fn poll_take(&mut self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
+        self.poll_send(cx, chunks)
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,12 +3,12 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
@@ -18,10 +18,8 @@ use super::{Link, Shared, Side};
 use crate::base::code::{Code, Failure};
 use crate::base::limits::{EMPTY_FRAMES_PER_SECOND, HANDSHAKE_DEADLINE, READ_BUFFER, SENT_MESSAGE};
 use crate::tunnel::lane::Heart;
+use crate::tunnel::vectored::poll_write_chunks;
 use crate::tunnel::websocket::{Decoder, Event, MAX_HEAD, Opcode, Sender, head};
-
-/// Slices of one write; what rustls takes at once is rarely more than a few.
-const SLICES: usize = 16;
 
 /// Echoes that wait to be sent; an honest peer asks for one in two seconds.
 const ECHOES: usize = 64;
@@ -170,18 +168,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
                 return Poll::Ready(Ok(()));
             }
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let mut count = 0;
-            for (slice, bytes) in slices.iter_mut().zip(&self.outbound) {
-                *slice = IoSlice::new(bytes);
-                count += 1;
-            }
-            let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..count]))?;
-            if written == 0 {
+            if ready!(poll_write_chunks(Pin::new(&mut self.io), cx, &mut self.outbound))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unflushed = true;
-            self.written(written);
         }
     }
 
@@ -204,18 +194,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn control(&mut self, opcode: Opcode, payload: &[u8]) {
         let (head, len) = head(self.sender, opcode, payload.len());
         self.outbound.push_back([&head[..len], payload].concat().into());
-    }
-
-    fn written(&mut self, mut count: usize) {
-        while count > 0 {
-            let Some(first) = self.outbound.front_mut() else { return };
-            let part = count.min(first.len());
-            first.advance(part);
-            count -= part;
-            if first.is_empty() {
-                self.outbound.pop_front();
-            }
-        }
     }
 
     /// Sends what streams have left to say, then the farewell.

@@ -139,6 +139,11 @@ impl Engine {
         }
     }
 
+    /// Whether something has come that is not read yet.
+    pub(super) fn has_unread(&self, id: u32) -> bool {
+        self.streams.get(&id).is_some_and(|entry| entry.reading.unread > 0)
+    }
+
     /// Takes `bytes` if the stream's queue has room.
     pub(super) fn poll_write(
         &mut self,

@@ -1,10 +1,11 @@
 //! A stream in the hands of whoever uses it: chunks of bytes in and out, and the same as `AsyncRead` and `AsyncWrite` for those who
 //! copy. Refuses to know how it is carried.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -31,22 +32,40 @@ impl Stream {
         self.id
     }
 
-    /// Up to `max` bytes of what the peer sent, as they lie; empty at its end of file.
+    /// Appends what the peer sent, as it lies, up to some [`SPLICE_BUFFER`] bytes; nothing at its end of file.
     ///
     /// # Errors
     /// `ConnectionReset` when the peer dropped the stream, or this end broke it (the error then holds the `Failure`),
     /// `ConnectionAborted` when the connection is over.
-    pub fn poll_chunk(&self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<Bytes>> {
-        self.shared.with(|engine| engine.poll_read(self.id, max, cx, Instant::now)).map_err(|broken| self.explain(broken))
+    pub fn poll_chunks(&self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
+        let read = self.shared.with(|engine| {
+            let mut count = 0;
+            while count < SPLICE_BUFFER && (count == 0 || engine.has_unread(self.id)) {
+                let chunk = ready!(engine.poll_read(self.id, usize::MAX, cx, Instant::now))?;
+                if chunk.is_empty() {
+                    break;
+                }
+                count += chunk.len();
+                chunks.push_back(chunk);
+            }
+            Poll::Ready(Ok(()))
+        });
+        read.map_err(|broken| self.explain(broken))
     }
 
-    /// Takes `bytes` away once there is room for them.
+    /// Takes `chunks` away once there is room for them.
     ///
     /// # Errors
     /// `BrokenPipe` when the peer takes no more, else as [`Stream::poll_chunk`].
-    pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
-        let take = || std::mem::take(bytes);
-        self.shared.with(|engine| engine.poll_write(self.id, cx, take)).map_err(|broken| self.explain(broken))
+    pub fn poll_send(&self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
+        let sent = self.shared.with(|engine| {
+            while let Some(chunk) = chunks.front() {
+                ready!(engine.poll_write(self.id, cx, || chunk.clone()))?;
+                chunks.pop_front();
+            }
+            Poll::Ready(Ok(()))
+        });
+        sent.map_err(|broken| self.explain(broken))
     }
 
     /// Sends the end of file behind what was written; ready when it has gone out.
@@ -73,7 +92,9 @@ impl AsyncRead for Stream {
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        self.poll_chunk(cx, buffer.remaining()).map_ok(|bytes| buffer.put_slice(&bytes))
+        let max = buffer.remaining();
+        let read = self.shared.with(|engine| engine.poll_read(self.id, max, cx, Instant::now));
+        read.map_ok(|bytes| buffer.put_slice(&bytes)).map_err(|broken| self.explain(broken))
     }
 }
 
