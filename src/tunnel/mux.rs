@@ -12,7 +12,7 @@ mod schedule;
 mod stream;
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,7 +24,7 @@ use super::upgrade::Upgraded;
 use crate::base::code::{Code, Failure};
 use crate::base::limits::{MAX_STREAMS, MUX_SLACK};
 use crate::base::tasks::Tasks;
-use driver::{Driver, drive};
+use driver::{Driver, Sends, Turn, drive};
 use engine::Engine;
 pub use stream::Stream;
 
@@ -55,6 +55,9 @@ pub struct Link {
 /// What the driver and the streams share.
 struct Shared {
     engine: Mutex<Engine>,
+    /// The driver, as long as its task runs.
+    driver: OnceLock<Weak<Mutex<dyn Sends>>>,
+    turn: Turn,
     ended: CancellationToken,
     why: OnceLock<Failure>,
 }
@@ -65,10 +68,19 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let engine = Engine::new(side, MAX_STREAMS + MUX_SLACK, Instant::now());
-    let shared = Arc::new(Shared { engine: Mutex::new(engine), ended: CancellationToken::new(), why: OnceLock::new() });
+    let shared = Arc::new(Shared {
+        engine: Mutex::new(engine),
+        driver: OnceLock::new(),
+        turn: Turn::default(),
+        ended: CancellationToken::new(),
+        why: OnceLock::new(),
+    });
     let heart = Heart::new(upgraded.beats);
     let link = Link { close: CancellationToken::new(), shared: shared.clone(), pulse: heart.pulse() };
-    tasks.spawn(drive(Driver::new(upgraded.io, upgraded.echo, side, shared.clone(), heart), link.clone()));
+    let driver = Arc::new(Mutex::new(Driver::new(upgraded.io, upgraded.echo, side, shared.clone(), heart)));
+    let sends: Arc<Mutex<dyn Sends>> = driver.clone();
+    let _ = shared.driver.set(Arc::downgrade(&sends));
+    tasks.spawn(drive(driver, shared.clone(), link.clone()));
     (Opener(shared.clone()), Incoming(shared), link)
 }
 
@@ -150,33 +162,28 @@ impl Link {
 }
 
 impl Shared {
-    /// Uses the engine, then wakes whom that concerns. Nothing slow happens under the lock.
+    /// Uses the engine, wakes whom that concerns, and sends what there is to send. Nothing slow happens under the engine's lock.
     fn with<T>(&self, use_it: impl FnOnce(&mut Engine) -> T) -> T {
-        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = use_it(&mut engine);
-        let driver = if std::mem::take(&mut engine.kicked) { engine.driver.take() } else { None };
-        let wakes = std::mem::take(&mut engine.wakes);
-        drop(engine);
-        driver.into_iter().chain(wakes).for_each(Waker::wake);
+        let (result, kicked) = self.use_engine(use_it);
+        if kicked && let Some(driver) = self.driver.get().and_then(Weak::upgrade) {
+            self.turn.send(&driver);
+        }
         result
     }
 
-    /// The same for the driver, which need not be woken for what it is about to do.
+    /// The same for the driver, who is about to send anyway.
     fn drive<T>(&self, use_it: impl FnOnce(&mut Engine) -> T) -> T {
-        self.with(|engine| {
-            let result = use_it(engine);
-            engine.kicked = false;
-            result
-        })
+        self.use_engine(use_it).0
     }
 
-    /// Who is to be woken when there is something to do.
-    fn drives(&self, waker: &Waker) {
-        self.drive(|engine| {
-            if !engine.driver.as_ref().is_some_and(|known| known.will_wake(waker)) {
-                engine.driver = Some(waker.clone());
-            }
-        });
+    fn use_engine<T>(&self, use_it: impl FnOnce(&mut Engine) -> T) -> (T, bool) {
+        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = use_it(&mut engine);
+        let kicked = std::mem::take(&mut engine.kicked);
+        let wakes = std::mem::take(&mut engine.wakes);
+        drop(engine);
+        wakes.into_iter().for_each(Waker::wake);
+        (result, kicked)
     }
 
     fn is_lost(&self) -> bool {
@@ -193,7 +200,7 @@ impl Shared {
 
     fn end(&self, why: Failure) {
         let _ = self.why.set(why);
-        self.with(Engine::die);
+        self.drive(Engine::die);
         self.ended.cancel();
     }
 }

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -42,22 +43,98 @@ pub(super) struct Driver<S> {
     echoes: VecDeque<Bytes>,
     empties: Empties,
     heart: Heart,
+    /// The task's, once it has run.
+    waker: Option<Waker>,
+    /// Why writing failed while another had the turn.
+    failed: Option<io::Error>,
 }
 
 /// Runs a lane to its end.
-pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(mut driver: Driver<S>, link: Link) {
-    let _ends = EndOnDrop(driver.shared.clone());
+pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(driver: Arc<Mutex<Driver<S>>>, shared: Arc<Shared>, link: Link) {
+    let _ends = EndOnDrop(shared.clone());
     let why = tokio::select! {
         biased;
         () = link.close.cancelled() => {
             // Bounded, since the peer may take nothing any more.
-            let _ = tokio::time::timeout(HANDSHAKE_DEADLINE, driver.close()).await;
+            let _ = tokio::time::timeout(HANDSHAKE_DEADLINE, close(&driver, &shared)).await;
             Failure::new(Code::Stopping, "closed by this side")
         }
         () = link.pulse.dies() => Failure::new(Code::LinkDead, "nothing received for 5 s"),
-        why = poll_fn(|cx| driver.poll(cx)) => why,
+        why = poll_fn(|cx| shared.turn.take(&driver, cx, |driver, cx| driver.poll(cx))) => why,
     };
-    driver.shared.end(why);
+    shared.end(why);
+}
+
+/// Sends what streams have left to say, then the farewell.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(driver: &Mutex<Driver<S>>, shared: &Shared) -> io::Result<()> {
+    let sent = || poll_fn(|cx| shared.turn.take(driver, cx, |driver, cx| driver.poll_rest(cx)));
+    shared.drive(super::engine::Engine::lose);
+    sent().await?;
+    shared.drive(super::engine::Engine::say_farewell);
+    driver.lock().unwrap_or_else(PoisonError::into_inner).say_close();
+    sent().await?;
+    poll_fn(|cx| shared.turn.take(driver, cx, |driver, cx| Pin::new(&mut driver.io).poll_shutdown(cx))).await
+}
+
+/// Whoever has something to send may do so himself, while the driver's task has nothing to do with it: a wake-up less, and what was
+/// just read is still in the processor's cache. One at a time; who comes second leaves a note.
+#[derive(Default)]
+pub(super) struct Turn {
+    again: AtomicBool,
+}
+
+/// What may be done by others than the driver's task.
+pub(super) trait Sends: Send {
+    /// Writes what can be written now. The driver's task is woken for the rest, and to learn of a failure.
+    fn send(&mut self);
+
+    /// Wakes the driver's task.
+    fn waker(&self) -> Option<Waker>;
+}
+
+impl Turn {
+    /// The driver's turn; pending when another has it, who then wakes the task of `cx`.
+    fn take<S, T>(
+        &self,
+        driver: &Mutex<Driver<S>>,
+        cx: &mut Context<'_>,
+        use_it: impl FnOnce(&mut Driver<S>, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let mut driver = ready!(self.try_lock(driver));
+        if !driver.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            driver.waker = Some(cx.waker().clone());
+        }
+        let result = use_it(&mut driver, cx);
+        drop(driver);
+        if self.again.swap(false, Ordering::AcqRel) {
+            cx.waker().wake_by_ref();
+        }
+        result
+    }
+
+    /// Anybody's turn.
+    pub(super) fn send(&self, driver: &Mutex<dyn Sends>) {
+        let Poll::Ready(mut driver) = self.try_lock(driver) else { return };
+        driver.send();
+        let waker = driver.waker();
+        drop(driver);
+        if self.again.swap(false, Ordering::AcqRel) {
+            waker.map(Waker::wake);
+        }
+    }
+
+    /// The lock, or a note for whoever has it.
+    fn try_lock<'a, T: ?Sized>(&self, driver: &'a Mutex<T>) -> Poll<MutexGuard<'a, T>> {
+        for _ in 0..2 {
+            match driver.try_lock() {
+                Ok(driver) => return Poll::Ready(driver),
+                Err(TryLockError::Poisoned(poisoned)) => return Poll::Ready(poisoned.into_inner()),
+                // Once more: he may have looked for notes just before this one.
+                Err(TryLockError::WouldBlock) => self.again.store(true, Ordering::Release),
+            }
+        }
+        Poll::Pending
+    }
 }
 
 /// A driver that is dropped in the middle, with its tasks, has ended too.
@@ -86,12 +163,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             echoes: echo.into_iter().collect(),
             empties: Empties::default(),
             heart,
+            waker: None,
+            failed: None,
         }
     }
 
     /// Moves everything that can be moved; ready with the connection's failure.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        self.shared.drives(cx.waker());
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(broken(&error));
+        }
         if self.heart.poll_beat(cx) {
             self.shared.drive(|engine| engine.tick(Instant::now()));
         }
@@ -196,24 +277,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.outbound.push_back([&head[..len], payload].concat().into());
     }
 
-    /// Sends what streams have left to say, then the farewell.
-    async fn close(&mut self) {
-        self.shared.drive(super::engine::Engine::lose);
-        let rest = poll_fn(|cx| {
-            self.shared.drives(cx.waker());
-            self.poll_send(cx)
-        });
-        if rest.await.is_err() {
-            return;
+    /// Writes all that there is to write.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
         }
-        self.shared.drive(super::engine::Engine::say_farewell);
+        self.poll_send(cx)
+    }
+
+    /// Frames the last words.
+    fn say_close(&mut self) {
         self.fill();
         self.control(Opcode::Close, &1000_u16.to_be_bytes());
-        let farewell = async {
-            poll_fn(|cx| self.poll_send(cx)).await?;
-            poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await
-        };
-        let _ = farewell.await;
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Sends for Driver<S> {
+    fn send(&mut self) {
+        // Before its first turn the task will look for itself.
+        let Some(waker) = self.waker.clone() else { return };
+        if self.failed.is_none()
+            && let Poll::Ready(Err(error)) = self.poll_send(&mut Context::from_waker(&waker))
+        {
+            self.failed = Some(error);
+            waker.wake();
+        }
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        self.waker.clone()
     }
 }
 

@@ -50,7 +50,6 @@ pub(super) struct Engine {
     pub(super) dead: bool,
     /// Whether the driver has something new to do.
     pub(super) kicked: bool,
-    pub(super) driver: Option<Waker>,
     /// Who is to be woken once the lock is released.
     pub(super) wakes: Vec<Waker>,
 }
@@ -78,7 +77,6 @@ impl Engine {
             lost: false,
             dead: false,
             kicked: false,
-            driver: None,
             wakes: Vec::new(),
         }
     }
