@@ -33,6 +33,12 @@ pub const SESSION_BUFFER: usize = 64 * 1024 * 1024;
 /// A peer is told of room in steps of at most this, so that a large window is refilled before it has run half empty.
 pub const CREDIT_STEP: u32 = 512 * 1024;
 
+/// What a stream's rate is measured over at least, before its window grows by it.
+pub const WINDOW_PERIOD: Duration = Duration::from_millis(5);
+
+/// What a round trip is taken for at least: on a shorter path the sender waits for the receiver's scheduler.
+pub const ROUND_TRIP_MIN: Duration = Duration::from_micros(250);
+
 /// A window that has been of no use for this long shrinks to [`STREAM_WINDOW`].
 pub const WINDOW_IDLE: Duration = Duration::from_secs(10);
 
@@ -41,6 +47,9 @@ pub const SEND_QUEUE: usize = 64 * 1024;
 
 /// What a stream sends before the next has its turn: one full message.
 pub const QUANTUM: isize = 64 * 1024;
+
+/// What a task moves before others have their turn: some 100 us of work.
+pub const TURN: usize = 128 * 1024;
 
 /// Answers that wait to be sent; beyond it nothing more is read until the peer has taken some.
 pub const CONTROL_QUEUE: usize = 1024;

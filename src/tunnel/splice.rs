@@ -16,7 +16,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::mux::Stream;
 use super::vectored::poll_write_chunks;
-use crate::base::limits::{SPLICE_BUFFER, SPLICE_BUFFER_MIN};
+use crate::base::limits::{SPLICE_BUFFER, SPLICE_BUFFER_MIN, TURN};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +173,7 @@ impl<'a, T: Toll> Pump<'a, T> {
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>, from: &mut impl Duplex, to: &mut impl Duplex) -> Poll<Half> {
+        let mut moved = 0;
         loop {
             if self.length > 0 {
                 if let Some(delay) = &mut self.delay {
@@ -184,7 +185,12 @@ impl<'a, T: Toll> Pump<'a, T> {
                 }
                 self.toll.count(self.direction, self.length);
                 self.moved.set();
-                self.length = 0;
+                moved += std::mem::take(&mut self.length);
+                if moved >= TURN {
+                    // Others of this thread have waited long enough.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
             if self.ending {
                 return Poll::Ready(match ready!(to.poll_finish(cx)) {

@@ -17,7 +17,7 @@ use tokio_util::io::poll_read_buf;
 use super::batch::Batch;
 use super::{Link, Shared, Side};
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{EMPTY_FRAMES_PER_SECOND, HANDSHAKE_DEADLINE, READ_BUFFER, SENT_MESSAGE};
+use crate::base::limits::{EMPTY_FRAMES_PER_SECOND, HANDSHAKE_DEADLINE, READ_BUFFER, SENT_MESSAGE, TURN};
 use crate::tunnel::lane::Heart;
 use crate::tunnel::vectored::poll_write_chunks;
 use crate::tunnel::websocket::{Decoder, Event, MAX_HEAD, Opcode, Sender, head};
@@ -176,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         if self.heart.poll_beat(cx) {
             self.shared.drive(|engine| engine.tick(Instant::now()));
         }
-        loop {
+        for _ in 0..TURN / READ_BUFFER {
             if let Poll::Ready(Err(error)) = self.poll_send(cx) {
                 return Poll::Ready(broken(&error));
             }
@@ -188,6 +188,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Err(failure) => return Poll::Ready(failure),
             }
         }
+        // Others of this thread have waited long enough.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// One read, and what it brought.

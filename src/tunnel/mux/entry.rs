@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::base::code::Code;
-use crate::base::limits::{CREDIT_STEP, READ_BUFFER, STREAM_WINDOW, STREAM_WINDOW_MAX};
+use crate::base::limits::{CREDIT_STEP, READ_BUFFER, ROUND_TRIP_MIN, STREAM_WINDOW, STREAM_WINDOW_MAX, WINDOW_PERIOD};
 
 #[allow(clippy::cast_possible_truncation, reason = "256 KiB")]
 const INITIAL_WINDOW: u32 = STREAM_WINDOW as u32;
@@ -52,6 +52,9 @@ pub(super) struct Reading {
     consumed: u32,
     /// When that was.
     told: Instant,
+    /// Bytes read since the rate was last looked at, and when that was.
+    measured: u64,
+    since: Instant,
     /// Credit that is about to be told.
     pub(super) credit: u32,
     pub(super) end: Option<End>,
@@ -115,6 +118,8 @@ impl Entry {
                 window: INITIAL_WINDOW,
                 consumed: 0,
                 told: now,
+                measured: 0,
+                since: now,
                 credit: 0,
                 end: None,
                 waker: None,
@@ -219,11 +224,17 @@ impl Reading {
         credit > 0
     }
 
-    /// The window doubles when what was read in the last while would have emptied it within two round trips: then it, and not
-    /// the path, is what the sender waits for.
-    fn growth(&self, now: Instant, round_trip: Duration, budget: usize) -> u32 {
-        let elapsed = now.saturating_duration_since(self.told).max(Duration::from_nanos(1));
-        let in_two_round_trips = f64::from(self.consumed) * (2.0 * round_trip.as_secs_f64() / elapsed.as_secs_f64());
+    /// The window doubles when two round trips at the rate of the last while would empty it: then it, and not the path, is what
+    /// the sender waits for. A while is a round trip at least, and long enough that a reader's bursts don't look like a rate.
+    fn growth(&mut self, now: Instant, round_trip: Duration, budget: usize) -> u32 {
+        self.measured += u64::from(self.consumed);
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed < round_trip.max(WINDOW_PERIOD) {
+            return 0;
+        }
+        let round_trip = round_trip.max(ROUND_TRIP_MIN);
+        let in_two_round_trips = self.measured as f64 * 2.0 * (round_trip.as_secs_f64() / elapsed.as_secs_f64());
+        (self.measured, self.since) = (0, now);
         let fits = self.window <= STREAM_WINDOW_MAX / 2 && self.window as usize <= budget;
         if fits && in_two_round_trips >= f64::from(self.window) { self.window } else { 0 }
     }
