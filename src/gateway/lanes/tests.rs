@@ -1,0 +1,1 @@
+//! Who may join which session. Refuses to know TLS.
