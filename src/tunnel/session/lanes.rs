@@ -254,8 +254,9 @@ impl Lanes {
     /// Closes the further lanes and ends when they have ended, in bounded time; lane 0 is over or about to be.
     pub async fn end_further(&self) {
         self.table().closed = true;
-        for lane in self.attached() {
-            lane.link().close();
+        let attached = self.attached();
+        attached.iter().for_each(|lane| lane.link().close());
+        for lane in attached {
             lane.link().ended().await;
         }
     }

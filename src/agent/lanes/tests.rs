@@ -1,0 +1,1 @@
+//! Where further lanes are dialled, and how often. Refuses to know TLS.
