@@ -62,19 +62,13 @@ pub(super) struct Origin {
 }
 
 /// Dials what is asked for, until the session takes no more streams.
-pub(super) async fn keep(further: Further, mut wanted: watch::Receiver<u32>, released: CancellationToken) {
-    let drain = further.agent.drain.clone();
+pub(super) async fn keep(further: Further, wanted: watch::Receiver<u32>, released: CancellationToken) {
+    let (drain, lanes) = (further.agent.drain.clone(), further.lanes.clone());
     let further = Arc::new(further);
-    let dialling = async {
-        let mut budget = Budget::default();
-        while wanted.changed().await.is_ok() {
-            if !satisfy(&further, &mut wanted, &mut budget).await {
-                tokio::time::sleep(LANE_PAUSE).await;
-                // What was asked meanwhile is asked again if it is still wanted.
-                wanted.mark_unchanged();
-            }
-        }
-    };
+    let dialling = follow(wanted, &lanes, |turn| {
+        let further = further.clone();
+        async move { further.dial_next(turn).await }
+    });
     tokio::select! {
         biased;
         () = drain.begins() => {}
@@ -83,23 +77,31 @@ pub(super) async fn keep(further: Further, mut wanted: watch::Receiver<u32>, rel
     }
 }
 
-/// Dials until there are as many lanes as wanted; `false` after too many misses.
-async fn satisfy(further: &Arc<Further>, wanted: &mut watch::Receiver<u32>, budget: &mut Budget) -> bool {
-    let (mut misses, mut addresses) = (0, further.addresses().await.into_iter().cycle());
-    loop {
-        let wanted = usize::try_from(*wanted.borrow_and_update()).unwrap_or(usize::MAX);
-        if further.lanes.len() >= wanted {
-            return true;
+/// Whenever more lanes are wanted than there are, dials, and after too many misses makes do for a while. `dial` is given the
+/// attempt's turn since lanes were last asked for.
+async fn follow<F>(mut wanted: watch::Receiver<u32>, lanes: &Lanes, dial: impl Fn(usize) -> F)
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let mut budget = Budget::default();
+    while wanted.changed().await.is_ok() {
+        let (mut turn, mut misses) = (0, 0);
+        while lanes.len() < usize::try_from(*wanted.borrow_and_update()).unwrap_or(usize::MAX) && misses < LANE_MISSES {
+            if !budget.take(Instant::now()) {
+                break;
+            }
+            match tokio::time::timeout(DIAL_DEADLINE, dial(turn)).await {
+                Ok(Ok(())) => {}
+                // These say that another address would not help.
+                Ok(Err(failure)) if matches!(failure.code, Code::LaneRefused | Code::SessionLanes) => misses = LANE_MISSES,
+                Ok(Err(_)) | Err(_) => misses += 1,
+            }
+            turn += 1;
         }
-        let Some(address) = addresses.next().filter(|_| budget.take(Instant::now())) else { return false };
-        let dialled = tokio::time::timeout(DIAL_DEADLINE, further.dial(&address)).await;
-        let late = || Failure::new(Code::GatewayTimeout, "no lane in time");
-        let Err(failure) = dialled.unwrap_or_else(|_| Err(late())) else { continue };
-        tracing::info!(session = %further.session, %address, code = %failure.code, detail = %failure.detail, "no further lane");
-        misses += 1;
-        // These say that another address would not help.
-        if misses >= LANE_MISSES || matches!(failure.code, Code::LaneRefused | Code::SessionLanes) {
-            return false;
+        if misses >= LANE_MISSES {
+            tokio::time::sleep(LANE_PAUSE).await;
+            // What was asked meanwhile is asked again if it is still wanted.
+            wanted.mark_unchanged();
         }
     }
 }
@@ -144,7 +146,18 @@ impl Further {
             && (!floor::is_private(direct.ip()) || any(floor::is_private))
     }
 
-    /// One attempt at one address, from TCP to the lane's task.
+    /// One attempt, each turn at the next address.
+    async fn dial_next(self: &Arc<Self>, turn: usize) -> Result<(), Failure> {
+        let addresses = self.addresses().await;
+        let address = &addresses[turn % addresses.len().max(1)];
+        let dialled = self.dial(address).await;
+        if let Err(Failure { code, detail }) = &dialled {
+            tracing::info!(session = %self.session, %address, %code, detail, "no further lane");
+        }
+        dialled
+    }
+
+    /// From TCP to the lane's task.
     async fn dial(self: &Arc<Self>, address: &HostPort) -> Result<(), Failure> {
         let settings = &self.agent.settings;
         let credential: Credential = settings.credential.load()?;
