@@ -127,16 +127,16 @@
 //! A *lane* is one such connection with its own yamux. The connection that a session begins with is its lane 0; an upgrade with
 //! the header asks to be a further lane of a session that is there. The header is `session, lane, generation, received, proof`,
 //! separated by a comma and a space: a UUID, three decimal numbers (`u32`, `u64`, `u64`) and base64url without padding of 32
-//! bytes. *lane* is higher than every number that the session has seen: none is used twice. *generation* and *received* are 0 (they are
-//! for resumption). *proof* shows that the sender knows the session's secret, on this very connection:
+//! bytes. *lane* is higher than every number that the session has seen: none is used twice. *generation* and *received* are 0
+//! (they are for resumption). *proof* shows that the sender knows the session's secret, on this very connection:
 //!
 //! ```text
 //! exporter = TLS-Exporter("EXPERIMENTAL-underpass-lane", "", 32)                         (RFC 8446, 7.5; RFC 5705, 4)
 //! proof    = HMAC-SHA-256(key, exporter || session (16) || lane (4) || generation (8) || received (8))
 //! ```
 //!
-//! *key* is the text of `resume_secret` in `Welcome` as it stands (ASCII), `session` the 16 bytes of the UUID. The gateway compares
-//! in constant time and answers 101 or 409 with
+//! *key* is the text of `resume_secret` in `Welcome` as it stands (ASCII), `session` the 16 bytes of the UUID. The gateway
+//! compares in constant time and answers 101 or 409 with
 //!
 //! | code | when |
 //! |---|---|
@@ -280,14 +280,15 @@
 //!
 //! Any other stream that the agent opens is reset.
 //!
-//! **Lanes.** After `lanes` the agent MAY dial further lanes until it has as many as asked, at most `max_lanes` (and never more than
-//! 16). It tries `direct_address` first, then the addresses of its endpoint; every lane is verified under the endpoint's name, and
-//! its certificate must show the gateway that lane 0's did. `direct_address` is a hint: its port must be an endpoint's, a forbidden
-//! address is never dialled, and a private one only if the endpoint resolves to one. After three attempts that failed, or one
-//! refused with `lane_refused` or `session_lanes`, the session goes on with the lanes it has, for a minute at least.
+//! **Lanes.** After `lanes` the agent MAY dial further lanes until it has as many as asked, at most `max_lanes` (and never more
+//! than 16). It tries `direct_address` first, then the addresses of its endpoint; every lane is verified under the endpoint's
+//! name, and its certificate must show the gateway that lane 0's did. `direct_address` is a hint: its port must be an
+//! endpoint's, a forbidden address is never dialled, and a private one only if the endpoint resolves to one. After three
+//! attempts that failed, or one refused with `lane_refused` or `session_lanes`, the session goes on with the lanes it has, for
+//! a minute at least.
 //!
-//! A further lane is an upgraded connection of sections 5 to 7 without a control stream. The gateway opens streams on any lane; a
-//! stream lives and dies on its own. A lane that breaks ends its streams (`session_lost`), lane 0 ends the session and all
+//! A further lane is an upgraded connection of sections 5 to 7 without a control stream. The gateway opens streams on any lane;
+//! a stream lives and dies on its own. A lane that breaks ends its streams (`session_lost`), lane 0 ends the session and all
 //! lanes. `max_streams` is for all lanes together. The gateway closes a further lane that has had no stream for 60 s.
 //!
 //! # 10. Streams

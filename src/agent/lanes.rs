@@ -49,8 +49,8 @@ pub(super) struct Further {
     pub(super) lanes: Lanes,
     /// Owner of the session's streams.
     pub(super) streams: Tasks,
-    /// Owner of its lanes.
-    pub(super) tasks: Tasks,
+    /// Owner of its further lanes.
+    pub(super) serving: Tasks,
 }
 
 /// Who answered on the first lane, and at which address.
@@ -90,11 +90,11 @@ where
             if !budget.take(Instant::now()) {
                 break;
             }
-            match tokio::time::timeout(DIAL_DEADLINE, dial(turn)).await {
-                Ok(Ok(())) => {}
+            match dial(turn).await {
+                Ok(()) => {}
                 // These say that another address would not help.
-                Ok(Err(failure)) if matches!(failure.code, Code::LaneRefused | Code::SessionLanes) => misses = LANE_MISSES,
-                Ok(Err(_)) | Err(_) => misses += 1,
+                Err(failure) if matches!(failure.code, Code::LaneRefused | Code::SessionLanes) => misses = LANE_MISSES,
+                Err(_) => misses += 1,
             }
             turn += 1;
         }
@@ -107,8 +107,8 @@ where
 }
 
 impl Further {
-    /// Where to dial, in this order: the direct address as far as the rules on it allow, where the first lane got through, every
-    /// address of the endpoint; through a proxy, which resolves the name, the endpoint itself.
+    /// Where to dial, in this order: the direct address as far as the rules on it allow, where the first lane got through,
+    /// every address of the endpoint; through a proxy, which resolves the name, the endpoint itself.
     async fn addresses(&self) -> Vec<HostPort> {
         let resolver = &self.agent.resolver;
         let of_endpoint = resolver.resolve(&self.endpoint.0).await.unwrap_or_default();
@@ -148,11 +148,16 @@ impl Further {
 
     /// One attempt, each turn at the next address.
     async fn dial_next(self: &Arc<Self>, turn: usize) -> Result<(), Failure> {
-        let addresses = self.addresses().await;
-        let address = &addresses[turn % addresses.len().max(1)];
-        let dialled = self.dial(address).await;
+        let attempt = async {
+            let addresses = self.addresses().await;
+            let nowhere = || Failure::new(Code::GatewayDnsFailed, format_args!("{} has no address", self.endpoint));
+            let address = addresses.get(turn % addresses.len().max(1)).ok_or_else(nowhere)?;
+            self.dial(address).await
+        };
+        let late = || Failure::new(Code::GatewayTimeout, format_args!("{}: no lane in time", self.endpoint));
+        let dialled = tokio::time::timeout(DIAL_DEADLINE, attempt).await.unwrap_or_else(|_| Err(late()));
         if let Err(Failure { code, detail }) = &dialled {
-            tracing::info!(session = %self.session, %address, %code, detail, "no further lane");
+            tracing::info!(session = %self.session, %code, detail, "no further lane");
         }
         dialled
     }
@@ -171,7 +176,7 @@ impl Further {
         let exporter = tls::exporter(stream.get_ref().1, resume::EXPORTER_LABEL)?;
         let resume = Claim::new_lane(self.session, seat.number()).prove(&self.secret, &exporter);
         let pipe = upgrade::client(stream, &self.endpoint, Some(&resume)).await?;
-        let (lane, incoming) = seat.attach(pipe, Side::Agent, &self.tasks);
+        let (lane, incoming) = seat.attach(pipe, Side::Agent, &self.serving);
         let context = Arc::new(Context {
             agent: self.agent.clone(),
             session: self.session,
@@ -179,7 +184,7 @@ impl Further {
             lane,
             lanes: self.lanes.clone(),
         });
-        self.tasks.spawn(serve(self.clone(), context, seat, incoming, address.to_string()));
+        self.serving.spawn(serve(self.clone(), context, seat, incoming, address.to_string()));
         Ok(())
     }
 }

@@ -223,7 +223,7 @@ async fn serve(
     let attendance = Attendance::open(&agent.audit, welcome.session, identity, &serial.to_string(), &peer);
     let _open = (metrics::session(&peer), metrics::lane(&peer));
     let (notifier, lanes) = (session.notifier.clone(), session.lanes.clone());
-    let streams = tasks.child();
+    let (streams, serving) = (tasks.child(), tasks.child());
     let wanted = watch::Sender::new(1);
     if let Some(secret) = welcome.resume_secret {
         let further = Further {
@@ -236,16 +236,17 @@ async fn serve(
             notifier: notifier.clone(),
             lanes: lanes.clone(),
             streams: streams.clone(),
-            tasks: tasks.clone(),
+            serving: serving.clone(),
         };
         tasks.spawn(lanes::keep(further, wanted.subscribe(), released.clone()));
     }
     let lane = lanes.first().clone();
     let context = Arc::new(Context { agent: agent.clone(), session: welcome.session, notifier, lane, lanes });
     let failure = attend(&agent, &mut session, &context, &streams, &released, &wanted).await;
-    session.lanes.end_further().await;
+    session.lanes.close();
     // Each ends with its lane, and says why.
     streams.join().await;
+    serving.join().await;
     tasks.abort().await;
     attendance.close(failure.clone());
     why.send_replace(Some(failure));

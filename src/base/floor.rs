@@ -28,8 +28,8 @@ pub fn check(address: IpAddr, allow_loopback: bool) -> Result<(), Code> {
     if loopback && !allow_loopback { Err(Code::LoopbackForbidden) } else { Ok(()) }
 }
 
-/// Whether an address is one of a site's own, that the internet does not lead to: loopback, private (RFC 1918, RFC 4193), shared
-/// (RFC 6598), in whatever form.
+/// Whether an address is one of a site's own, that the internet does not lead to: loopback, private (RFC 1918, RFC 4193),
+/// shared (RFC 6598), in whatever form.
 #[must_use]
 pub fn is_private(address: IpAddr) -> bool {
     meanings(address).any(|meaning| match meaning {

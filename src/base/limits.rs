@@ -5,8 +5,8 @@
 //!
 //! The tunnel buffers, per session: `MAX_STREAMS x STREAM_WINDOW` (256 MiB: unread bytes that flow control has granted; what is
 //! really held is what slow readers left unread; a hostile peer may add `MUX_SLACK x STREAM_WINDOW`, 128 MiB, on each
-//! of its lanes) plus `WINDOW_GROWTH` for each lane (16 MiB shared by its fast streams), and per open stream two `SPLICE_BUFFER`s
-//! (64 KiB) on either end. Before a reply, a stream holds at most `EARLY_DATA` (64 KiB) more.
+//! of its lanes) plus `WINDOW_GROWTH` for each lane (16 MiB shared by its fast streams), and per open stream two
+//! `SPLICE_BUFFER`s (64 KiB) on either end. Before a reply, a stream holds at most `EARLY_DATA` (64 KiB) more.
 
 use std::time::Duration;
 
@@ -129,12 +129,12 @@ pub const SESSIONS_PER_MINUTE: u32 = 120;
 /// Lanes of one session unless the gateway's configuration says otherwise: one connection each.
 pub const MAX_LANES: usize = 4;
 
-/// Lanes that may be configured, and that an agent dials for one session whatever its gateway says. Beyond the processor's cores
-/// further ones carry nothing more.
+/// Lanes that may be configured, and that an agent dials for one session whatever its gateway says. Beyond the processor's
+/// cores further ones carry nothing more.
 pub const MAX_LANES_CONFIGURED: usize = 16;
 
-/// Bytes per second, both ways together, from which a stream counts as bulk: more than an interactive one moves, and far less than
-/// what makes others wait.
+/// Bytes per second, both ways together, from which a stream counts as bulk: more than an interactive one moves, and far less
+/// than what makes others wait.
 pub const BULK_RATE: u64 = 1024 * 1024;
 
 /// A further lane without a stream is closed after this long.

@@ -67,8 +67,8 @@ pub struct GatewaySection {
     /// Where it listens for agents. Default `0.0.0.0:443`.
     #[serde(default = "default_listen", deserialize_with = "scalar::listen")]
     pub listen: SocketAddr,
-    /// Where agents reach this very gateway past any balancer, for further lanes; its port is one of an endpoint's. Default none:
-    /// they dial the endpoint.
+    /// Where agents reach this very gateway past any balancer, for further lanes; its port is one of an endpoint's. Default
+    /// none: they dial the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct_address: Option<HostPort>,
     /// Networks that agents' tunnels may come from. Default any.

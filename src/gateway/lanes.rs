@@ -27,8 +27,8 @@ pub(super) struct Joining {
 /// Checks a connection that asks to be a further lane: `agent` is whose certificate it showed, `exporter` its own.
 ///
 /// # Errors
-/// `not_here` when this instance has no such session of the agent's group, `lane_refused` when it is another agent's, the proof is wrong or
-/// the lane is an old one, `session_lanes` when there are enough lanes or attempts.
+/// `not_here` when this instance has no such session of the agent's group, `lane_refused` when it is another agent's, the proof
+/// is wrong or the lane is an old one, `session_lanes` when there are enough lanes or attempts.
 pub(super) fn admit(gateway: &Gateway, agent: &AgentId, resume: &Resume, exporter: &Exporter) -> Result<Joining, Failure> {
     if gateway.joined.check_key(agent).is_err() {
         let detail = format!("{agent} has tried {LANES_PER_MINUTE} lanes in a minute");

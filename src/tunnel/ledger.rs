@@ -1,6 +1,6 @@
-//! The accounts in the audit: of a stream, one row when it is opened or refused and one when it is closed; of a session and of a
-//! further lane, one at either end. Whatever ends them, also a task that is dropped in the middle. It refuses to know why they end, and at which end
-//! of the tunnel it is kept.
+//! The accounts in the audit: of a stream, one row when it is opened or refused and one when it is closed; of a session and of
+//! a further lane, one at either end. Whatever ends them, also a task that is dropped in the middle. It refuses to know why
+//! they end, and at which end of the tunnel it is kept.
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -56,8 +56,8 @@ where
     Ok(Pipe::new(socket, 1))
 }
 
-/// The gateway's end: checks path, subprotocol and resume header, lets `admit` decide by the last, answers, and waits for the first
-/// heartbeat. Yields what `admit` did.
+/// The gateway's end: checks path, subprotocol and resume header, lets `admit` decide by the last, answers, and waits for the
+/// first heartbeat. Yields what `admit` did.
 ///
 /// # Errors
 /// The refusal that was sent; `upgrade_refused` for what was no upgrade of ours, `protocol_violation` for another first frame.

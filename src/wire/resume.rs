@@ -1,5 +1,5 @@
-//! The `Underpass-Resume` header of an upgrade: a further lane of a session, or a broken one taken up again; and the proof in it.
-//! Refuses to know sessions, connections, and who may join what.
+//! The `Underpass-Resume` header of an upgrade: a further lane of a session, or a broken one taken up again; and the proof in
+//! it. Refuses to know sessions, connections, and who may join what.
 
 use std::fmt;
 use std::str::FromStr;

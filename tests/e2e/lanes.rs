@@ -1,4 +1,5 @@
-//! Sessions of several lanes: when a further one comes, what its end costs, and who may add one. Refuses to know how fast they are.
+//! Sessions of several lanes: when a further one comes, what its end costs, and who may add one. Refuses to know how fast they
+//! are.
 
 use std::net::SocketAddr;
 

@@ -30,7 +30,7 @@ async fn further(resolved: &[&str], direct: Option<&str>, reached: Option<&str>)
         notifier: session.notifier.clone(),
         lanes: session.lanes.clone(),
         streams: tasks.child(),
-        tasks: tasks.child(),
+        serving: tasks.child(),
     };
     (further, gateway, rows)
 }
@@ -81,7 +81,10 @@ async fn attempts(outcome: Result<(), Code>) -> usize {
     let dialled = AtomicUsize::new(0);
     let following = follow(wanted.subscribe(), &session.lanes, |_| {
         dialled.fetch_add(1, Ordering::Relaxed);
-        std::future::ready(outcome.map_err(|code| Failure::new(code, "as the test wants it")))
+        async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            outcome.map_err(|code| Failure::new(code, "as the test wants it"))
+        }
     });
     let asking = async {
         for _ in 0..180 {
@@ -114,7 +117,7 @@ async fn d3_a_gateway_that_takes_lanes_and_closes_them_gets_no_more_than_its_sha
 #[tokio::test(start_paused = true)]
 async fn a_session_that_ends_or_drains_asks_for_nothing_more() {
     let (further, ..) = further(&["203.0.113.1"], None, None).await;
-    let (released, tasks) = (CancellationToken::new(), further.tasks.clone());
+    let (released, tasks) = (CancellationToken::new(), Tasks::new());
     let wanted = watch::Sender::new(1);
     let keeping = tasks.spawn(keep(further, wanted.subscribe(), released.clone()));
     wanted.send_replace(2);

@@ -1,6 +1,6 @@
 //! The lanes of a session: one connection with its own mux each. Lane 0 is the session's first connection and lives as long as
-//! it; further lanes come and go. Places streams on them, and counts what decides that. It refuses to know how lanes are dialled,
-//! proved and audited.
+//! it; further lanes come and go. Places streams on them, and counts what decides that. It refuses to know how lanes are
+//! dialled, proved and audited.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -168,7 +168,8 @@ impl Lanes {
     /// A seat for the lane that the other end has numbered so.
     ///
     /// # Errors
-    /// `session_lanes` when there are enough, `lane_refused` when the number was used before, `not_here` when the session is over.
+    /// `session_lanes` when there are enough, `lane_refused` when the number was used before, `not_here` when the session is
+    /// over.
     pub fn take_seat(&self, number: u32) -> Result<Seat, Failure> {
         let mut table = self.table();
         if number <= table.highest {
@@ -249,16 +250,6 @@ impl Lanes {
         self.table().closed = true;
         self.attached().iter().for_each(|lane| lane.link().close());
         self.first().link().close();
-    }
-
-    /// Closes the further lanes and ends when they have ended, in bounded time; lane 0 is over or about to be.
-    pub async fn end_further(&self) {
-        self.table().closed = true;
-        let attached = self.attached();
-        attached.iter().for_each(|lane| lane.link().close());
-        for lane in attached {
-            lane.link().ended().await;
-        }
     }
 
     /// The lane of that number, if it is attached.

@@ -63,8 +63,8 @@ pub(super) fn is_bulk(per_second: u64) -> bool {
     per_second >= BULK_RATE
 }
 
-/// How many lanes a session should have. A bulk stream and any other should not share one, so the second is asked for as soon as
-/// there are both; more only for more bulk streams, each of which can fill a processor's core.
+/// How many lanes a session should have. A bulk stream and any other should not share one, so the second is asked for as soon
+/// as there are both; more only for more bulk streams, each of which can fill a processor's core.
 pub(super) fn lanes_wanted(bulk: usize, streams: usize, max: usize) -> usize {
     if bulk == 0 || streams < 2 { 1 } else { bulk.clamp(2, max.max(2)).min(max) }
 }
