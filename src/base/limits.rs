@@ -4,9 +4,9 @@
 //! # Memory bound
 //!
 //! The tunnel buffers, per session: `MAX_STREAMS x STREAM_WINDOW` (256 MiB: unread bytes that flow control has granted; what is
-//! really held is what slow readers left unread; a hostile peer may add `MUX_SLACK x STREAM_WINDOW`, 128 MiB, on each
-//! of its lanes) plus `WINDOW_GROWTH` for each lane (16 MiB shared by its fast streams), and per open stream two
-//! `SPLICE_BUFFER`s (64 KiB) on either end. Before a reply, a stream holds at most `EARLY_DATA` (64 KiB) more.
+//! really held is what slow readers left unread; a hostile peer may add `MUX_SLACK x STREAM_WINDOW`, 128 MiB,
+//! and on each further lane both) plus `WINDOW_GROWTH` for each lane (16 MiB shared by its fast streams), and per open stream
+//! two `SPLICE_BUFFER`s (64 KiB) on either end. Before a reply, a stream holds at most `EARLY_DATA` (64 KiB) more.
 
 use std::time::Duration;
 
