@@ -153,7 +153,8 @@ impl Lanes {
     fn place(&self, slot: OwnedSemaphorePermit) -> Place {
         let now = self.now();
         let table = self.table();
-        let usable = table.further.values().flatten().filter(|lane| lane.is_usable());
+        // One that is closing takes its time, and would keep the stream waiting.
+        let usable = table.further.values().flatten().filter(|lane| !lane.link().is_lost());
         let load = |lane: &&Lane| Load::new(lane.0.rate.per_second(now), lane.0.streams.load(Ordering::Relaxed));
         let lane = std::iter::once(self.first()).chain(usable).min_by_key(load).unwrap_or(self.first()).clone();
         // Under the table's lock: a lane is found idle under it, too.
@@ -291,10 +292,6 @@ impl Lane {
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.0.link
-    }
-
-    fn is_usable(&self) -> bool {
-        !self.link().is_lost() && self.link().pulse().alive()
     }
 
     fn enter(&self, now: u64) {

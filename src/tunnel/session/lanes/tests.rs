@@ -121,7 +121,7 @@ async fn a_lane_that_breaks_at_that_moment_is_passed_over() {
     let joined = pair.join().await;
     // Nobody has noticed yet.
     joined.gateway.1.link().close();
-    assert!(joined.gateway.1.is_usable());
+    assert!(!joined.gateway.1.link().is_lost());
     assert_eq!(number(&pair.open().await), 0);
     assert_eq!(joined.gateway.1.0.streams.load(Ordering::Relaxed), 0);
 }
@@ -173,7 +173,7 @@ async fn a_sessions_end_is_every_lanes_end_also_of_one_that_comes_too_late() {
         link.ended().await;
     }
     let (lane, _incoming) = late.attach(theirs, Side::Gateway, &pair.tasks);
-    lane.link().ended().await;
+    assert_eq!(lane.link().ended().await.code, Code::Stopping);
     assert!(pair.gateway.lanes.open().await.is_err());
 }
 
@@ -206,15 +206,24 @@ async fn a_lane_is_idle_after_a_minute_without_a_stream_and_gets_none_from_then_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lane_whose_frames_stay_out_gets_no_stream() {
+async fn a_lane_that_is_closing_keeps_no_stream_waiting() {
     let pair = Pair::new().await;
-    let _first = pair.open().await;
+    let _first = [pair.open().await, pair.open().await];
     let (_theirs, ours) = pipes().await;
     let seat = pair.gateway.lanes.take_seat(1).unwrap();
     let (lane, _incoming) = seat.attach(ours, Side::Gateway, &pair.tasks);
-    assert_eq!(number(&pair.open().await), 1);
-    lane.link().ended().await;
+    let mut stuck = pair.open().await;
+    assert_eq!(number(&stuck), 1);
+    // The other end takes nothing, so that closing lasts to its deadline.
+    let _ = tokio::time::timeout(Duration::from_secs(1), stuck.0.write_all(&[0; 256 * 1024])).await;
+    lane.link().close();
+    while !lane.link().is_lost() {
+        tokio::task::yield_now().await;
+    }
+    let before = Instant::now();
     assert_eq!(number(&pair.open().await), 0);
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    assert!(!lane.link().has_ended());
 }
 
 #[tokio::test(start_paused = true)]
