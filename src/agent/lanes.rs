@@ -86,7 +86,7 @@ where
     let mut budget = Budget::default();
     while wanted.changed().await.is_ok() {
         let (mut turn, mut misses) = (0, 0);
-        while lanes.len() < usize::try_from(*wanted.borrow_and_update()).unwrap_or(usize::MAX) && misses < LANE_MISSES {
+        while lanes.count() < usize::try_from(*wanted.borrow_and_update()).unwrap_or(usize::MAX) && misses < LANE_MISSES {
             if !budget.take(Instant::now()) {
                 break;
             }

@@ -351,7 +351,7 @@ impl Live for Sessions {
             session: live.session,
             since: live.since,
             peer: live.peer.to_string(),
-            lanes: live.lanes.len(),
+            lanes: live.lanes.count(),
             streams: live.streams(),
             version: live.version.clone(),
         });

@@ -169,11 +169,11 @@ async fn a_lanes_streams_are_served_and_end_with_it() {
     while streams.is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(lanes.len(), 2);
+    assert_eq!(lanes.count(), 2);
     gateway.link.close();
     life.await.unwrap();
     streams.join().await;
-    assert_eq!(lanes.len(), 1);
+    assert_eq!(lanes.count(), 1);
     let rows = rows.take();
     assert_eq!((rows.first().unwrap().as_str(), rows.last().unwrap().as_str()), ("lane_opened", "lane_closed link_closed"));
     assert!(rows.contains(&"refused open_invalid".to_owned()), "{rows:?}");

@@ -76,7 +76,7 @@ async fn ended(how: impl AsyncFnOnce(&Site, &crate::tunnel::fixture::Half)) -> V
     let live = site.agent.live.clone();
     let life = async {
         serve(&gateway, joining, ours, peer).await;
-        assert_eq!(live.lanes.len(), 1, "it is forgotten");
+        assert_eq!(live.lanes.count(), 1, "it is forgotten");
     };
     tokio::join!(life, how(&site, &theirs));
     theirs.link.ended().await;

@@ -104,14 +104,8 @@ impl Lanes {
 
     /// How many lanes it has.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.count.load(Ordering::Relaxed)
-    }
-
-    /// Never: lane 0 is always there.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        false
     }
 
     /// The same count, for who keeps nothing else of the session.

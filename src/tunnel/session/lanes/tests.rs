@@ -68,7 +68,7 @@ async fn streams_go_to_the_idlest_lane_and_cross_there() {
     let mut bytes = [0; 11];
     arrived.read_exact(&mut bytes).await.unwrap();
     assert_eq!(&bytes, b"over lane 1");
-    assert_eq!((pair.gateway.lanes.len(), pair.agent.lanes.len()), (2, 2));
+    assert_eq!((pair.gateway.lanes.count(), pair.agent.lanes.count()), (2, 2));
     // The control stream, one stream and one stream.
     assert_eq!(pair.gateway.lanes.streams(), 3);
     drop(first);
@@ -107,7 +107,7 @@ async fn a_further_lanes_end_is_the_end_of_its_streams_alone() {
     let error = second.0.read(&mut [0; 1]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionAborted);
     drop(joined);
-    assert_eq!((pair.gateway.lanes.len(), pair.agent.lanes.len()), (1, 1));
+    assert_eq!((pair.gateway.lanes.count(), pair.agent.lanes.count()), (1, 1));
     first.0.write_all(b"on").await.unwrap();
     let mut arrived = pair.agent.incoming.accept().await.unwrap();
     assert_eq!(arrived.read(&mut [0; 2]).await.unwrap(), 2);
@@ -138,7 +138,7 @@ async fn a_hundred_lanes_that_come_and_go_leave_nothing() {
         joined.agent.1.link().ended().await;
         drop((joined, opened));
     }
-    assert_eq!((pair.gateway.lanes.len(), pair.agent.lanes.len()), (1, 1));
+    assert_eq!((pair.gateway.lanes.count(), pair.agent.lanes.count()), (1, 1));
     assert!(pair.gateway.lanes.table().further.is_empty() && pair.agent.lanes.table().further.is_empty());
     while pair.tasks.len() > before {
         tokio::task::yield_now().await;
