@@ -7,6 +7,7 @@ pub mod enroll;
 #[cfg(test)]
 mod fixture;
 pub mod floor;
+mod lanes;
 pub mod link;
 pub mod policy;
 pub mod status;

@@ -6,6 +6,7 @@ pub mod enrollment;
 mod fixture;
 pub mod ingress;
 pub mod issuer;
+mod lanes;
 pub mod listener;
 pub mod port;
 pub mod quota;
@@ -24,9 +25,10 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
 use crate::base::drain::{Drain, Drained};
+use crate::base::endpoint::HostPort;
 use crate::base::id::{AgentId, InstanceId, Name};
 use crate::base::limits::{
-    HANDSHAKE_DEADLINE, MAX_ENROLLING, MAX_ENROLLING_PER_SOURCE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE,
+    HANDSHAKE_DEADLINE, LANES_PER_MINUTE, MAX_ENROLLING, MAX_ENROLLING_PER_SOURCE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE,
 };
 use crate::base::tasks::Tasks;
 use crate::observe::audit::Audit;
@@ -48,6 +50,10 @@ pub struct Settings {
     pub enroll_from: AllowFrom,
     /// Connections per listener.
     pub caps: Caps,
+    /// Lanes of one session.
+    pub max_lanes: usize,
+    /// Where agents reach this instance past any balancer, for further lanes.
+    pub direct_address: Option<HostPort>,
     /// How long open streams may go on at the end.
     pub drain_timeout: Duration,
 }
@@ -68,6 +74,8 @@ pub struct Gateway {
     /// Agents' sessions, from before their greeting, and how fast each agent begins them.
     held: Arc<Shares<AgentId>>,
     begun: DefaultKeyedRateLimiter<AgentId>,
+    /// How fast each agent tries further lanes.
+    joined: DefaultKeyedRateLimiter<AgentId>,
     /// Clients' connections, which a drain waits for.
     clients: Tasks,
     /// Agents' sessions, which end after the last client.
@@ -97,7 +105,8 @@ impl Gateway {
             drain: Drain::new(),
             enrolling: Shares::new(MAX_ENROLLING_PER_SOURCE, MAX_ENROLLING),
             held: Shares::new(MAX_SESSIONS_PER_AGENT, usize::MAX),
-            begun: RateLimiter::keyed(Quota::per_minute(NonZeroU32::new(SESSIONS_PER_MINUTE).unwrap_or(NonZeroU32::MIN))),
+            begun: per_minute(SESSIONS_PER_MINUTE),
+            joined: per_minute(LANES_PER_MINUTE),
             clients: tasks.child(),
             sessions: tasks.child(),
         })
@@ -138,4 +147,8 @@ impl Gateway {
         }
         drained
     }
+}
+
+fn per_minute(count: u32) -> DefaultKeyedRateLimiter<AgentId> {
+    RateLimiter::keyed(Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)))
 }

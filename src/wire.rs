@@ -119,10 +119,30 @@
 //!
 //! TLS handshake and upgrade together take at most 5 s. A refusal has the code in the header `Underpass-Refusal` and in its
 //! text. They are checked in this order: 404 `upgrade_refused` another path; 400 `protocol_unsupported` without the
-//! subprotocol; 503 `stopping`; with a header `Underpass-Resume`, 400 `upgrade_refused` if it is malformed and 409
-//! `session_lost` if there is no such session. Version 0.1 keeps no session beyond its connection, so 409 is its answer to
-//! every well-formed one. The header is `session, lane, generation, received, proof`, separated by a comma and a space: a
-//! UUID, three decimal numbers (`u32`, `u64`, `u64`) and base64url without padding of 32 bytes.
+//! subprotocol; 400 `upgrade_refused` for a malformed header `Underpass-Resume`; 503 `stopping`; 409 for such a header that is
+//! refused.
+//!
+//! ## Further lanes
+//!
+//! A *lane* is one such connection with its own yamux. The connection that a session begins with is its lane 0; an upgrade with
+//! the header asks to be a further lane of a session that is there. The header is `session, lane, generation, received, proof`,
+//! separated by a comma and a space: a UUID, three decimal numbers (`u32`, `u64`, `u64`) and base64url without padding of 32
+//! bytes. *lane* is higher than every number that the session has seen: none is used twice. *generation* and *received* are 0
+//! (they are for resumption). *proof* shows that the sender knows the session's secret, on this very connection:
+//!
+//! ```text
+//! exporter = TLS-Exporter("EXPERIMENTAL-underpass-lane", "", 32)                         (RFC 8446, 7.5; RFC 5705, 4)
+//! proof    = HMAC-SHA-256(key, exporter || session (16) || lane (4) || generation (8) || received (8))
+//! ```
+//!
+//! *key* is the text of `resume_secret` in `Welcome` as it stands (ASCII), `session` the 16 bytes of the UUID. The gateway
+//! compares in constant time and answers 101 or 409 with
+//!
+//! | code | when |
+//! |---|---|
+//! | `not_here` | this instance has no such session of the group in the certificate: another one may have it |
+//! | `lane_refused` | the session is another agent's, the proof is wrong, or the lane is not a new one |
+//! | `session_lanes` | the session has `max_lanes`, or is ending; or the agent has tried 120 in a minute |
 //!
 //! # 5. WebSocket
 //!
@@ -194,7 +214,7 @@
 //!   uint32 version = 1;                // spoken from here on
 //!   bytes gateway = 2;                 // 16 bytes: this run of the gateway; required
 //!   bytes session = 3;                 // 16 bytes; required
-//!   string resume_secret = 4;          // empty: no resumption
+//!   string resume_secret = 4;          // proves further lanes; empty: there are none
 //!   uint32 resume_window_ms = 5;       // 0: no resumption
 //!   string direct_address = 6;         // "HOST:PORT", a hint; empty: none
 //!   uint32 max_streams = 7;            // streams that the gateway opens at most
@@ -208,7 +228,7 @@
 //! message Renew {}
 //! message Lanes { uint32 count = 1; }
 //! message StreamClosed {
-//!   uint32 lane = 1;                   // 0
+//!   uint32 lane = 1;                   // the stream's
 //!   uint32 stream = 2;                 // the yamux id
 //!   string code = 3;
 //! }
@@ -250,7 +270,8 @@
 //! | `stream_closed` | both | Why the sender is about to reset a stream. |
 //! | `drain` | both | The sender takes no new streams and ends after so long. |
 //! | `revoked` | gateway | The agent's certificate was revoked; the session ends now. |
-//! | `renew`, `lanes` | gateway | Reserved. |
+//! | `lanes` | gateway | More lanes would help: the agent should have so many in all. |
+//! | `renew` | gateway | Reserved. |
 //!
 //! **Drain.** After the gateway's `drain` the agent dials anew (another instance may answer) and ends the old session
 //! with its last stream. After the agent's `drain` the gateway opens no more streams and sends a `drain` back; the agent ends
@@ -258,6 +279,17 @@
 //! `agent_draining`.
 //!
 //! Any other stream that the agent opens is reset.
+//!
+//! **Lanes.** After `lanes` the agent MAY dial further lanes until it has as many as asked, at most `max_lanes` (and never more
+//! than 16). It tries `direct_address` first, then the addresses of its endpoint; every lane is verified under the endpoint's
+//! name, and its certificate must show the gateway that lane 0's did. `direct_address` is a hint: its port must be an
+//! endpoint's, a forbidden address is never dialled, and a private one only if the endpoint resolves to one. After three
+//! attempts that failed, or one refused with `lane_refused` or `session_lanes`, the session goes on with the lanes it has, for
+//! a minute at least.
+//!
+//! A further lane is an upgraded connection of sections 5 to 7 without a control stream. The gateway opens streams on any lane;
+//! a stream lives and dies on its own. A lane that breaks ends its streams (`session_lost`), lane 0 ends the session and all
+//! lanes. `max_streams` is for all lanes together. The gateway closes a further lane that has had no stream for 60 s.
 //!
 //! # 10. Streams
 //!
@@ -290,6 +322,7 @@
 //! | between attempts | up to 0.5 s, doubling to 30 s, drawn evenly (full jitter); anew after a session of 10 s |
 //! | WebSocket message; message of section 8 | 65,536; 16,384 bytes |
 //! | bytes before the reply | 65,536 |
+//! | further lanes that an agent dials for one session; an agent's attempts at one gateway | 12; 120 a minute |
 //!
 //! # 12. Test vectors
 //!

@@ -130,6 +130,18 @@ fn the_limits_are_those_of_the_code() {
         format!("over all agents tried | {} s |", limits::REPLY_DEADLINE.as_secs()),
         format!("of these from one address | {}, {} |", limits::MAX_ENROLLING, limits::MAX_ENROLLING_PER_SOURCE),
         format!("begun in a minute | {}; {} |", limits::MAX_SESSIONS_PER_AGENT, limits::SESSIONS_PER_MINUTE),
+        format!(
+            "in a minute | {} (`limits.max_lanes`); {}, {} |",
+            limits::MAX_LANES,
+            limits::LANE_DIALS_PER_MINUTE,
+            limits::LANES_PER_MINUTE
+        ),
+        format!(
+            "a pause after {} attempts that failed | {} s; {} s |",
+            limits::LANE_MISSES,
+            limits::LANE_IDLE.as_secs(),
+            limits::LANE_PAUSE.as_secs()
+        ),
         format!("uses the {} streams of slack", limits::MUX_SLACK),
         format!(
             "| {} s (`connect_timeout`); {} addresses of a name, one more every {} ms |",

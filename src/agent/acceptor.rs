@@ -19,7 +19,8 @@ use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
 use crate::base::limits::{MAX_STREAMS, OPEN_DEADLINE};
 use crate::tunnel::ledger::{Asked, Ledger};
-use crate::tunnel::mux::{Link, Stream};
+use crate::tunnel::mux::Stream;
+use crate::tunnel::session::lanes::{Lane, Lanes};
 use crate::tunnel::session::{Notifier, Wired};
 use crate::tunnel::splice::{Direction, End, Outcome, Socket, Toll, splice};
 use crate::wire::open::Open;
@@ -34,8 +35,10 @@ pub struct Context {
     pub session: SessionId,
     /// Tells the gateway why a stream was reset.
     pub notifier: Notifier,
-    /// The session's life.
-    pub link: Link,
+    /// The stream's lane, with which it ends.
+    pub lane: Lane,
+    /// All lanes of the session.
+    pub lanes: Lanes,
 }
 
 /// A stream with its complete `Open`, and what came after it.
@@ -53,7 +56,7 @@ struct Bridged {
     _slot: OwnedSemaphorePermit,
 }
 
-/// Serves one stream to its end. The end of the session is the end of its streams, however stuck they are.
+/// Serves one stream to its end. The end of its lane is the end of a stream, however stuck it is.
 pub async fn serve(context: Arc<Context>, stream: Stream) {
     let Some(arrived) = arrive(&context, stream).await else { return };
     let agent = &context.agent;
@@ -62,7 +65,7 @@ pub async fn serve(context: Arc<Context>, stream: Stream) {
     let mut asked = Asked::new(&agent.audit, *request, target.to_string(), caller.clone(), *source, identity);
     let bridged = tokio::select! {
         biased;
-        why = context.link.ended() => Err(Refusal::new(Code::SessionLost, why)),
+        why = context.lane.link().ended() => Err(Refusal::new(Code::SessionLost, why)),
         bridged = bridge(&context, &arrived, &mut asked) => bridged,
     };
     match bridged {
@@ -102,7 +105,7 @@ async fn bridge(context: &Context, arrived: &Arrived, asked: &mut Asked) -> Resu
         return Err(Refusal::new(Code::AgentDraining, "this agent is shutting down"));
     }
     // Streams that are stuck here after the gateway has forgotten them must not fill the session, which would end it.
-    if context.link.streams() > MAX_STREAMS + 1 {
+    if context.lanes.streams() > MAX_STREAMS + 1 {
         return Err(Refusal::new(Code::SessionStreams, format_args!("this session has {MAX_STREAMS} streams")));
     }
     let slot = agent.slots.clone().try_acquire_owned().map_err(|_| {
@@ -131,7 +134,7 @@ async fn carry(context: &Context, mut wired: Wired<Stream>, bridged: Bridged) {
     // Also if this task or the whole process is cut: the target must not take a cut stream for a finished one.
     reset_on_close(&target, true);
     if wired.send(&Reply::Accepted).await.is_err() {
-        return ledger.close(Some(if context.link.is_lost() { Code::SessionLost } else { Code::ClientReset }));
+        return ledger.close(Some(if context.lane.link().is_lost() { Code::SessionLost } else { Code::ClientReset }));
     }
     let (mut stream, early) = wired.into_parts();
     let idle = permit.target().spec.limits.idle_timeout;
@@ -139,10 +142,12 @@ async fn carry(context: &Context, mut wired: Wired<Stream>, bridged: Bridged) {
         biased;
         () = permit.withdrawn() => Some(Code::TargetRemoved),
         outcome = both_ways(&mut stream, &mut target, early, idle, &ledger) => code_of(context, &stream, outcome),
-        _ = context.link.ended() => Some(Code::SessionLost),
+        _ = context.lane.link().ended() => Some(Code::SessionLost),
     };
     match code {
-        Some(code) => context.notifier.closing(stream.id(), code),
+        // With its lane, the other end loses it by itself.
+        Some(_) if context.lane.link().is_lost() => {}
+        Some(code) => context.notifier.closing(context.lane.number(), stream.id(), code),
         None => reset_on_close(&target, false),
     }
     ledger.close(code);
@@ -171,7 +176,9 @@ fn code_of(context: &Context, stream: &Stream, outcome: Outcome) -> Option<Code>
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Far, _) => Some(Code::TargetReset),
         Outcome::Broken(End::Near, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(Code::SessionLost),
-        Outcome::Broken(End::Near, _) => Some(context.notifier.closed(stream.id()).unwrap_or(Code::ClientReset)),
+        Outcome::Broken(End::Near, _) => {
+            Some(context.notifier.closed(context.lane.number(), stream.id()).unwrap_or(Code::ClientReset))
+        }
     }
 }
 

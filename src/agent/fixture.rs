@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bridge::resolve::Resolver;
 use super::link::CredentialFiles;
 use super::policy::{Policy, TargetLimits, TargetSpec};
 use super::{Agent, Settings};
@@ -42,8 +43,13 @@ pub(crate) fn open(target: &str) -> Open {
     }
 }
 
-/// An agent of which nothing is there but its policy: no endpoint, no identity on the disk.
+/// An agent of which nothing is there but its policy: no identity on the disk, and nobody at its endpoint.
 pub(crate) fn agent(policy: Policy, max_streams: usize) -> (Arc<Agent>, Rows, Tasks) {
+    agent_with(policy, max_streams, Resolver::default())
+}
+
+/// The same, that resolves names this way.
+pub(crate) fn agent_with(policy: Policy, max_streams: usize, resolver: Resolver) -> (Arc<Agent>, Rows, Tasks) {
     let nowhere = PathBuf::from("/nonexistent");
     let settings = Settings {
         endpoints: vec!["wss://gw.example".parse().unwrap()],
@@ -56,5 +62,7 @@ pub(crate) fn agent(policy: Policy, max_streams: usize) -> (Arc<Agent>, Rows, Ta
     };
     let (audit, rows) = audit();
     let tasks = Tasks::new();
-    (Agent::new(settings, policy, audit, Drain::new(), tasks.clone()), rows, tasks)
+    let mut agent = Agent::new(settings, policy, audit, Drain::new(), tasks.clone());
+    Arc::get_mut(&mut agent).expect("nobody else has it yet").resolver = resolver;
+    (agent, rows, tasks)
 }

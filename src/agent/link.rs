@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Agent;
 use super::acceptor::{self, Context};
+use super::lanes::{self, Further, Origin};
 use super::policy::Policy;
 use super::status::Connected;
 use crate::base::backoff::Backoff;
@@ -60,6 +61,7 @@ struct Held {
     welcome: Welcome,
     /// The certificate that it began with.
     serial: Serial,
+    origin: Origin,
     tasks: Tasks,
 }
 
@@ -115,6 +117,7 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Ended {
         gateway: held.welcome.gateway,
         session: held.welcome.session,
         pulse: held.session.link.pulse().clone(),
+        lanes: held.session.lanes.counted(),
         since: Instant::now(),
     };
     if !agent.board.claim(endpoint, &connected) {
@@ -154,13 +157,14 @@ async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failur
     let proxy = agent.settings.egress.proxy_for(&endpoint.0)?;
     agent.board.via(endpoint, proxy.as_ref().map(|proxy| proxy.at.to_string()));
     let stream = dial::secure(&endpoint.0, proxy.as_ref(), tls.client_config()).await?;
-    tls::peer_identity(stream.get_ref().1)?;
-    let pipe = upgrade::client(stream, endpoint).await?;
+    let gateway = tls::peer_identity(stream.get_ref().1)?.role;
+    let address = if proxy.is_some() { None } else { dial::peer_address(&stream) };
+    let pipe = upgrade::client(stream, endpoint, None).await?;
     let tasks = agent.tasks.child();
     let greeted = greet(pipe, hello(agent), &tasks).await;
     let (welcome, session) = greeted.map_err(|failure| failure.context(endpoint))?;
     tell_offers(&session, agent.policy().offers().into_iter().skip(OFFERS_PER_MESSAGE).collect(), Vec::new());
-    Ok(Held { session, welcome, serial: credential.identity().serial, tasks })
+    Ok(Held { session, welcome, serial: credential.identity().serial, origin: Origin { gateway, address }, tasks })
 }
 
 /// Warns, as long as the agent runs, when its certificate is in the last third of its life.
@@ -213,17 +217,36 @@ async fn serve(
     released: CancellationToken,
     why: watch::Sender<Option<Failure>>,
 ) {
-    let Held { mut session, welcome, serial, tasks } = held;
+    let Held { mut session, welcome, serial, origin, tasks } = held;
     let identity = &agent.settings.agent;
     let peer = endpoint.to_string();
     let attendance = Attendance::open(&agent.audit, welcome.session, identity, &serial.to_string(), &peer);
-    let _open = metrics::session(&peer);
-    let (notifier, link) = (session.notifier.clone(), session.link.clone());
-    let context = Arc::new(Context { agent: agent.clone(), session: welcome.session, notifier, link });
-    let streams = tasks.child();
-    let failure = attend(&agent, &mut session, &context, &streams, &released).await;
-    // Each ends with the link, and says why.
+    let _open = (metrics::session(&peer), metrics::lane(&peer));
+    let (notifier, lanes) = (session.notifier.clone(), session.lanes.clone());
+    let (streams, serving) = (tasks.child(), tasks.child());
+    let wanted = watch::Sender::new(1);
+    if let Some(secret) = welcome.resume_secret {
+        let further = Further {
+            agent: agent.clone(),
+            endpoint,
+            origin,
+            session: welcome.session,
+            secret,
+            direct_address: welcome.direct_address,
+            notifier: notifier.clone(),
+            lanes: lanes.clone(),
+            streams: streams.clone(),
+            serving: serving.clone(),
+        };
+        tasks.spawn(lanes::keep(further, wanted.subscribe(), released.clone()));
+    }
+    let lane = lanes.first().clone();
+    let context = Arc::new(Context { agent: agent.clone(), session: welcome.session, notifier, lane, lanes });
+    let failure = attend(&agent, &mut session, &context, &streams, &released, &wanted).await;
+    session.lanes.close();
+    // Each ends with its lane, and says why.
     streams.join().await;
+    serving.join().await;
     tasks.abort().await;
     attendance.close(failure.clone());
     why.send_replace(Some(failure));
@@ -235,6 +258,7 @@ async fn attend(
     context: &Arc<Context>,
     streams: &Tasks,
     released: &CancellationToken,
+    wanted: &watch::Sender<u32>,
 ) -> Failure {
     let mut policy = agent.policy.subscribe();
     let mut offered = policy.borrow_and_update().clone();
@@ -253,11 +277,12 @@ async fn attend(
                 Some(Notice::Drain { deadline }) if told => { let _ = deadline; acknowledged = true; }
                 Some(Notice::Drain { deadline }) => gateway_drains(deadline, released),
                 Some(Notice::Revoked) => {
-                    session.link.close();
+                    session.lanes.close();
                     return Failure::new(Code::Revoked, "the gateway says so; enroll again with a fresh token");
                 }
                 Some(Notice::Renew) => tracing::warn!(code = %Code::CertificateExpiring, "the gateway asks to renew the certificate"),
-                Some(Notice::Lanes { .. } | Notice::StreamClosed { .. } | Notice::TargetsChanged { .. }) => {}
+                Some(Notice::Lanes { count }) => { wanted.send_replace(count); }
+                Some(Notice::StreamClosed { .. } | Notice::TargetsChanged { .. }) => {}
                 None => return session.link.ended().await,
             },
             Ok(()) = policy.changed() => {
@@ -270,7 +295,7 @@ async fn attend(
                 told = true;
             }
             () = streams.join(), if finishing => {
-                session.link.close();
+                session.lanes.close();
                 return session.link.ended().await;
             }
         }

@@ -2,7 +2,8 @@
 //! holds the session with a gateway instance.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ pub struct Connected {
     pub session: SessionId,
     /// Its signs of life.
     pub pulse: Pulse,
+    /// How many lanes it has.
+    pub lanes: Arc<AtomicUsize>,
     /// Since when.
     pub since: Instant,
 }
@@ -54,6 +57,9 @@ pub struct LinkStatus {
     /// The session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
+    /// Connections that carry the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<usize>,
     /// Seconds since the greeting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connected_s: Option<u64>,
@@ -161,6 +167,7 @@ impl Row {
             proxy: self.proxy.clone(),
             gateway: session.map(|session| session.gateway),
             session: session.map(|session| session.session),
+            lanes: session.map(|session| session.lanes.load(Ordering::Relaxed)),
             connected_s: session.map(|session| session.since.elapsed().as_secs()),
             last_frame_age_ms: session.map(|session| millis(session.pulse.age())),
             round_trip_us: round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
@@ -179,7 +186,8 @@ mod tests {
     use crate::base::code::Code;
 
     fn connected(gateway: InstanceId) -> Connected {
-        Connected { gateway, session: SessionId::fresh(), pulse: Pulse::new(), since: Instant::now() }
+        let lanes = Arc::new(AtomicUsize::new(1));
+        Connected { gateway, session: SessionId::fresh(), pulse: Pulse::new(), lanes, since: Instant::now() }
     }
 
     fn states(board: &Board) -> Vec<String> {

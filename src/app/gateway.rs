@@ -309,6 +309,8 @@ fn settings(config: &GatewayConfig) -> Settings {
         allow_from: AllowFrom::only(config.gateway.allow_from.clone()),
         enroll_from: AllowFrom::only(config.enrollment.allow_from.clone()),
         caps: Caps { connections: config.limits.max_connections, handshakes: config.limits.max_handshakes },
+        max_lanes: config.limits.max_lanes,
+        direct_address: config.gateway.direct_address.clone(),
         drain_timeout: config.drain.timeout,
     }
 }
@@ -349,6 +351,7 @@ impl Live for Sessions {
             session: live.session,
             since: live.since,
             peer: live.peer.to_string(),
+            lanes: live.lanes.count(),
             streams: live.streams(),
             version: live.version.clone(),
         });

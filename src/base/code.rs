@@ -262,6 +262,15 @@ codes! {
     SameGateway "same_gateway" Agent Unavailable false:
         "Two endpoints lead to the same gateway instance; one session is enough." ;
         "Nothing; the second endpoint is tried again in case the instances become two."
+    NotHere "not_here" Network Unavailable false:
+        "A further lane reached another gateway instance than the one that holds its session." ;
+        "Nothing: the session goes on with the lanes it has. Behind a balancer set `gateway.direct_address` in gateway.yaml."
+    LaneRefused "lane_refused" Agent Denied false:
+        "A further lane did not prove that it belongs to the session that it named." ;
+        "Nothing if it was once: the session goes on. If it repeats, somebody replays what this agent sent: look for its source."
+    SessionLanes "session_lanes" Agent Unavailable false:
+        "The session has its lanes, or its agent has asked for too many in a minute." ;
+        "Nothing: the session goes on with the lanes it has. `limits.max_lanes` in gateway.yaml is how many it may have."
     AgentSessions "agent_sessions" Agent Unavailable false:
         "This agent has, or begins, more sessions with this gateway than one agent may." ;
         "Look for clones of its machine: each agent needs an enrollment of its own. If its key was stolen, revoke it."

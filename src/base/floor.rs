@@ -28,6 +28,19 @@ pub fn check(address: IpAddr, allow_loopback: bool) -> Result<(), Code> {
     if loopback && !allow_loopback { Err(Code::LoopbackForbidden) } else { Ok(()) }
 }
 
+/// Whether an address is one of a site's own, that the internet does not lead to: loopback, private (RFC 1918, RFC 4193),
+/// shared (RFC 6598), in whatever form.
+#[must_use]
+pub fn is_private(address: IpAddr) -> bool {
+    meanings(address).any(|meaning| match meaning {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            v4.is_loopback() || v4.is_private() || (first == 100 && second & 0xc0 == 64)
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+    })
+}
+
 fn forbidden(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -102,6 +115,27 @@ mod tests {
         for address in ["127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1", "64:ff9b::127.0.0.1", "::127.0.0.1"] {
             assert_eq!(verdict(address), Err(Code::LoopbackForbidden), "{address}");
             assert_eq!(check(address.parse().unwrap(), true), Ok(()), "{address}");
+        }
+    }
+
+    #[test]
+    fn e1_a_sites_own_addresses_are_known_in_every_form() {
+        let private = |address: &str| is_private(address.parse().unwrap());
+        for address in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.31.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::10.0.0.1",
+        ] {
+            assert!(private(address), "{address}");
+        }
+        for address in ["8.8.8.8", "100.128.0.1", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8"] {
+            assert!(!private(address), "{address}");
         }
     }
 

@@ -4,8 +4,9 @@
 //! # Memory bound
 //!
 //! The tunnel buffers, per session: `MAX_STREAMS x STREAM_WINDOW` (256 MiB: unread bytes that flow control has granted; what is
-//! really held is what slow readers left unread; a hostile peer may add `MUX_SLACK x STREAM_WINDOW`, 128 MiB) plus `WINDOW_GROWTH` (16 MiB shared by fast streams), and per open stream two
-//! `SPLICE_BUFFER`s (64 KiB) on either end. Before a reply, a stream holds at most `EARLY_DATA` (64 KiB) more.
+//! really held is what slow readers left unread; a hostile peer may add `MUX_SLACK x STREAM_WINDOW`, 128 MiB,
+//! and on each further lane both) plus `WINDOW_GROWTH` for each lane (16 MiB shared by its fast streams), and per open stream
+//! two `SPLICE_BUFFER`s (64 KiB) on either end. Before a reply, a stream holds at most `EARLY_DATA` (64 KiB) more.
 
 use std::time::Duration;
 
@@ -166,6 +167,35 @@ pub const MAX_SESSIONS_PER_AGENT: usize = 64;
 
 /// Sessions that one agent begins in a minute: each costs handshakes and two audit rows, which nobody may fill with them.
 pub const SESSIONS_PER_MINUTE: u32 = 120;
+
+/// Lanes of one session unless the gateway's configuration says otherwise: one connection each.
+pub const MAX_LANES: usize = 4;
+
+/// Lanes that may be configured, and that an agent dials for one session whatever its gateway says. Beyond the processor's
+/// cores further ones carry nothing more.
+pub const MAX_LANES_CONFIGURED: usize = 16;
+
+/// Bytes per second, both ways together, from which a stream counts as bulk: more than an interactive one moves, and far less
+/// than what makes others wait.
+pub const BULK_RATE: u64 = 1024 * 1024;
+
+/// A further lane without a stream is closed after this long.
+pub const LANE_IDLE: Duration = Duration::from_secs(60);
+
+/// Between two notices that ask for the same lanes: an agent's attempts take up to [`DIAL_DEADLINE`] each.
+pub const LANES_ASK_PAUSE: Duration = Duration::from_secs(5);
+
+/// Attempts at a further lane that may fail before the session goes on with those it has.
+pub const LANE_MISSES: usize = 3;
+
+/// How long a session then makes do with them, whatever the gateway asks.
+pub const LANE_PAUSE: Duration = Duration::from_secs(60);
+
+/// Further lanes that an agent dials for one session in a minute: a gateway that asks, takes and closes them gets no more.
+pub const LANE_DIALS_PER_MINUTE: usize = 12;
+
+/// Upgrades to further lanes that one agent may try in a minute: those of its sessions, and no flood.
+pub const LANES_PER_MINUTE: u32 = 120;
 
 /// Enrollment attempts per minute and source address.
 pub const ENROLL_PER_MINUTE: u32 = 5;

@@ -2,8 +2,14 @@
 
 use std::fmt;
 
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::code::{Code, Failure, OrFail};
 
 /// A text that no log, error, debug output or metric can show; wiped when dropped.
 #[derive(Clone)]
@@ -14,6 +20,16 @@ impl Secret {
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(SecretString::from(text.trim().to_owned()))
+    }
+
+    /// 32 random bytes as base64url without padding (RFC 4648, 5).
+    ///
+    /// # Errors
+    /// `internal` if the operating system yields no randomness.
+    pub fn random() -> Result<Self, Failure> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        rand::fill(&mut *bytes).or_fail(Code::Internal, "no randomness")?;
+        Ok(Self(SecretString::from(URL_SAFE_NO_PAD.encode(*bytes))))
     }
 
     /// The text, for the one place that must send or compare it.
@@ -44,6 +60,8 @@ mod tests {
         let secret = Secret::new("hunter2\n");
         assert_eq!(format!("{secret:?}"), "[secret]");
         assert_eq!(secret.expose(), "hunter2");
+        let random = [Secret::random().unwrap(), Secret::random().unwrap()];
+        assert!(random[0].expose().len() == 43 && random[0].expose() != random[1].expose());
         assert!(constant_time_eq(b"a", b"a") && !constant_time_eq(b"a", b"b") && !constant_time_eq(b"a", b"aa"));
     }
 }

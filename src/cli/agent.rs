@@ -117,7 +117,7 @@ fn show_status(status: &AgentStatus) {
     print::line(format!("streams      {}", status.streams));
     print::line("");
     let rows: Vec<_> = status.sessions.iter().map(link).collect();
-    print::table(["GATEWAY", "STATE", "SINCE", "LAST FRAME", "ROUND TRIP", "PROXY", "LAST ERROR"], &rows);
+    print::table(["GATEWAY", "STATE", "LANES", "SINCE", "LAST FRAME", "ROUND TRIP", "PROXY", "LAST ERROR"], &rows);
     print::line("");
     let rows: Vec<_> = status
         .targets
@@ -130,12 +130,13 @@ fn show_status(status: &AgentStatus) {
     print::table(["TARGET", "KIND", "ADDRESS", "STREAMS"], &rows);
 }
 
-fn link(link: &LinkStatus) -> [String; 7] {
+fn link(link: &LinkStatus) -> [String; 8] {
     let shown = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let error = link.last_error.as_ref().map(|error| format!("{}: {}", error.code, error.detail));
     [
         link.endpoint.clone(),
         link.state.clone(),
+        shown(link.lanes.map(|lanes| lanes.to_string())),
         shown(link.connected_s.map(|seconds| format!("{seconds} s"))),
         shown(link.last_frame_age_ms.map(|millis| format!("{millis} ms"))),
         #[allow(clippy::cast_precision_loss, reason = "shown with two digits")]

@@ -98,21 +98,22 @@ fn list(agents: &[AgentInfo]) {
         return print::note("no agent is enrolled; `underpass token create` makes a token for one");
     }
     let rows: Vec<_> = agents.iter().map(row).collect();
-    print::table(["AGENT", "STATE", "STREAMS", "FROM", "VERSION", "CERTIFICATE ENDS"], &rows);
+    print::table(["AGENT", "STATE", "LANES", "STREAMS", "FROM", "VERSION", "CERTIFICATE ENDS"], &rows);
 }
 
-fn row(info: &AgentInfo) -> [String; 6] {
+fn row(info: &AgentInfo) -> [String; 7] {
     let state = match (info.revoked, info.sessions.len()) {
         (Some(_), _) => "revoked".to_owned(),
         (None, 0) => "not connected".to_owned(),
         (None, 1) => "connected".to_owned(),
         (None, several) => format!("connected x{several}"),
     };
+    let lanes: usize = info.sessions.iter().map(|session| session.lanes).sum();
     let streams: usize = info.sessions.iter().map(|session| session.streams).sum();
     let first = info.sessions.first();
     let from = first.map(|session| session.peer.clone()).unwrap_or_default();
     let version = first.map(|session| session.version.clone()).unwrap_or_default();
-    [info.agent.to_string(), state, streams.to_string(), from, version, date(info.not_after)]
+    [info.agent.to_string(), state, lanes.to_string(), streams.to_string(), from, version, date(info.not_after)]
 }
 
 fn show_revoked(revoked: &RevokedAgent) {

@@ -12,7 +12,7 @@ use super::common::{AuditSection, Drain, LogSection, MetricsSection, Version, ch
 use super::problem::{Problem, Step, problem};
 use super::{Config, rebase, scalar};
 use crate::base::code::Code;
-use crate::base::endpoint::Endpoint;
+use crate::base::endpoint::{Endpoint, HostPort};
 use crate::base::id::{Name, TargetId};
 use crate::base::limits;
 
@@ -67,6 +67,10 @@ pub struct GatewaySection {
     /// Where it listens for agents. Default `0.0.0.0:443`.
     #[serde(default = "default_listen", deserialize_with = "scalar::listen")]
     pub listen: SocketAddr,
+    /// Where agents reach this very gateway past any balancer, for further lanes; its port is one of an endpoint's. Default
+    /// none: they dial the endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_address: Option<HostPort>,
     /// Networks that agents' tunnels may come from. Default any.
     #[serde(default, with = "scalar::networks")]
     pub allow_from: Option<Vec<IpNet>>,
@@ -162,11 +166,14 @@ pub struct GatewayLimits {
     /// Connections of one listener that have not finished their handshake. Default 512.
     #[serde(with = "scalar::count")]
     pub max_handshakes: usize,
+    /// Connections that may carry one agent's session, 1 to 16. Default 4.
+    #[serde(with = "scalar::count")]
+    pub max_lanes: usize,
 }
 
 impl Default for GatewayLimits {
     fn default() -> Self {
-        Self { max_connections: limits::MAX_CONNECTIONS, max_handshakes: limits::MAX_HANDSHAKES }
+        Self { max_connections: limits::MAX_CONNECTIONS, max_handshakes: limits::MAX_HANDSHAKES, max_lanes: limits::MAX_LANES }
     }
 }
 
@@ -244,7 +251,15 @@ fn same_socket(a: SocketAddr, b: SocketAddr) -> bool {
 
 impl GatewaySection {
     fn check(&self) -> Result<(), Problem> {
-        check_endpoints(&self.endpoints)
+        check_endpoints(&self.endpoints)?;
+        match &self.direct_address {
+            Some(direct) if !self.endpoints.iter().any(|endpoint| endpoint.0.port == direct.port) => Err(problem(
+                ["gateway".into(), "direct_address".into()],
+                Code::ConfigInvalid,
+                "the port of `gateway.direct_address` is none of an endpoint's: agents would not dial it",
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -292,6 +307,9 @@ impl GatewayLimits {
         }
         if !(1..=self.max_connections).contains(&self.max_handshakes) {
             return Err(wrong("max_handshakes", "`limits.max_handshakes` is from 1 to `limits.max_connections`"));
+        }
+        if !(1..=limits::MAX_LANES_CONFIGURED).contains(&self.max_lanes) {
+            return Err(wrong("max_lanes", "`limits.max_lanes` is from 1 to 16"));
         }
         Ok(())
     }

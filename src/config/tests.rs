@@ -30,7 +30,7 @@ fn keys_are_checked_by_name() {
     assert_eq!(gateway("drian: {timeout: 3s}"), "config_invalid: gateway.yaml:3:1: unknown key `drian`; did you mean `drain`?");
     assert_eq!(
         gateway("limits: {streams: 3}"),
-        "config_invalid: gateway.yaml:3:10: unknown key `streams`; expected one of: max_connections, max_handshakes"
+        "config_invalid: gateway.yaml:3:10: unknown key `streams`; expected one of: max_connections, max_handshakes, max_lanes"
     );
     assert_eq!(gateway("version: 1"), "config_invalid: gateway.yaml:3:1: the key `version` is there twice");
     assert_eq!(agent("targets:\n  db: {kind: tcp}"), "config_invalid: agent.yaml:4:8: the key `address` is missing");
@@ -97,6 +97,7 @@ fn values_are_read_strictly() {
         ("limits: {max_connections: 1_000}", "3:27", "`1_000` is not a whole number".into()),
         ("limits: {max_connections: 0x10}", "3:27", "`0x10` is not a whole number".into()),
         ("limits: {max_connections: 0}", "3:27", "`limits.max_connections` is from 1 to 1000000".into()),
+        ("limits: {max_lanes: 17}", "3:21", "`limits.max_lanes` is from 1 to 16".into()),
         ("limits: {max_handshakes: 0}", "3:26", "`limits.max_handshakes` is from 1 to `limits.max_connections`".into()),
         ("enrollment: {certificate_lifetime: 400d}", "3:36", "`certificate_lifetime` is from 1h to 365d".into()),
         (

@@ -33,6 +33,8 @@ pub struct LiveSession {
     pub since: OffsetDateTime,
     /// The agent's address as the gateway sees it.
     pub peer: String,
+    /// Connections that carry it.
+    pub lanes: usize,
     /// Open streams.
     pub streams: usize,
     /// The agent's program version.

@@ -17,6 +17,7 @@ use super::{Gateway, Settings};
 use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, InstanceId, Name, SessionId};
+use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::pki::authority::Authority;
 use crate::pki::identity::Serial;
@@ -51,6 +52,8 @@ pub(crate) fn gateway() -> (Arc<Gateway>, Rows, Tasks) {
         allow_from: AllowFrom::all(),
         enroll_from: AllowFrom::all(),
         caps: Caps::default(),
+        max_lanes: 4,
+        direct_address: None,
         drain_timeout: Duration::from_secs(5),
     };
     let (audit, rows) = audit();
@@ -78,8 +81,9 @@ pub(crate) async fn agent(name: &str, targets: &[&str]) -> Agent {
         version: "test".to_owned(),
         peer: "192.0.2.1:1".parse().unwrap(),
         capacity: 100,
+        resume_secret: Some(Secret::new("c2VjcmV0")),
     };
-    let live = Live::new(facts, &hello(targets).targets, ours.opener, ours.notifier, ours.link);
+    let live = Live::new(facts, &hello(targets).targets, ours.lanes, ours.notifier);
     Agent { session: theirs, live: Arc::new(live), tasks }
 }
 

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::lanes::{self, Joining};
 use super::registry::{Facts, Live};
 use super::shares::Share;
 use super::{Gateway, enrollment};
@@ -19,6 +20,7 @@ use crate::base::id::{AgentId, SessionId};
 use crate::base::limits::{
     HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, MAX_STREAMS, SESSIONS_PER_MINUTE, SOCKET_BUFFER, TCP_USER_TIMEOUT,
 };
+use crate::base::secret::Secret;
 use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
@@ -30,6 +32,7 @@ use crate::tunnel::upgrade::{self, Upgraded};
 use crate::wire::hello::{Hello, Welcome};
 use crate::wire::notice::Notice;
 use crate::wire::refusal::Refusal;
+use crate::wire::resume::{self, Resume};
 
 /// Targets of one session that are remembered for routing.
 const MAX_OFFERS: usize = 10_000;
@@ -55,6 +58,7 @@ struct Port(Arc<Gateway>);
 #[allow(clippy::large_enum_variant, reason = "both are large, few, and boxed")]
 enum Ready {
     Tunnel { upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
+    Lane { upgraded: Upgraded<Secured>, joining: Joining, peer: SocketAddr },
     Enroll { stream: Secured, peer: SocketAddr, share: Share<IpAddr> },
 }
 
@@ -83,6 +87,7 @@ impl Service<TcpStream, SocketAddr> for Port {
     async fn serve(&self, ready: Box<Ready>) {
         match *ready {
             Ready::Tunnel { upgraded, identity, agent, peer } => self.tunnel(upgraded, identity, agent, peer).await,
+            Ready::Lane { upgraded, joining, peer } => lanes::serve(&self.0, joining, upgraded, peer).await,
             Ready::Enroll { stream, peer, share: _share } => enrollment::serve(&self.0, stream, peer.ip()).await,
         }
     }
@@ -126,8 +131,17 @@ impl Port {
         let Role::Agent { agent, .. } = identity.role.clone() else {
             return Err(Failure::new(Code::CertificateRefused, "the certificate is no agent's"));
         };
-        let upgraded = upgrade::server(stream, gateway.drain.begun()).await?;
-        Ok(Ready::Tunnel { upgraded, identity, agent, peer })
+        let exporter = tls::exporter(stream.get_ref().1, resume::EXPORTER_LABEL)?;
+        let admit = |resume: Option<Resume>| {
+            if gateway.drain.begun() {
+                return Err(Failure::new(Code::Stopping, "the gateway is shutting down"));
+            }
+            resume.map(|resume| lanes::admit(gateway, &agent, &resume, &exporter)).transpose()
+        };
+        match upgrade::server(stream, admit).await? {
+            (upgraded, None) => Ok(Ready::Tunnel { upgraded, identity, agent, peer }),
+            (upgraded, Some(joining)) => Ok(Ready::Lane { upgraded, joining, peer }),
+        }
     }
 
     fn report(&self, peer: SocketAddr, failure: &Failure) {
@@ -146,7 +160,7 @@ impl Port {
         let decide = |_: &Hello, version| decide(gateway, version, share.is_some());
         match session::welcome(upgraded, decide, &tasks).await {
             Ok((hello, welcome, session)) => {
-                let live = enter(gateway, &hello, &welcome, &session, identity, agent, peer);
+                let live = enter(gateway, &hello, welcome, &session, identity, agent, peer);
                 self.live(live, session).await;
             }
             Err(failure) => {
@@ -165,9 +179,12 @@ impl Port {
         tracing::info!(session = %live.session, agent = %live.agent, %peer, version = live.version, "agent connected");
         let attendance = Attendance::open(&gateway.audit, live.session, &live.agent, &serial, &peer);
         let entered = Entered(gateway, &live);
-        let _open = metrics::session(gateway.settings.id.as_str());
+        let id = gateway.settings.id.as_str();
+        let _open = (metrics::session(id), metrics::lane(id));
         let failure = attend(gateway, &live, &mut session).await;
         drop(entered);
+        // Whatever ended the first lane.
+        live.lanes.close();
         attendance.close(failure);
     }
 }
@@ -189,22 +206,24 @@ fn decide(gateway: &Gateway, version: u32, has_share: bool) -> Result<Welcome, R
     if gateway.drain.begun() {
         return Err(Refusal::new(Code::Stopping, "the gateway is shutting down"));
     }
+    let max_lanes = gateway.settings.max_lanes;
+    let resume_secret = if max_lanes > 1 { Some(Secret::random()?) } else { None };
     Ok(Welcome {
         version,
         gateway: gateway.instance,
         session: SessionId::fresh(),
-        resume_secret: None,
+        resume_secret,
         resume_window: Duration::ZERO,
-        direct_address: None,
+        direct_address: gateway.settings.direct_address.clone(),
         max_streams: u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX),
-        max_lanes: 1,
+        max_lanes: u32::try_from(max_lanes).unwrap_or(u32::MAX),
     })
 }
 
 fn enter(
     gateway: &Gateway,
     hello: &Hello,
-    welcome: &Welcome,
+    welcome: Welcome,
     session: &Session,
     identity: Identity,
     agent: AgentId,
@@ -219,8 +238,9 @@ fn enter(
         version: hello.agent_version.clone(),
         peer,
         capacity: usize::try_from(hello.capacity).unwrap_or(MAX_STREAMS).clamp(1, MAX_STREAMS),
+        resume_secret: welcome.resume_secret,
     };
-    let live = Live::new(facts, &hello.targets, session.opener.clone(), session.notifier.clone(), session.link.clone());
+    let live = Live::new(facts, &hello.targets, session.lanes.clone(), session.notifier.clone());
     let live = Arc::new(live);
     gateway.registry.add(live.clone());
     live
@@ -239,7 +259,7 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
             session.notifier.tell(Notice::Revoked);
             // An honest agent ends the session when it reads this; the others have it ended for them.
             let _ = tokio::time::timeout(LAST_WORD, live.link.ended()).await;
-            live.link.close();
+            live.lanes.close();
             live.link.ended().await;
             return Failure::new(Code::Revoked, format_args!("certificate {}", live.serial));
         }
@@ -248,7 +268,7 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
             failure = live.link.ended() => return failure,
             Ok(()) = revoked.changed() => {}
             () = &mut expired => {
-                live.link.close();
+                live.lanes.close();
                 live.link.ended().await;
                 return Failure::new(Code::CertificateExpired, format_args!("certificate {}", live.serial));
             }
@@ -260,6 +280,10 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
                 session.notifier.tell(Notice::Drain { deadline: gateway.settings.drain_timeout });
                 live.drain();
                 told = true;
+            }
+            count = live.lanes.wanted(), if !live.draining() => {
+                tracing::info!(session = %live.session, agent = %live.agent, count, "asking for more lanes");
+                session.notifier.tell(Notice::Lanes { count });
             }
             // Agents open no streams but the control stream: dropped, and by that reset.
             stream = session.incoming.accept() => if stream.is_none() { return live.link.ended().await },

@@ -9,9 +9,11 @@ use time::OffsetDateTime;
 
 use crate::base::code::Code;
 use crate::base::id::{AgentId, GroupId, InstanceId, Name, SessionId};
+use crate::base::secret::Secret;
 use crate::pki::identity::Serial;
-use crate::tunnel::mux::{Link, Opener};
+use crate::tunnel::mux::Link;
 use crate::tunnel::session::Notifier;
+use crate::tunnel::session::lanes::Lanes;
 use crate::wire::hello::{Kind, Offer};
 use crate::wire::refusal::Refusal;
 
@@ -43,11 +45,13 @@ pub struct Live {
     pub since: OffsetDateTime,
     /// Streams it takes.
     pub capacity: usize,
-    /// Opens streams.
-    pub opener: Opener,
+    /// What a further lane must prove to know; none: there is one lane alone.
+    pub resume_secret: Option<Secret>,
+    /// Its connections; opens streams on them.
+    pub lanes: Lanes,
     /// Tells the agent, and what it told of streams' ends.
     pub notifier: Notifier,
-    /// The connection.
+    /// The connection of lane 0, with which the session ends.
     pub link: Link,
     offers: RwLock<HashMap<Name, Kind>>,
     draining: AtomicBool,
@@ -71,6 +75,8 @@ pub struct Facts {
     pub peer: SocketAddr,
     /// See [`Live`].
     pub capacity: usize,
+    /// See [`Live`].
+    pub resume_secret: Option<Secret>,
 }
 
 impl Registry {
@@ -111,6 +117,13 @@ impl Registry {
         })
     }
 
+    /// A session of this group by its id.
+    #[must_use]
+    pub fn find(&self, group: &GroupId, session: SessionId) -> Option<Arc<Live>> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.get(group)?.iter().find(|live| live.session == session).cloned()
+    }
+
     /// Every session, in the order of the agents' names.
     #[must_use]
     pub fn sessions(&self) -> Vec<Arc<Live>> {
@@ -123,7 +136,7 @@ impl Registry {
     /// Closes every session's connection.
     pub fn close_all(&self) {
         for live in self.sessions() {
-            live.link.close();
+            live.lanes.close();
         }
     }
 }
@@ -131,8 +144,9 @@ impl Registry {
 impl Live {
     /// A session as the greeting left it.
     #[must_use]
-    pub fn new(facts: Facts, targets: &[Offer], opener: Opener, notifier: Notifier, link: Link) -> Self {
-        let Facts { session, agent, serial, not_after, instance, version, peer, capacity } = facts;
+    pub fn new(facts: Facts, targets: &[Offer], lanes: Lanes, notifier: Notifier) -> Self {
+        let Facts { session, agent, serial, not_after, instance, version, peer, capacity, resume_secret } = facts;
+        let link = lanes.first().link().clone();
         let offers = RwLock::new(targets.iter().map(|offer| (offer.name.clone(), offer.kind)).collect());
         let (since, draining) = (OffsetDateTime::now_utc(), AtomicBool::new(false));
         Self {
@@ -145,7 +159,8 @@ impl Live {
             peer,
             since,
             capacity,
-            opener,
+            resume_secret,
+            lanes,
             notifier,
             link,
             offers,
@@ -180,7 +195,7 @@ impl Live {
     /// Streams open at this moment, the control stream not counted.
     #[must_use]
     pub fn streams(&self) -> usize {
-        self.link.streams().saturating_sub(1)
+        self.lanes.streams().saturating_sub(1)
     }
 
     /// The names of its targets.
@@ -202,7 +217,7 @@ impl Live {
 
     /// In thousandths of what it can take.
     fn load(&self) -> usize {
-        self.link.streams().saturating_mul(1000) / self.capacity.max(1)
+        self.lanes.streams().saturating_mul(1000) / self.capacity.max(1)
     }
 }
 

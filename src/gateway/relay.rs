@@ -17,10 +17,11 @@ use super::router::Route;
 use crate::base::code::Code;
 use crate::base::id::RequestId;
 use crate::base::limits::{EARLY_DATA, REPLY_DEADLINE};
-use crate::tunnel::ledger::{Asked, Ledger};
+use crate::tunnel::ledger::{Asked, Ledger, Pace};
 use crate::tunnel::mux::Stream;
 use crate::tunnel::session::Wired;
-use crate::tunnel::splice::{Direction, End, Outcome, Socket, Toll, splice};
+use crate::tunnel::session::lanes::Place;
+use crate::tunnel::splice::{Delay, Direction, End, Outcome, Socket, Toll, splice};
 use crate::wire::codec;
 use crate::wire::open::Open;
 use crate::wire::refusal::Refusal;
@@ -48,7 +49,31 @@ struct Early {
 struct Opened {
     live: Arc<Live>,
     stream: Stream,
+    place: Place,
     first: BytesMut,
+}
+
+/// The agent's end of an open stream.
+struct AgentEnd {
+    live: Arc<Live>,
+    lane: u32,
+    stream: Stream,
+}
+
+/// An open stream's claims: the tenant's slot and the place on a lane.
+struct Held {
+    slot: Slot,
+    place: Place,
+}
+
+impl Pace for Held {
+    fn pace(&self, bytes: usize) -> Option<Delay<'_>> {
+        self.slot.pace(bytes)
+    }
+
+    fn moved(&self, bytes: usize) {
+        self.place.moved(bytes);
+    }
 }
 
 /// Relays one client to its end.
@@ -61,10 +86,13 @@ pub async fn relay<Io: ClientIo>(gateway: &Gateway, mut client: Io, wanted: &Wan
     let ask = Ask { request, wanted, route, since: asked.since };
     let mut early = Early::default();
     let refusal = match open(gateway, &ask, &mut client, &mut early).await {
-        Ok((opened, slot)) => match asked.opened(opened.live.session, &opened.live.agent, None, slot) {
-            Ok(ledger) => return carry(client, early, opened, ledger).await,
-            Err(failure) => failure.into(),
-        },
+        Ok((Opened { live, stream, place, first }, slot)) => {
+            let end = AgentEnd { lane: place.lane().number(), live, stream };
+            match asked.opened(end.live.session, &end.live.agent, None, Held { slot, place }) {
+                Ok(ledger) => return carry(client, early, end, first, ledger).await,
+                Err(failure) => failure.into(),
+            }
+        }
         Err(refusal) => refusal,
     };
     asked.refused(&refusal);
@@ -119,7 +147,7 @@ async fn attempt<Io: ClientIo>(
 ) -> Result<Opened, Refusal> {
     // What an agent before this one was sent has not reached a target: it refused.
     early.sent = false;
-    let stream = live.opener.open().await.map_err(|failure| match failure.code {
+    let (stream, place) = live.lanes.open().await.map_err(|failure| match failure.code {
         Code::SessionStreams => failure.into(),
         // Whatever ended the session: nothing of this client was sent over it.
         _ => lost(live, &failure.to_string()),
@@ -137,7 +165,7 @@ async fn attempt<Io: ClientIo>(
     match reply(&mut wired, &mut writer, client, early, ask, live).await? {
         Reply::Accepted => {
             let (reader, first) = wired.into_parts();
-            Ok(Opened { live: live.clone(), stream: reader.unsplit(writer), first })
+            Ok(Opened { live: live.clone(), stream: reader.unsplit(writer), place, first })
         }
         Reply::Refused(refusal) => Err(refusal),
     }
@@ -205,21 +233,22 @@ fn lost(live: &Live, why: &str) -> Refusal {
 }
 
 /// Both ways until the end. The early bytes have gone ahead.
-async fn carry<Io: ClientIo>(mut client: Io, early: Early, opened: Opened, ledger: Ledger<Slot>) {
-    let Opened { live, mut stream, first } = opened;
+async fn carry<Io: ClientIo>(mut client: Io, early: Early, mut agent: AgentEnd, first: BytesMut, ledger: Ledger<Held>) {
     ledger.count(Direction::Up, early.kept.len());
     drop(early);
-    let outcome = both_ways(&mut client, &mut stream, &first, &ledger).await;
-    let code = code_of(&live, &stream, &outcome);
+    let outcome = both_ways(&mut client, &mut agent.stream, &first, &ledger).await;
+    let code = code_of(&agent, &outcome);
     match code {
-        Some(code) if matches!(outcome, Outcome::Broken(End::Near, _)) => live.notifier.closing(stream.id(), code),
+        Some(code) if matches!(outcome, Outcome::Broken(End::Near, _)) => {
+            agent.live.notifier.closing(agent.lane, agent.stream.id(), code);
+        }
         Some(_) => {}
         None => client.reset_on_close(false),
     }
     ledger.close(code);
 }
 
-async fn both_ways<Io: ClientIo>(client: &mut Io, stream: &mut Stream, first: &[u8], ledger: &Ledger<Slot>) -> Outcome {
+async fn both_ways<Io: ClientIo>(client: &mut Io, stream: &mut Stream, first: &[u8], ledger: &Ledger<Held>) -> Outcome {
     if !first.is_empty() {
         if let Err(error) = client.write_all(first).await {
             return Outcome::Broken(End::Near, error);
@@ -230,13 +259,14 @@ async fn both_ways<Io: ClientIo>(client: &mut Io, stream: &mut Stream, first: &[
 }
 
 /// What the closing row says. A clean end of which the agent said otherwise was a reset that the mux could not tell.
-fn code_of(live: &Live, stream: &Stream, outcome: &Outcome) -> Option<Code> {
+fn code_of(agent: &AgentEnd, outcome: &Outcome) -> Option<Code> {
+    let said = || agent.live.notifier.closed(agent.lane, agent.stream.id());
     match outcome {
-        Outcome::Finished => live.notifier.closed(stream.id()),
+        Outcome::Finished => said(),
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Near, _) => Some(Code::ClientReset),
         Outcome::Broken(End::Far, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(Code::SessionLost),
-        Outcome::Broken(End::Far, _) => Some(live.notifier.closed(stream.id()).unwrap_or(Code::TargetReset)),
+        Outcome::Broken(End::Far, _) => Some(said().unwrap_or(Code::TargetReset)),
     }
 }
 

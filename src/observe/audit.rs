@@ -196,7 +196,27 @@ pub enum Event<'a> {
         #[serde(serialize_with = "capped")]
         detail: &'a str,
     },
-    /// A connection did not become a session.
+    /// A session got a further lane; `peer` is the other side's address.
+    LaneOpened {
+        session: SessionId,
+        #[serde(serialize_with = "text")]
+        agent: &'a AgentId,
+        lane: u32,
+        #[serde(serialize_with = "capped")]
+        peer: &'a str,
+    },
+    /// A further lane ended; `code` is absent when it was closed in good order.
+    LaneClosed {
+        session: SessionId,
+        #[serde(serialize_with = "text")]
+        agent: &'a AgentId,
+        lane: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<Code>,
+        #[serde(serialize_with = "optional_capped", skip_serializing_if = "Option::is_none")]
+        detail: Option<&'a str>,
+    },
+    /// A connection did not become a session or a lane of one.
     ConnectRefused {
         source: IpAddr,
         code: Code,
@@ -316,6 +336,10 @@ fn utc<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::
 
 fn capped<S: Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&printable(value, limits::AUDIT_TEXT))
+}
+
+fn optional_capped<S: Serializer>(value: &Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
+    capped(value.unwrap_or_default(), serializer)
 }
 
 #[cfg(test)]

@@ -52,12 +52,14 @@ metrics! {
         "1, with the version and the role of this process."
     SESSIONS "underpass_sessions" Gauge Count ["gateway"]
         "Established sessions: on an agent to the endpoint, on a gateway its own."
+    LANES "underpass_lanes" Gauge Count ["gateway"]
+        "Connections that carry the established sessions: one each, more where bulk streams ask for them."
     SESSION_LAST_FRAME_AGE "underpass_session_last_frame_age_seconds" Gauge Seconds ["gateway"]
         "Since the last frame received from the endpoint; a dead peer shows here first."
     RECONNECTS "underpass_reconnects_total" Counter Count ["code"]
         "Sessions and attempts of the agent that ended, by why."
     CONNECTS_REFUSED "underpass_connects_refused_total" Counter Count ["code"]
-        "Connections to the gateway that did not become a session, by why."
+        "Connections to the gateway that did not become a session or a lane of one, by why."
     STREAMS_OPEN "underpass_streams_open" Gauge Count []
         "Streams open now."
     STREAMS_OPENED "underpass_streams_opened_total" Counter Count []
@@ -173,6 +175,11 @@ impl Drop for Held {
 /// Counts an established session while it lives. `gateway` is the endpoint on an agent, the own id on a gateway.
 pub fn session(gateway: &str) -> Held {
     Held::one_of(gauge!(SESSIONS, "gateway" => gateway.to_owned()))
+}
+
+/// Counts a lane of a session while it lives, the first one included. `gateway` is as for [`session`].
+pub fn lane(gateway: &str) -> Held {
+    Held::one_of(gauge!(LANES, "gateway" => gateway.to_owned()))
 }
 
 /// The age of the last frame received from the endpoint.

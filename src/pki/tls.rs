@@ -18,7 +18,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{CipherSuite, ClientConfig, CommonState, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, CommonState, ConnectionCommon, ServerConfig};
 
 pub use self::explain::{explain, explain_plaintext, refusal_of};
 pub use self::presented::FirstBytes;
@@ -256,6 +256,14 @@ pub fn peer_identity(connection: &CommonState) -> Result<Identity, Failure> {
     let leaf =
         shown.and_then(<[_]>::first).ok_or_else(|| Failure::new(Code::CertificateRefused, "no certificate was shown"))?;
     Identity::of_leaf(leaf)
+}
+
+/// What both ends of this connection can compute and no other connection has (RFC 8446, 7.5): binds what is said inside to it.
+///
+/// # Errors
+/// `internal` before the handshake has ended.
+pub fn exporter<Data>(connection: &ConnectionCommon<Data>, label: &[u8]) -> Result<[u8; 32], Failure> {
+    connection.export_keying_material([0; 32], label, None).or_fail(Code::Internal, "the TLS exporter")
 }
 
 /// The name that a dialled host is verified under.

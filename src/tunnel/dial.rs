@@ -89,15 +89,34 @@ impl Egress {
 /// # Errors
 /// One of the codes `gateway_*`, `proxy_*`, `tls_*`, `certificate_*`, each naming what was dialled.
 pub async fn secure(to: &HostPort, proxy: Option<&Proxy>, config: Arc<ClientConfig>) -> Result<Secured, Failure> {
+    secure_at(to, to, proxy, config).await
+}
+
+/// The same at another place than the endpoint's name says, still under that name.
+///
+/// # Errors
+/// As [`secure`].
+pub async fn secure_at(
+    at: &HostPort,
+    to: &HostPort,
+    proxy: Option<&Proxy>,
+    config: Arc<ClientConfig>,
+) -> Result<Secured, Failure> {
     let stream = match proxy {
-        Some(proxy) => through_proxy(proxy, to).await?,
-        None => resolve_and_race(to, &Wording::GATEWAY).await?,
+        Some(proxy) => through_proxy(proxy, at).await?,
+        None => resolve_and_race(at, &Wording::GATEWAY).await?,
     };
     prepare(&stream);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
     let stream = BufReader::with_capacity(SOCKET_BUFFER, FirstBytes::new(stream));
     let handshake = TlsConnector::from(config).connect(tls::server_name(to)?, stream).into_fallible();
     handshake.await.map_err(|(error, stream)| tls::explain_plaintext(&error, stream.get_ref().first_bytes(), to))
+}
+
+/// What a secured stream is connected to: the gateway, or the proxy before it.
+#[must_use]
+pub fn peer_address(stream: &Secured) -> Option<SocketAddr> {
+    stream.get_ref().0.get_ref().get_ref().peer_addr().ok()
 }
 
 /// Connects to the first of several addresses that answers, a further one every 250 ms (RFC 8305). IPv6 and IPv4 alternate.

@@ -18,6 +18,7 @@ use super::mux::{self, Incoming, Link, Opener, Side};
 use super::session::{Session, greet, welcome};
 use super::upgrade::Upgraded;
 use crate::base::id::{InstanceId, Name, SessionId};
+use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 #[cfg(any(feature = "agent", feature = "gateway"))]
 use crate::observe::audit::Audit;
@@ -85,11 +86,11 @@ pub(crate) fn welcomed(_: &Hello, version: u32) -> Result<Welcome, Refusal> {
         version,
         gateway: InstanceId::fresh(),
         session: SessionId::fresh(),
-        resume_secret: None,
+        resume_secret: Some(Secret::new("c2VjcmV0")),
         resume_window: Duration::ZERO,
         direct_address: None,
         max_streams: 1024,
-        max_lanes: 1,
+        max_lanes: 4,
     })
 }
 

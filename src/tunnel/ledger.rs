@@ -1,6 +1,6 @@
-//! The accounts in the audit: of a stream, one row when it is opened or refused and one when it is closed; of a session, one at
-//! either end. Whatever ends them, also a task that is dropped in the middle. It refuses to know why they end, and at which end
-//! of the tunnel it is kept.
+//! The accounts in the audit: of a stream, one row when it is opened or refused and one when it is closed; of a session and of
+//! a further lane, one at either end. Whatever ends them, also a task that is dropped in the middle. It refuses to know why
+//! they end, and at which end of the tunnel it is kept.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,10 +118,46 @@ impl Drop for Attendance {
     }
 }
 
-/// Slows bytes down to a rate; `()` doesn't.
+/// The account of a further lane. Dropping it before [`LaneAttendance::close`] says that this side stopped.
+pub struct LaneAttendance {
+    audit: Audit,
+    session: SessionId,
+    agent: AgentId,
+    lane: u32,
+    why: Option<Failure>,
+}
+
+impl LaneAttendance {
+    /// Writes that the session has got this lane.
+    pub fn open(audit: &Audit, session: SessionId, agent: &AgentId, lane: u32, peer: &str) -> Self {
+        tracing::info!(%session, %agent, lane, peer, "lane opened");
+        let _ = audit.record(&Event::LaneOpened { session, agent, lane, peer });
+        let why = Some(Failure::new(Code::Stopping, "closed by this side"));
+        Self { audit: audit.clone(), session, agent: agent.clone(), lane, why }
+    }
+
+    /// Writes that the lane has ended, and why unless it was closed in good order.
+    pub fn close(mut self, why: Option<Failure>) {
+        self.why = why;
+    }
+}
+
+impl Drop for LaneAttendance {
+    fn drop(&mut self) {
+        let (session, agent, lane) = (self.session, &self.agent, self.lane);
+        let (code, detail) = (self.why.as_ref().map(|why| why.code), self.why.as_ref().map(|why| why.detail.as_str()));
+        tracing::info!(%session, %agent, lane, code = code.map_or("ok", Code::as_str), detail, "lane closed");
+        let _ = self.audit.record(&Event::LaneClosed { session, agent, lane, code, detail });
+    }
+}
+
+/// Slows bytes down to a rate, and learns what has moved; `()` does neither.
 pub trait Pace: Send + Sync {
     /// Ends when so many bytes may go on; `None` when they may at once.
     fn pace(&self, bytes: usize) -> Option<Delay<'_>>;
+
+    /// So many bytes have gone on, either way.
+    fn moved(&self, _bytes: usize) {}
 }
 
 impl Pace for () {
@@ -181,6 +217,7 @@ impl<P: Pace> Toll for Ledger<P> {
         };
         sum.fetch_add(bytes as u64, Ordering::Relaxed);
         total.increment(bytes as u64);
+        self.pace.moved(bytes);
     }
 }
 

@@ -47,7 +47,6 @@ pub struct Incoming(Arc<Shared>);
 /// The connection under the streams: its life, its end.
 #[derive(Clone)]
 pub struct Link {
-    close: CancellationToken,
     shared: Arc<Shared>,
     pulse: Pulse,
 }
@@ -58,6 +57,7 @@ struct Shared {
     /// The driver, as long as its task runs.
     driver: OnceLock<Weak<Mutex<dyn Sends>>>,
     turn: Turn,
+    close: CancellationToken,
     ended: CancellationToken,
     why: OnceLock<Failure>,
 }
@@ -72,11 +72,12 @@ where
         engine: Mutex::new(engine),
         driver: OnceLock::new(),
         turn: Turn::default(),
+        close: CancellationToken::new(),
         ended: CancellationToken::new(),
         why: OnceLock::new(),
     });
     let heart = Heart::new(upgraded.beats);
-    let link = Link { close: CancellationToken::new(), shared: shared.clone(), pulse: heart.pulse() };
+    let link = Link { shared: shared.clone(), pulse: heart.pulse() };
     let driver = Arc::new(Mutex::new(Driver::new(upgraded.io, upgraded.echo, side, shared.clone(), heart)));
     let sends: Arc<Mutex<dyn Sends>> = driver.clone();
     let _ = shared.driver.set(Arc::downgrade(&sends));
@@ -90,10 +91,12 @@ impl Opener {
     /// # Errors
     /// `session_streams` at the limit, `session_lost` when the connection is gone.
     pub async fn open(&self) -> Result<Stream, Failure> {
-        let opened = self.0.with(|engine| if engine.live < MAX_STREAMS { engine.open(Instant::now()) } else { None });
+        let closing = self.0.close.is_cancelled();
+        let opened =
+            self.0.drive(|engine| if closing || engine.live >= MAX_STREAMS { None } else { engine.open(Instant::now()) });
         match opened {
             Some(id) => Ok(Stream::new(id, self.0.clone())),
-            None if self.0.is_lost() => Err(self.0.why("the session ended")),
+            None if self.0.close.is_cancelled() || self.0.is_lost() => Err(self.0.why("the session ended")),
             None => Err(Failure::new(Code::SessionStreams, format_args!("the session has {MAX_STREAMS} streams open"))),
         }
     }
@@ -116,18 +119,18 @@ impl Incoming {
 impl Link {
     /// Sends what is queued, then GoAway; open streams end with it.
     pub fn close(&self) {
-        self.close.cancel();
+        self.shared.close.cancel();
     }
 
     /// The same, and this is why, unless the connection has ended for another reason already.
     pub fn close_because(&self, why: Failure) {
         let _ = self.shared.why.set(why);
-        self.close.cancel();
+        self.shared.close.cancel();
     }
 
     /// Closes the connection when the guard is dropped, unless it is disarmed.
     pub(super) fn close_on_drop(&self) -> DropGuard {
-        self.close.clone().drop_guard()
+        self.shared.close.clone().drop_guard()
     }
 
     /// Whether the streams have been told that the connection is lost; its end follows.

@@ -1,5 +1,8 @@
-//! A session: the greeting on the control stream, then notices both ways. Both ends live here, so that they can't drift
-//! apart. It refuses to know registries, policies and reconnecting.
+//! A session: the greeting on the control stream, then notices both ways, over one or more lanes. Both ends live here, so that
+//! they can't drift apart. It refuses to know registries, policies and reconnecting.
+
+pub mod lanes;
+mod load;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,10 +11,11 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
-use super::mux::{self, Incoming, Link, Opener, Side, Stream};
+use self::lanes::Lanes;
+use super::mux::{self, Incoming, Link, Side, Stream};
 use super::upgrade::Upgraded;
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{HELLO_DEADLINE, MAX_STREAMS, NOTICE_QUEUE};
+use crate::base::limits::{HELLO_DEADLINE, MAX_LANES_CONFIGURED, MAX_STREAMS, NOTICE_QUEUE};
 use crate::base::tasks::Tasks;
 use crate::wire::codec::{self, Wire};
 use crate::wire::hello::{Hello, VERSIONS, Welcome, negotiate};
@@ -20,15 +24,15 @@ use crate::wire::refusal::Refusal;
 
 /// An agreed session, at either end.
 pub struct Session {
-    /// Opens streams (the gateway does).
-    pub opener: Opener,
-    /// The peer's streams (the agent serves them).
+    /// Its connections; opens streams on them (the gateway does).
+    pub lanes: Lanes,
+    /// The peer's streams on lane 0 (the agent serves them).
     pub incoming: Incoming,
     /// What the peer tells; `stream closed` is kept apart in [`Notifier::closed`].
     pub notices: mpsc::Receiver<Notice>,
     /// Tells the peer.
     pub notifier: Notifier,
-    /// The connection underneath.
+    /// The connection of lane 0, with which the session ends.
     pub link: Link,
 }
 
@@ -37,7 +41,8 @@ pub struct Session {
 #[derive(Clone)]
 pub struct Notifier {
     queue: mpsc::Sender<Notice>,
-    closed: Arc<Mutex<HashMap<u32, Code>>>,
+    /// By lane and stream.
+    closed: Arc<Mutex<HashMap<(u32, u32), Code>>>,
 }
 
 impl Notifier {
@@ -49,23 +54,23 @@ impl Notifier {
     }
 
     /// Says why a stream is about to be reset. Call it before dropping the stream.
-    pub fn closing(&self, stream: u32, code: Code) {
-        self.tell(Notice::StreamClosed { lane: 0, stream, code });
+    pub fn closing(&self, lane: u32, stream: u32, code: Code) {
+        self.tell(Notice::StreamClosed { lane, stream, code });
     }
 
     /// Takes what the peer said about a stream's end, if it came.
     #[must_use]
-    pub fn closed(&self, stream: u32) -> Option<Code> {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner).remove(&stream)
+    pub fn closed(&self, lane: u32, stream: u32) -> Option<Code> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner).remove(&(lane, stream))
     }
 
-    fn note_closed(&self, stream: u32, code: Code) {
+    fn note_closed(&self, lane: u32, stream: u32, code: Code) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody asks for most of them; a peer can't make the table grow beyond the streams it may have.
         if closed.len() >= MAX_STREAMS {
             closed.clear();
         }
-        closed.insert(stream, code);
+        closed.insert((lane, stream), code);
     }
 }
 
@@ -89,7 +94,8 @@ where
         }
     };
     let (welcome, control) = in_time(greeting, &link, Code::GatewayTimeout).await?;
-    Ok((welcome, Session::start(opener, incoming, link, control, tasks)))
+    let lanes = Lanes::new(opener, link, max_lanes(&welcome));
+    Ok((welcome, Session::start(lanes, incoming, control, tasks)))
 }
 
 /// The gateway's end: reads the `Hello`, lets `decide` answer it.
@@ -125,7 +131,8 @@ where
         }
     };
     let (hello, welcome, control) = in_time(greeting, &link, Code::ProtocolViolation).await?;
-    Ok((hello, welcome, Session::start(opener, incoming, link, control, tasks)))
+    let lanes = Lanes::new(opener, link, max_lanes(&welcome));
+    Ok((hello, welcome, Session::start(lanes, incoming, control, tasks)))
 }
 
 /// A greeting that fails, is dropped or takes too long closes its connection, with what it still has to say sent.
@@ -147,28 +154,36 @@ async fn in_time<T>(greeting: impl Future<Output = Result<T, Failure>>, link: &L
     }
 }
 
+/// Without a secret no further lane could prove that it belongs here.
+fn max_lanes(welcome: &Welcome) -> usize {
+    let offered = usize::try_from(welcome.max_lanes).unwrap_or(usize::MAX);
+    if welcome.resume_secret.is_some() { offered.clamp(1, MAX_LANES_CONFIGURED) } else { 1 }
+}
+
 fn violation(what: &str) -> Failure {
     Failure::new(Code::ProtocolViolation, what)
 }
 
 impl Session {
-    fn start(opener: Opener, incoming: Incoming, link: Link, control: Wired<Stream>, tasks: &Tasks) -> Self {
+    fn start(lanes: Lanes, incoming: Incoming, control: Wired<Stream>, tasks: &Tasks) -> Self {
         let (told, notices) = mpsc::channel(NOTICE_QUEUE);
         let (queue, to_tell) = mpsc::channel(NOTICE_QUEUE);
         let notifier = Notifier { queue, closed: Arc::default() };
         let (reader, writer) = control.split();
-        tasks.spawn(read_notices(reader, told, notifier.clone(), link.clone()));
+        tasks.spawn(read_notices(reader, told, notifier.clone(), lanes.clone()));
         tasks.spawn(write_notices(writer, to_tell));
-        Self { opener, incoming, notices, notifier, link }
+        let link = lanes.first().link().clone();
+        Self { lanes, incoming, notices, notifier, link }
     }
 }
 
 /// Ends the session with the control stream: without it neither end can say anything any more.
-async fn read_notices(mut control: Wired<ReadHalf<Stream>>, told: mpsc::Sender<Notice>, notifier: Notifier, link: Link) {
+async fn read_notices(mut control: Wired<ReadHalf<Stream>>, told: mpsc::Sender<Notice>, notifier: Notifier, lanes: Lanes) {
+    let link = lanes.first().link();
     loop {
         match control.receive().await {
-            Ok(Some(Control::Notice(Notice::StreamClosed { stream, code, .. }))) => {
-                notifier.note_closed(stream, code);
+            Ok(Some(Control::Notice(Notice::StreamClosed { lane, stream, code }))) => {
+                notifier.note_closed(lane, stream, code);
             }
             Ok(Some(Control::Notice(notice))) => {
                 if told.send(notice).await.is_err() {

@@ -42,23 +42,26 @@ pub struct Upgraded<S> {
 const HEARTBEAT_LEN: usize = 17;
 
 /// The agent's end: asks, reads the answer (with which TLS 1.3 reports a refused client certificate), sends the first heartbeat.
+/// `resume` asks for a further lane of a session instead of a new one.
 ///
 /// # Errors
 /// What TLS reports; `upgrade_refused` or the gateway's own code otherwise.
-pub async fn client<S>(stream: S, endpoint: &Endpoint) -> Result<Upgraded<S>, Failure>
+pub async fn client<S>(stream: S, endpoint: &Endpoint, resume: Option<&Resume>) -> Result<Upgraded<S>, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let request = http::Request::get(format!("wss://{}{PATH}", endpoint.0))
+    let mut request = http::Request::get(format!("wss://{}{PATH}", endpoint.0))
         .header("Host", endpoint.0.to_string())
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Version", "13")
         .header("Sec-WebSocket-Key", tokio_tungstenite::tungstenite::handshake::client::generate_key())
         .header("Sec-WebSocket-Protocol", SUBPROTOCOL)
-        .header("User-Agent", concat!("underpass/", env!("CARGO_PKG_VERSION")))
-        .body(())
-        .map_err(|error| Failure::new(Code::Internal, error))?;
+        .header("User-Agent", concat!("underpass/", env!("CARGO_PKG_VERSION")));
+    if let Some(resume) = resume {
+        request = request.header(resume::HEADER, resume.to_string());
+    }
+    let request = request.body(()).map_err(|error| Failure::new(Code::Internal, error))?;
     let (socket, _) =
         client_async_with_config(request, stream, Some(config())).await.map_err(|error| refused(error, endpoint))?;
     // Nothing is lost by this: the gateway sends nothing before the first heartbeat.
@@ -73,54 +76,67 @@ where
     Ok(Upgraded { io, beats: 1, echo: None })
 }
 
-/// The gateway's end: checks path, subprotocol and resume header, answers, and waits for the first heartbeat.
-/// `stopping` refuses every upgrade.
+/// The gateway's end: checks path, subprotocol and resume header, lets `admit` decide by the last, answers, and waits for the
+/// first heartbeat. Yields what `admit` did.
 ///
 /// # Errors
-/// `upgrade_refused` for what was no upgrade of ours, `protocol_violation` for another first frame.
-pub async fn server<S>(stream: S, stopping: bool) -> Result<Upgraded<S>, Failure>
+/// The refusal that was sent; `upgrade_refused` for what was no upgrade of ours, `protocol_violation` for another first frame.
+pub async fn server<S, T>(
+    stream: S,
+    admit: impl FnOnce(Option<Resume>) -> Result<T, Failure> + Unpin,
+) -> Result<(Upgraded<S>, T), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    T: Unpin,
 {
+    let mut verdict = None;
     #[allow(clippy::result_large_err, reason = "the shape of the library's callback")]
-    let check = |request: &Request, response: Response| check_request(request, response, stopping);
-    let socket = accept_hdr_async_with_config(stream, check, Some(config()))
-        .await
-        .map_err(|error| Failure::new(Code::UpgradeRefused, printable(&error.to_string(), 200)))?;
+    let check = |request: &Request, mut response: Response| match check_request(request).and_then(admit) {
+        Ok(admitted) => {
+            verdict = Some(Ok(admitted));
+            response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
+            Ok(response)
+        }
+        Err(failure) => {
+            let answer = refuse(request, &failure);
+            verdict = Some(Err(failure));
+            Err(answer)
+        }
+    };
+    let upgraded = accept_hdr_async_with_config(stream, check, Some(config())).await;
+    let admitted = verdict.transpose()?;
+    let socket = upgraded.map_err(|error| Failure::new(Code::UpgradeRefused, printable(&error.to_string(), 200)))?;
+    let admitted = admitted.ok_or_else(|| Failure::new(Code::Internal, "an upgrade that nobody decided about"))?;
     // What came before the answer was sent is lost by this; an agent of ours waits for it.
     let mut io = socket.into_inner();
     let echo = Some(first_heartbeat(&mut io).await?);
-    Ok(Upgraded { io, beats: 0, echo })
+    Ok((Upgraded { io, beats: 0, echo }, admitted))
 }
 
-#[allow(clippy::result_large_err, reason = "the shape of the library's callback")]
-fn check_request(request: &Request, mut response: Response, stopping: bool) -> Result<Response, ErrorResponse> {
+/// What the request asks to resume, if it is one of ours.
+fn check_request(request: &Request) -> Result<Option<Resume>, Failure> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     if request.uri().path() != PATH {
-        return Err(refuse(StatusCode::NOT_FOUND, Code::UpgradeRefused, "the tunnel is at /v1/tunnel"));
+        return Err(Failure::new(Code::UpgradeRefused, "the tunnel is at /v1/tunnel"));
     }
     let offered = header("sec-websocket-protocol").unwrap_or_default();
     if !offered.split(',').any(|protocol| protocol.trim() == SUBPROTOCOL) {
-        return Err(refuse(StatusCode::BAD_REQUEST, Code::ProtocolUnsupported, "the subprotocol is underpass.v1"));
+        return Err(Failure::new(Code::ProtocolUnsupported, "the subprotocol is underpass.v1"));
     }
-    if stopping {
-        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, Code::Stopping, "the gateway is shutting down"));
-    }
-    if let Some(text) = header(resume::HEADER) {
-        // Sessions of this build end with their connection, so there is none to join or resume.
-        return Err(match text.parse::<Resume>() {
-            Ok(_) => refuse(StatusCode::CONFLICT, Code::SessionLost, "no such session: start anew"),
-            Err(error) => refuse(StatusCode::BAD_REQUEST, Code::UpgradeRefused, &error.to_string()),
-        });
-    }
-    response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
-    Ok(response)
+    let parsed = request.headers().get(resume::HEADER).map(|value| value.to_str().unwrap_or_default().parse::<Resume>());
+    parsed.transpose().map_err(|error| Failure::new(Code::UpgradeRefused, error))
 }
 
-fn refuse(status: StatusCode, code: Code, text: &str) -> ErrorResponse {
-    let mut response = ErrorResponse::new(Some(format!("{code}: {text}\n")));
+fn refuse(request: &Request, failure: &Failure) -> ErrorResponse {
+    let status = match failure.code {
+        Code::UpgradeRefused if request.uri().path() != PATH => StatusCode::NOT_FOUND,
+        Code::UpgradeRefused | Code::ProtocolUnsupported => StatusCode::BAD_REQUEST,
+        Code::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::CONFLICT,
+    };
+    let mut response = ErrorResponse::new(Some(format!("{failure}\n")));
     *response.status_mut() = status;
-    response.headers_mut().insert(REFUSAL_HEADER, HeaderValue::from_static(code.as_str()));
+    response.headers_mut().insert(REFUSAL_HEADER, HeaderValue::from_static(failure.code.as_str()));
     response
 }
 

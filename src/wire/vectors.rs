@@ -13,7 +13,7 @@ use super::notice::{Control, Notice};
 use super::open::Open;
 use super::refusal::Refusal;
 use super::reply::Reply;
-use super::resume::{PROOF, Resume};
+use super::resume::{Claim, PROOF, Resume};
 use super::token::EnrollmentToken;
 use crate::base::code::Code;
 use crate::base::id::{InstanceId, Name, RequestId, SessionId};
@@ -142,15 +142,14 @@ fn the_heartbeat_is_as_specified() {
 
 #[test]
 fn the_resume_header_is_as_specified() {
-    let resume = Resume {
-        session: SessionId::from_bytes(&id(0x20)).unwrap(),
-        lane: 1,
-        generation: 2,
-        received: 4096,
-        proof: [7; PROOF],
-    };
+    let session = SessionId::from_bytes(&id(0x20)).unwrap();
+    let resume = Resume { claim: Claim { session, lane: 1, generation: 2, received: 4096 }, proof: [7; PROOF] };
     assert_eq!(resume.to_string(), vector("underpass-resume"));
     assert_eq!(vector("underpass-resume").parse(), Ok(resume));
+    let (secret, exporter) = (Secret::new("c2VjcmV0"), [9; 32]);
+    let proved = Claim::new_lane(session, 1).prove(&secret, &exporter);
+    assert_eq!(proved.to_string(), vector("underpass-resume of a new lane"));
+    assert!(proved.is_proved(&secret, &exporter));
 }
 
 #[test]

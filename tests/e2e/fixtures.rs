@@ -1,6 +1,7 @@
 //! Real servers, networks and hostile peers for the tests. Each starts on free ports, waits until it answers, and ends with
 //! its value. Refuses to know Underpass, except for `certificates` and `peer`, which play its agents and gateways.
 
+pub(crate) mod balancer;
 pub(crate) mod certificates;
 pub(crate) mod dns;
 pub(crate) mod netns;

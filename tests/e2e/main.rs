@@ -13,6 +13,7 @@ mod cli;
 mod enrollment;
 mod groups;
 mod identity;
+mod lanes;
 mod limits;
 mod network;
 mod operate;

@@ -25,8 +25,9 @@ impl Site {
     async fn new(policy: Policy, max_streams: usize) -> Self {
         let (agent, rows, _) = agent(policy, max_streams);
         let (mut theirs, gateway, session) = sessions(&[]).await;
-        let (notifier, link) = (theirs.notifier.clone(), theirs.link.clone());
-        let context = Arc::new(Context { agent: agent.clone(), session: SessionId::fresh(), notifier, link });
+        let (notifier, lanes) = (theirs.notifier.clone(), theirs.lanes.clone());
+        let lane = lanes.first().clone();
+        let context = Arc::new(Context { agent: agent.clone(), session: SessionId::fresh(), notifier, lane, lanes });
         let streams = Tasks::new();
         let spawner = streams.clone();
         session.spawn(async move {
@@ -43,7 +44,7 @@ impl Site {
     }
 
     async fn asks(&self, open: &Open) -> (Wired<Stream>, Reply) {
-        let mut wired = Wired::new(self.gateway.opener.open().await.unwrap());
+        let mut wired = Wired::new(self.gateway.lanes.open().await.unwrap().0);
         wired.send(open).await.unwrap();
         let reply = wired.receive().await.unwrap().unwrap();
         (wired, reply)
@@ -92,7 +93,7 @@ async fn is_reset(target: &mut TcpStream) {
 async fn bytes_before_the_reply_reach_the_target_after_it_and_the_end_is_orderly() {
     let (listener, at) = listener().await;
     let mut site = Site::with(&at).await;
-    let mut wired = Wired::new(site.gateway.opener.open().await.unwrap());
+    let mut wired = Wired::new(site.gateway.lanes.open().await.unwrap().0);
     wired.send(&open("db")).await.unwrap();
     let (mut stream, _) = wired.into_parts();
     stream.write_all(b"early").await.unwrap();
@@ -154,7 +155,7 @@ async fn the_agents_streams_are_counted_over_all_targets() {
 
 async fn answer_to(bytes: &[u8]) -> Reply {
     let site = Site::with(&closed_port().await).await;
-    let mut stream = site.gateway.opener.open().await.unwrap();
+    let mut stream = site.gateway.lanes.open().await.unwrap().0;
     stream.write_all(bytes).await.unwrap();
     Wired::new(stream).receive().await.unwrap().unwrap()
 }
@@ -191,7 +192,7 @@ async fn f44_a_reload_that_takes_the_target_away_resets_its_streams_alone() {
     assert_eq!(kept_target.read(&mut [0; 2]).await.unwrap(), 2);
     drop(kept);
     assert_eq!(site.quiet().await, ["opened", "opened", "closed target_removed", "closed client_reset"]);
-    assert_eq!(site.gateway.notifier.closed(gone.id()), Some(Code::TargetRemoved));
+    assert_eq!(site.gateway.notifier.closed(0, gone.id()), Some(Code::TargetRemoved));
 }
 
 #[tokio::test]
@@ -247,5 +248,5 @@ async fn an_early_answer_and_its_end_reach_a_client_that_is_still_sending() {
     drop(target);
     while stream.write_all(&[0; 65_536]).await.is_ok() {}
     assert_eq!(site.quiet().await, ["closed target_reset"]);
-    assert_eq!(site.gateway.notifier.closed(stream.id()), Some(Code::TargetReset));
+    assert_eq!(site.gateway.notifier.closed(0, stream.id()), Some(Code::TargetReset));
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::agent::fixture::{agent, policy, spec};
+use crate::pki::identity::Role;
 use crate::tunnel::fixture::{Rows, hello as greeting, sessions, welcomed};
 use crate::tunnel::session::Session;
 
@@ -9,6 +10,10 @@ const ENDPOINT: &str = "wss://gw.example";
 
 fn endpoint() -> Endpoint {
     ENDPOINT.parse().unwrap()
+}
+
+fn origin() -> Origin {
+    Origin { gateway: Role::parse("spiffe://test.example/gateway/gw").unwrap(), address: None }
 }
 
 /// An agent that serves a session, with the gateway's end in the test's hand.
@@ -30,6 +35,7 @@ async fn site() -> Site {
         session,
         welcome: welcomed(&greeting(&[]), 1).unwrap(),
         serial: Serial::random().unwrap(),
+        origin: origin(),
         tasks: tasks.child(),
     };
     let (released, why) = (CancellationToken::new(), watch::Sender::new(None));
@@ -72,7 +78,8 @@ async fn a_session_that_nobody_serves_is_dismissed_with_its_tasks() {
         std::future::pending::<()>().await;
         drop(alive);
     });
-    dismiss(Held { session, welcome: welcomed(&greeting(&[]), 1).unwrap(), serial: Serial::random().unwrap(), tasks }).await;
+    let (welcome, serial) = (welcomed(&greeting(&[]), 1).unwrap(), Serial::random().unwrap());
+    dismiss(Held { session, welcome, serial, origin: origin(), tasks }).await;
     assert_eq!(gateway.link.ended().await.code, Code::LinkClosed);
 }
 

@@ -19,6 +19,7 @@ fn session(agent: &AgentId) -> LiveSession {
         session: SessionId::fresh(),
         since: text::seconds(OffsetDateTime::now_utc()),
         peer: "203.0.113.7:4711".into(),
+        lanes: 2,
         streams: 3,
         version: "0.1.0".into(),
     }

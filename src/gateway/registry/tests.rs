@@ -43,7 +43,7 @@ async fn the_least_loaded_agent_is_taken() {
     let agents = three(&registry).await;
     let mut held = Vec::new();
     for busy in [&agents[0], &agents[2]] {
-        held.push(busy.live.opener.open().await.unwrap());
+        held.push(busy.live.lanes.open().await.unwrap());
     }
     for _ in 0..4 {
         assert_eq!(pick(&registry, &[]).unwrap(), "b");

@@ -335,7 +335,7 @@ async fn f20_a_client_that_is_gone_after_its_last_word_is_told_to_the_agent() {
     assert_eq!(site.quiet().await, ["closed client_reset"]);
     // The gateway has closed its half, so only the notice can end the agent's writing.
     while stream.write_all(&[0; 4096]).await.is_ok() {}
-    assert_eq!(site.agents[0].session.notifier.closed(stream.id()), Some(Code::ClientReset));
+    assert_eq!(site.agents[0].session.notifier.closed(0, stream.id()), Some(Code::ClientReset));
 }
 
 #[tokio::test]

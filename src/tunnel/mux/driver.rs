@@ -54,7 +54,7 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(driver: Arc<Mutex<D
     let _ends = EndOnDrop(shared.clone());
     let why = tokio::select! {
         biased;
-        () = link.close.cancelled() => {
+        () = shared.close.cancelled() => {
             // Bounded, since the peer may take nothing any more.
             let _ = tokio::time::timeout(HANDSHAKE_DEADLINE, close(&driver, &shared)).await;
             Failure::new(Code::Stopping, "closed by this side")

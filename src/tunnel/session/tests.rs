@@ -29,17 +29,17 @@ async fn notices_of_every_kind_cross_both_ways() {
         assert_eq!(agent.notices.recv().await.unwrap(), notice);
     }
     // Why a stream was closed is kept for whoever asks, once.
-    agent.notifier.closing(7, Code::TargetReset);
+    agent.notifier.closing(0, 7, Code::TargetReset);
     agent.notifier.tell(Notice::Renew);
     assert_eq!(gateway.notices.recv().await, Some(Notice::Renew));
-    assert_eq!((gateway.notifier.closed(7), gateway.notifier.closed(7)), (Some(Code::TargetReset), None));
+    assert_eq!((gateway.notifier.closed(0, 7), gateway.notifier.closed(0, 7)), (Some(Code::TargetReset), None));
 }
 
 #[tokio::test]
 async fn what_was_said_of_streams_that_nobody_asks_about_is_bounded() {
     let (_agent, gateway, _tasks) = sessions(&[]).await;
     for stream in 0..10 * u32::try_from(MAX_STREAMS).unwrap() {
-        gateway.notifier.note_closed(stream, Code::Internal);
+        gateway.notifier.note_closed(0, stream, Code::Internal);
     }
     assert!(gateway.notifier.closed.lock().unwrap().len() <= MAX_STREAMS);
 }
@@ -190,7 +190,7 @@ async fn t1_nonsense_on_the_control_stream_ends_the_session_with_a_violation() {
 async fn f43_a_message_of_a_newer_version_is_ignored() {
     let (mut agent, mut gateway, _tasks) = sessions(&[]).await;
     // Field 200, empty: no body that this build knows.
-    let mut stream = agent.opener.open().await.unwrap();
+    let mut stream = agent.lanes.open().await.unwrap().0;
     stream.write_all(&[3, 0xc2, 0x0c, 0]).await.unwrap();
     let mut wired = Wired::new(gateway.incoming.accept().await.unwrap());
     assert!(matches!(wired.receive().await, Ok(Some(Control::Unknown))));
@@ -201,13 +201,13 @@ async fn f43_a_message_of_a_newer_version_is_ignored() {
 #[tokio::test]
 async fn a_stream_that_the_peer_gave_up_can_no_longer_be_written_to() {
     let (mut agent, gateway, _tasks) = sessions(&[]).await;
-    let mut ours = gateway.opener.open().await.unwrap();
+    let mut ours = gateway.lanes.open().await.unwrap().0;
     ours.write_all(b"?").await.unwrap();
     let mut theirs = agent.incoming.accept().await.unwrap();
     // An answer before the question's end, after which nothing more is read.
     theirs.write_all(b"413").await.unwrap();
     theirs.shutdown().await.unwrap();
-    agent.notifier.closing(theirs.id(), Code::TargetReset);
+    agent.notifier.closing(0, theirs.id(), Code::TargetReset);
     drop(theirs);
     let error = loop {
         if let Err(error) = ours.write_all(&[0; 4096]).await {
@@ -218,5 +218,5 @@ async fn a_stream_that_the_peer_gave_up_can_no_longer_be_written_to() {
     let mut answer = Vec::new();
     ours.read_to_end(&mut answer).await.unwrap();
     assert_eq!(answer, b"413");
-    assert_eq!(gateway.notifier.closed(ours.id()), Some(Code::TargetReset));
+    assert_eq!(gateway.notifier.closed(0, ours.id()), Some(Code::TargetReset));
 }

@@ -54,6 +54,16 @@ impl Gateway {
         gateway
     }
 
+    /// A gateway of the same name, PKI and agents at another port, before either was started.
+    pub(crate) async fn twin(&self) -> Self {
+        let (scratch, at) = (Scratch::new(), SocketAddr::new(self.at.ip(), free_port()));
+        Program::new("cp").arg("-a").arg(self.dir()).arg(scratch.path("gateway")).run().await.ok();
+        let (endpoint, netns) = (self.endpoint.clone(), self.netns.clone());
+        let twin = Self { scratch, at, endpoint, metrics: free_port(), netns, process: None };
+        twin.configure("");
+        twin
+    }
+
     pub(crate) fn dir(&self) -> PathBuf {
         self.scratch.path("gateway")
     }

@@ -81,6 +81,17 @@ impl Target {
         .await
     }
 
+    /// Sends without end.
+    pub(crate) async fn endless() -> Self {
+        Self::start(|mut stream| async move {
+            let block = pattern(64 * 1024);
+            loop {
+                stream.write_all(&block).await?;
+            }
+        })
+        .await
+    }
+
     /// Accepts and says nothing until the client ends.
     pub(crate) async fn silent() -> Self {
         Self::start(|mut stream| async move { stream.read_to_end(&mut Vec::new()).await.map(drop) }).await
