@@ -1,0 +1,15 @@
+//! Bulk streams on loopback. Refuses to know who carries them.
+
+use anyhow::Result;
+
+use crate::figure::{Figure, Figures};
+use crate::lab::Cell;
+use crate::load::Way;
+
+/// Bytes per second and processor time per byte of some streams.
+pub(super) fn bulk(cell: &mut Cell, streams: usize, way: Way) -> Result<Figures> {
+    cell.start_bulk(streams, way, 400)?;
+    let window = cell.window(1_600)?;
+    cell.stop()?;
+    Ok(vec![(Figure::Throughput, window.throughput()), (Figure::CpuPerGb, window.cpu_per_gb())])
+}
