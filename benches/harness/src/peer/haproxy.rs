@@ -36,10 +36,10 @@ pub(super) fn start(site: &Site, scratch: &Path) -> Result<Tunnel> {
 fn hop(place: &Place, file: &Path, bind: &str, server: &str, port: u16) -> Result<Process> {
     let text = format!(
         "global
-  maxconn 20000
+  maxconn 8000
 defaults
   mode tcp
-  maxconn 20000
+  maxconn 8000
   timeout connect 5s
   timeout client 1h
   timeout server 1h
@@ -52,7 +52,7 @@ backend out
     );
     write_private(file, &text)?;
     let mut command = place.program("haproxy");
-    command.args(["-db", "-q", "-f"]).arg(file);
+    command.args(["-db", "-f"]).arg(file);
     let mut process = Process::start_quiet("haproxy", command)?;
     process.listens(port)?;
     Ok(process)
