@@ -10,9 +10,43 @@ pub(crate) enum Figure {
     Throughput,
     /// Of the tunnel's processes together.
     CpuPerGb,
+    /// Of one stream beside no other.
+    OneStream,
+    /// Of four streams together.
+    FourStreams,
+    /// Of what plain TCP could carry over the line.
+    OfLink,
+    /// In the third second after the start.
+    ThroughputEarly,
     P50,
     P99,
     P999,
+    /// Of the throughput without pings beside.
+    ThroughputKept,
+    /// Connect, a byte there and back, close.
+    OpensPerSecond,
+    /// Of the tunnel's processes together, for 10,000 opens.
+    CpuPerOpens,
+    /// How many idle streams could be held.
+    StreamsHeld,
+    /// Growth of the resident memory of the end near to the client.
+    NearPerStream,
+    /// The same of the end near to the target.
+    FarPerStream,
+    /// The larger of the two.
+    WorstPerStream,
+    /// Before the streams.
+    NearBase,
+    /// The same of the other end.
+    FarBase,
+    /// Connect to first echo, in round trips of the path.
+    FirstEcho,
+    /// The most that was resident, in the end near to the client.
+    NearPeak,
+    /// The same of the other end.
+    FarPeak,
+    /// Slowest over fastest stream.
+    Fairness,
 }
 
 impl Figure {
@@ -21,9 +55,26 @@ impl Figure {
         match self {
             Self::Throughput => "MB/s",
             Self::CpuPerGb => "CPU s/GB",
+            Self::OneStream => "1 stream MB/s",
+            Self::FourStreams => "4 streams MB/s",
+            Self::OfLink => "bulk, % of link",
+            Self::ThroughputEarly => "MB/s in 3rd second",
             Self::P50 => "p50 µs",
             Self::P99 => "p99 µs",
             Self::P999 => "p99.9 µs",
+            Self::ThroughputKept => "bulk kept %",
+            Self::OpensPerSecond => "opens/s",
+            Self::CpuPerOpens => "CPU s/10,000",
+            Self::StreamsHeld => "streams",
+            Self::NearPerStream => "near KiB/stream",
+            Self::FarPerStream => "far KiB/stream",
+            Self::WorstPerStream => "larger KiB/stream",
+            Self::NearBase => "near MiB before",
+            Self::FarBase => "far MiB before",
+            Self::FirstEcho => "round trips",
+            Self::NearPeak => "near peak MiB",
+            Self::FarPeak => "far peak MiB",
+            Self::Fairness => "slowest/fastest",
         }
     }
 

@@ -1,36 +1,54 @@
 //! The place of an experiment: a path, a client at its near end, a target at its far end, and one tunnel at a time between.
 //! Refuses to know what is asked of them.
 
-use std::path::{Path, PathBuf};
+use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::clock;
-use crate::load::{Load, Way};
-use crate::peer::{Peer, Site, Tunnel};
+use crate::load::{Load, Times, Way};
+use crate::peer::{Peer, Programs, Site, Tunnel};
 use crate::place::{Place, free_port};
 use crate::process;
+use crate::wan::{Line, Wan};
 
 /// How long connections that were cut may take to be gone before the next peer is measured.
 const SETTLE: Duration = Duration::from_millis(60);
 
-/// The two ends and their load processes.
+/// The two ends, their load processes, and the path between.
 pub(crate) struct Lab {
-    site: Site,
     client: Load,
     target: Load,
+    site: Site,
+    line: Option<Line>,
+    _wan: Option<Wan>,
 }
 
 impl Lab {
-    /// Both ends on loopback.
-    pub(crate) fn on_loopback(scratch: &Path, underpass: PathBuf) -> Result<Self> {
-        let (near, far) = (Place::loopback(), Place::loopback());
-        let site = Site { near, far, target_port: free_port(), scratch: scratch.to_owned(), underpass };
+    /// Both ends on loopback, or a slow line between them.
+    pub(crate) fn new(line: Option<Line>, scratch: &Path, programs: Programs) -> Result<Self> {
+        let wan = line.map(Wan::new).transpose()?;
+        let (near, far) = match &wan {
+            Some(wan) => (wan.near.clone(), wan.far.clone()),
+            None => (Place::loopback(), Place::loopback()),
+        };
+        let site = Site { near, far, target_port: free_port(), scratch: scratch.to_owned(), programs };
         let client = Load::start(&site.near, "the client")?;
         let mut target = Load::start(&site.far, "the target")?;
-        target.serve((std::net::Ipv4Addr::UNSPECIFIED, site.target_port).into())?;
-        Ok(Self { site, client, target })
+        target.serve((Ipv4Addr::UNSPECIFIED, site.target_port).into())?;
+        Ok(Self { client, target, site, line, _wan: wan })
+    }
+
+    /// How long what was cut may take to be gone from the path.
+    fn settle(&self) -> Duration {
+        SETTLE + self.rtt() * 5
+    }
+
+    /// The path's round trip; zero on loopback.
+    fn rtt(&self) -> Duration {
+        self.line.map_or(Duration::ZERO, Line::rtt)
     }
 
     /// Brings a tunnel up.
@@ -47,7 +65,7 @@ impl Lab {
 
     /// The tunnel as it is measured now.
     pub(crate) fn cell<'a>(&'a mut self, tunnel: &'a mut Tunnel, effort: Effort) -> Cell<'a> {
-        Cell { lab: self, tunnel, effort }
+        Cell { lab: self, tunnel, effort, notes: Vec::new() }
     }
 }
 
@@ -83,12 +101,60 @@ pub(crate) struct Cell<'a> {
     pub(crate) lab: &'a mut Lab,
     pub(crate) tunnel: &'a mut Tunnel,
     pub(crate) effort: Effort,
+    /// What is to be told beside the figures.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Cell<'_> {
-    /// The client, and where it connects.
-    pub(crate) fn client(&mut self) -> (&mut Load, std::net::SocketAddr) {
-        (&mut self.lab.client, self.tunnel.entry)
+    /// Pings through the tunnel.
+    pub(crate) fn ping(&mut self, millis: u64, every_us: u64) -> Result<Times> {
+        self.lab.client.ping(self.tunnel.entry, self.effort.millis(millis), every_us)
+    }
+
+    /// Opens streams through the tunnel: how many, and in how many seconds.
+    pub(crate) fn opens(&mut self, concurrency: usize, millis: u64) -> Result<(u64, f64)> {
+        self.lab.client.opens(self.tunnel.entry, concurrency, self.effort.millis(millis))
+    }
+
+    /// Opens streams until so many are open: how many are, and what stopped it.
+    pub(crate) fn hold(&mut self, streams: usize, bytes: usize) -> Result<(usize, Option<String>)> {
+        self.lab.client.hold(self.tunnel.entry, streams, bytes)
+    }
+
+    /// Pings through the tunnel every so often, whether or not earlier ones have come back.
+    pub(crate) fn ping_steadily(&mut self, millis: u64, every_us: u64) -> Result<Times> {
+        self.lab.client.ping_steadily(self.tunnel.entry, self.effort.millis(millis), every_us)
+    }
+
+    /// The path's round trip as a ping without any tunnel sees it.
+    pub(crate) fn path_rtt(&mut self) -> Result<Times> {
+        self.lab.client.ping(self.lab.site.target(), self.effort.millis(300), 0)
+    }
+
+    /// Times from a connect to the first echo.
+    pub(crate) fn first_echo(&mut self, times: usize) -> Result<Times> {
+        self.lab.client.first_echo(self.tunnel.entry, times)
+    }
+
+    /// Lets time pass until so many milliseconds after a start.
+    pub(crate) fn pass_until(&self, start: Instant, millis: u64) {
+        let end = start + Duration::from_millis(self.effort.millis(millis));
+        clock::pass(end.saturating_duration_since(Instant::now()));
+    }
+
+    /// The slow line between the ends.
+    pub(crate) fn line(&self) -> Result<Line> {
+        self.lab.line.context("this case has a line")
+    }
+
+    /// Adds to what is told beside the figures.
+    pub(crate) fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
+    /// Processor time of the tunnel so far.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        process::cpu(&self.tunnel.pids())
     }
 
     /// Raises (or lowers again) the priority of the threads that ping and echo.
@@ -99,22 +165,22 @@ impl Cell<'_> {
 
     /// Starts bulk streams and lets them warm up.
     pub(crate) fn start_bulk(&mut self, streams: usize, way: Way, warm_up_ms: u64) -> Result<()> {
+        let start = Instant::now();
         self.lab.client.bulk(self.tunnel.entry, streams, way)?;
-        clock::pass(Duration::from_millis(self.effort.millis(warm_up_ms)));
+        self.pass_until(start, warm_up_ms);
         Ok(())
     }
 
     /// Ends all streams, and waits until the cut has gone through.
     pub(crate) fn stop(&mut self) -> Result<()> {
         self.lab.client.stop()?;
-        clock::pass(SETTLE);
+        clock::pass(self.lab.settle());
         self.tunnel.check()
     }
 
     /// Counters now.
     pub(crate) fn sample(&mut self) -> Result<Sample> {
-        let pids: Vec<_> = self.tunnel.near_pids().into_iter().chain(self.tunnel.far_pids()).collect();
-        let cpu = process::cpu(&pids)?;
+        let cpu = self.cpu()?;
         let (down, streams) = self.lab.client.count().context("the client")?;
         let (up, _) = self.lab.target.count()?;
         Ok(Sample { at: Instant::now(), down, up, streams, cpu })

@@ -47,6 +47,9 @@ fn answer(client: &mut Client, target: &mut Target, ask: Ask) -> Result<Answer> 
         Ask::Count => Ok(client.count()),
         Ask::Stop => client.stop().map(|()| Answer::Done),
         Ask::Ping { to, bytes, run_ms, every_us } => client::ping(to, bytes, run_ms, every_us).map(Answer::Timed),
+        Ask::PingSteadily { to, bytes, run_ms, every_us } => {
+            client::ping_steadily(to, bytes, run_ms, every_us).map(Answer::Timed)
+        }
         Ask::Opens { to, concurrency, run_ms } => client::opens(to, concurrency, run_ms),
         Ask::FirstEcho { to, times } => client::first_echo(to, times).map(Answer::Timed),
         Ask::Hold { to, streams, bytes } => client.hold(to, streams, bytes),

@@ -3,6 +3,7 @@
 mod case;
 mod clock;
 mod figure;
+mod forward;
 mod lab;
 mod load;
 mod peer;
@@ -14,16 +15,17 @@ mod relay;
 mod report;
 mod run;
 mod stats;
+mod wan;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{PathBuf, absolute};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use case::{CASES, Case};
 use lab::Effort;
-use peer::Peer;
+use peer::{Peer, Programs};
 use run::Plan;
 
 /// Measures Underpass beside its peers, interleaved, on this machine.
@@ -42,6 +44,9 @@ struct Options {
     /// The product's program
     #[arg(long, hide = true, default_value = "target/release/underpass")]
     underpass: PathBuf,
+    /// Where rathole was installed
+    #[arg(long, hide = true, default_value = "benches/.peers/bin/rathole")]
+    rathole: PathBuf,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -53,6 +58,8 @@ enum Part {
     Load,
     #[command(hide = true)]
     Relay { listen: SocketAddr, to: SocketAddr },
+    #[command(hide = true)]
+    Forward(wan::Line),
 }
 
 fn main() -> Result<()> {
@@ -60,6 +67,7 @@ fn main() -> Result<()> {
     match options.part {
         Some(Part::Load) => load::serve(),
         Some(Part::Relay { listen, to }) => relay::run(listen, to),
+        Some(Part::Forward(line)) => forward::run(line),
         None => measure(options),
     }
 }
@@ -67,8 +75,8 @@ fn main() -> Result<()> {
 fn measure(options: Options) -> Result<()> {
     let cases = if options.cases.is_empty() { CASES.iter().collect() } else { options.cases };
     let peers = if options.peers.is_empty() { Peer::all().to_vec() } else { options.peers };
-    let underpass = std::fs::canonicalize(&options.underpass)?;
-    let plan = Plan { cases, peers, rounds: options.rounds, effort: Effort::Full, underpass: &underpass };
+    let programs = Programs { underpass: absolute(&options.underpass)?, rathole: absolute(&options.rathole)? };
+    let plan = Plan { cases, peers, rounds: options.rounds, effort: Effort::Full, programs };
     let records = plan.run()?;
     println!("{}", report::tables(&records));
     for note in &records.notes {

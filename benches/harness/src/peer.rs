@@ -2,7 +2,10 @@
 //! Refuses to know what is measured on them.
 
 mod haproxy;
+mod rathole;
 mod relay;
+mod ssh;
+mod stunnel;
 mod underpass;
 
 use std::net::SocketAddr;
@@ -25,6 +28,12 @@ pub(crate) enum Peer {
     Underpass,
     /// A pair of haproxy with mutual TLS 1.3 between them
     Haproxy,
+    /// A pair of stunnel with mutual TLS 1.3 between them
+    Stunnel,
+    /// rathole with TLS
+    Rathole,
+    /// OpenSSH with a reverse forwarding
+    Ssh,
 }
 
 impl Peer {
@@ -40,6 +49,9 @@ impl Peer {
             Self::Relay => "relay",
             Self::Underpass => "underpass",
             Self::Haproxy => "haproxy",
+            Self::Stunnel => "stunnel",
+            Self::Rathole => "rathole",
+            Self::Ssh => "ssh",
         }
     }
 
@@ -54,6 +66,9 @@ impl Peer {
             Self::Relay => relay::start(site),
             Self::Underpass => underpass::start(site, &scratch),
             Self::Haproxy => haproxy::start(site, &scratch),
+            Self::Stunnel => stunnel::start(site, &scratch),
+            Self::Rathole => rathole::start(site, &scratch),
+            Self::Ssh => ssh::start(site, &scratch),
         }
         .with_context(|| format!("starting {}", self.name()))?;
         tunnel.check()?;
@@ -71,8 +86,15 @@ pub(crate) struct Site {
     pub(crate) target_port: u16,
     /// For configuration files and keys.
     pub(crate) scratch: PathBuf,
-    /// The product's program.
+    /// What is not found by its name alone.
+    pub(crate) programs: Programs,
+}
+
+/// Where programs are that no package has put into the search path.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
     pub(crate) underpass: PathBuf,
+    pub(crate) rathole: PathBuf,
 }
 
 impl Site {
@@ -104,6 +126,11 @@ impl Tunnel {
     /// The ids of all processes of the far end.
     pub(crate) fn far_pids(&self) -> Vec<u32> {
         self.far.iter().flat_map(Process::family).collect()
+    }
+
+    /// The ids of all its processes.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.near_pids().into_iter().chain(self.far_pids()).collect()
     }
 
     /// # Errors

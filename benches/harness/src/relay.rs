@@ -14,13 +14,13 @@ const BUFFER: usize = 64 * 1024;
 ///
 /// # Errors
 /// When it can't listen.
+#[expect(clippy::disallowed_methods, reason = "the process's end is its tasks' end")]
 pub(crate) fn run(listen: SocketAddr, to: SocketAddr) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_io().build()?.block_on(async {
         let listener = TcpListener::bind(listen).await?;
         loop {
             if let Ok((near, _)) = listener.accept().await {
-                // The process's end is these tasks' end.
-                tokio::task::spawn(join(near, to));
+                tokio::spawn(join(near, to));
             }
         }
     })

@@ -8,20 +8,19 @@ use anyhow::{Context, Result};
 use crate::case::Case;
 use crate::figure::Figures;
 use crate::lab::{Effort, Lab};
-use crate::peer::{Peer, Tunnel};
+use crate::peer::{Peer, Programs, Tunnel};
 use crate::record::{Record, Records};
 
 /// What to measure.
-pub(crate) struct Plan<'a> {
+pub(crate) struct Plan {
     pub(crate) cases: Vec<&'static Case>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) rounds: usize,
     pub(crate) effort: Effort,
-    /// The product's program.
-    pub(crate) underpass: &'a Path,
+    pub(crate) programs: Programs,
 }
 
-impl Plan<'_> {
+impl Plan {
     /// Measures everything.
     ///
     /// # Errors
@@ -38,12 +37,13 @@ impl Plan<'_> {
     }
 
     fn run_case(&self, case: &'static Case, scratch: &Path, records: &mut Records, progress: &mut Progress) -> Result<()> {
-        let mut lab = Lab::on_loopback(scratch, self.underpass.to_owned())?;
+        let mut lab = Lab::new(case.line, scratch, self.programs.clone())?;
         let mut seats: Vec<_> = self.peers_of(case).map(|peer| Seat { peer, tunnel: None, failures: 0 }).collect();
         for round in 1..=self.rounds {
             for seat in &mut seats {
                 progress.show(case, seat.peer, round, self.rounds);
-                match seat.measure(case, &mut lab, self.effort) {
+                let mut notes = Vec::new();
+                match seat.measure(case, &mut lab, self.effort, &mut notes) {
                     Ok(Some(figures)) => records.records.push(Record {
                         case: case.name.to_owned(),
                         peer: seat.peer,
@@ -51,8 +51,9 @@ impl Plan<'_> {
                         figures: figures.into_iter().collect(),
                     }),
                     Ok(None) => {}
-                    Err(error) => records.note(case.name, seat.peer, format!("{error:#}")),
+                    Err(error) => notes.push(format!("{error:#}")),
                 }
+                notes.into_iter().for_each(|note| records.note(case.name, seat.peer, note));
                 progress.advance(case);
             }
         }
@@ -60,7 +61,7 @@ impl Plan<'_> {
     }
 
     fn peers_of(&self, case: &Case) -> impl Iterator<Item = Peer> {
-        self.peers.iter().copied().filter(|peer| !case.without.contains(peer))
+        self.peers.iter().copied().filter(|peer| (case.includes)(*peer))
     }
 
     fn seconds(&self) -> f64 {
@@ -77,11 +78,11 @@ struct Seat {
 
 impl Seat {
     /// A peer that has failed is started anew; one that fails twice is left out from then on.
-    fn measure(&mut self, case: &Case, lab: &mut Lab, effort: Effort) -> Result<Option<Figures>> {
+    fn measure(&mut self, case: &Case, lab: &mut Lab, effort: Effort, notes: &mut Vec<String>) -> Result<Option<Figures>> {
         if self.failures == 2 {
             return Ok(None);
         }
-        let figures = self.try_measure(case, lab, effort);
+        let figures = self.try_measure(case, lab, effort, notes);
         if figures.is_err() {
             self.failures += 1;
             self.tunnel = None;
@@ -90,12 +91,18 @@ impl Seat {
         figures.map(Some)
     }
 
-    fn try_measure(&mut self, case: &Case, lab: &mut Lab, effort: Effort) -> Result<Figures> {
-        if self.tunnel.is_none() {
-            self.tunnel = Some(lab.tunnel(self.peer)?);
+    fn try_measure(&mut self, case: &Case, lab: &mut Lab, effort: Effort, notes: &mut Vec<String>) -> Result<Figures> {
+        if case.fresh {
+            self.tunnel = None;
         }
-        let tunnel = self.tunnel.as_mut().context("the tunnel was made")?;
-        (case.measure)(&mut lab.cell(tunnel, effort))
+        let tunnel = match &mut self.tunnel {
+            Some(tunnel) => tunnel,
+            empty => empty.insert(lab.tunnel(self.peer)?),
+        };
+        let mut cell = lab.cell(tunnel, effort);
+        let figures = (case.measure)(&mut cell);
+        notes.append(&mut cell.notes);
+        figures
     }
 }
 

@@ -13,3 +13,13 @@ pub(super) fn bulk(cell: &mut Cell, streams: usize, way: Way) -> Result<Figures>
     cell.stop()?;
     Ok(vec![(Figure::Throughput, window.throughput()), (Figure::CpuPerGb, window.cpu_per_gb())])
 }
+
+/// The slowest of equal streams over the fastest.
+pub(super) fn fairness(cell: &mut Cell, streams: usize) -> Result<Figures> {
+    cell.start_bulk(streams, Way::Down, 400)?;
+    let window = cell.window(1_600)?;
+    cell.stop()?;
+    let slowest = window.streams.iter().copied().fold(f64::INFINITY, f64::min);
+    let fastest = window.streams.iter().copied().fold(0.0, f64::max);
+    Ok(vec![(Figure::Throughput, window.throughput()), (Figure::Fairness, slowest / fastest)])
+}

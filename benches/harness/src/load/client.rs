@@ -94,6 +94,32 @@ pub(crate) fn ping(to: SocketAddr, bytes: usize, run_ms: u64, every_us: u64) -> 
     Times::of(nanos).context("no ping came back")
 }
 
+/// Sends messages at a steady pace by a thread of its own, and times the echo of each.
+pub(crate) fn ping_steadily(to: SocketAddr, bytes: usize, run_ms: u64, every_us: u64) -> Result<Times> {
+    let mut socket = connect(to)?;
+    let (message, mut echo) = (vec![ECHO; bytes], vec![0; bytes]);
+    echo_once(&mut socket, &message, &mut echo)?;
+    let (mut writer, count, start) = (socket.try_clone()?, run_ms * 1_000 / every_us, Instant::now());
+    let sends_at = |number: u64| start + Duration::from_micros(every_us * number);
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(move || -> Result<()> {
+            for number in 0..count {
+                clock::pass(sends_at(number).saturating_duration_since(Instant::now()));
+                writer.write_all(&message)?;
+            }
+            Ok(())
+        });
+        let mut nanos = Vec::new();
+        for number in 0..count {
+            socket.read_exact(&mut echo).context("waiting for an echo")?;
+            // From when it was due, so that a sender that was held up doesn't look fast.
+            nanos.push(sends_at(number).elapsed().as_nanos() as u64);
+        }
+        ensure!(sender.join().is_ok_and(|sent| sent.is_ok()), "pings could not be sent");
+        Times::of(nanos).context("no ping came back")
+    })
+}
+
 /// Opens streams by `concurrency` threads for a time.
 pub(crate) fn opens(to: SocketAddr, concurrency: usize, run_ms: u64) -> Result<Answer> {
     let start = Instant::now();

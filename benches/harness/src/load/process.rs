@@ -56,6 +56,10 @@ impl Load {
         self.timed(&Ask::Ping { to, bytes: 64, run_ms, every_us })
     }
 
+    pub(crate) fn ping_steadily(&mut self, to: SocketAddr, run_ms: u64, every_us: u64) -> Result<Times> {
+        self.timed(&Ask::PingSteadily { to, bytes: 64, run_ms, every_us })
+    }
+
     pub(crate) fn first_echo(&mut self, to: SocketAddr, times: usize) -> Result<Times> {
         self.timed(&Ask::FirstEcho { to, times })
     }

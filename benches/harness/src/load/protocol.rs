@@ -53,6 +53,8 @@ pub(crate) enum Ask {
     Stop,
     /// Send messages one after another and wait for the echo of each; `every_us` apart, or at once when the echo took longer.
     Ping { to: SocketAddr, bytes: usize, run_ms: u64, every_us: u64 },
+    /// Send a message every `every_us`, whether or not earlier ones have come back.
+    PingSteadily { to: SocketAddr, bytes: usize, run_ms: u64, every_us: u64 },
     /// Connect, send a byte, get it back, close; by so many threads.
     Opens { to: SocketAddr, concurrency: usize, run_ms: u64 },
     /// The same a number of times, each timed from the start of its connect to the echo.

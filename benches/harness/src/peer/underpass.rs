@@ -96,7 +96,7 @@ metrics: {{listen: \"{metrics}\"}}
     }
 
     fn command(&self, place: &Place, arguments: &[&str], state_dir: &Path) -> Command {
-        let mut command = place.program(&self.site.underpass);
+        let mut command = place.program(&self.site.programs.underpass);
         command.args(arguments).arg("--state-dir").arg(state_dir);
         command
     }
