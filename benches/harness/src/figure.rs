@@ -50,6 +50,12 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
+    /// As it is kept in files.
+    pub(crate) fn name(self) -> String {
+        // The names that serde gives its variants.
+        serde_json::to_value(self).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
+    }
+
     /// The column's head, with the unit.
     pub(crate) fn title(self) -> &'static str {
         match self {

@@ -4,8 +4,10 @@ mod case;
 mod clock;
 mod figure;
 mod forward;
+mod goals;
 mod lab;
 mod load;
+mod machine;
 mod peer;
 mod pki;
 mod place;
@@ -20,7 +22,7 @@ mod wan;
 use std::net::SocketAddr;
 use std::path::{PathBuf, absolute};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 use case::{CASES, Case};
@@ -28,27 +30,69 @@ use lab::Effort;
 use peer::{Peer, Programs};
 use run::Plan;
 
+const AFTER_HELP: &str = "\
+Examples:
+  benches/run                                        everything, under an hour; writes benches/RESULTS.md and its charts
+  benches/run --case latency-under-load --peer haproxy --peer underpass
+  benches/run --case throughput-1-down --rounds 3    all peers, printed, nothing written
+  benches/run --smoke                                does every part work? under a minute, builds and installs no peers
+  benches/run --render                               write the report anew after a change of benches/reasons.toml
+
+Without --case and --peer the report is written to benches/; with one of them it is only printed, unless --out says where to.
+How to read the figures, and what the machine must be like: benches/README.md.";
+
 /// Measures Underpass beside its peers, interleaved, on this machine.
 #[derive(Parser)]
-#[command(name = "benches/run")]
+#[command(name = "benches/run", after_help = AFTER_HELP)]
 struct Options {
     /// Measure only this case; can be given several times. --list shows them
     #[arg(long = "case", value_name = "NAME", value_parser = case_named)]
     cases: Vec<&'static Case>,
-    /// Measure only this peer; can be given several times. Ratios need their baseline, too
+    /// Measure only this peer; can be given several times. A ratio needs its baseline measured, too
     #[arg(long = "peer", value_name = "NAME")]
     peers: Vec<Peer>,
     /// How often each peer is measured in each case, in turn
-    #[arg(long, default_value_t = 9, value_name = "N")]
-    rounds: usize,
+    #[arg(long, default_value_t = 9, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// One round of moments, Underpass and the plain relay only: tells whether everything works, measures nothing
+    #[arg(long)]
+    smoke: bool,
+    /// Print every single value as JSON instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Write RESULTS.md, results.json and charts/ into this directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Show the cases and peers
+    #[arg(long, exclusive = true)]
+    list: bool,
+    /// Write the report anew from the values of the last run, without measuring
+    #[arg(long)]
+    render: bool,
+    /// Leave out what needs slow lines
+    #[arg(long, hide = true)]
+    no_lines: bool,
+    #[command(flatten)]
+    files: Files,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// Where things are, seen from the repository's root.
+#[derive(clap::Args)]
+struct Files {
     /// The product's program
     #[arg(long, hide = true, default_value = "target/release/underpass")]
     underpass: PathBuf,
     /// Where rathole was installed
     #[arg(long, hide = true, default_value = "benches/.peers/bin/rathole")]
     rathole: PathBuf,
-    #[command(subcommand)]
-    part: Option<Part>,
+    /// Why goals are not met
+    #[arg(long, hide = true, default_value = "benches/reasons.toml")]
+    reasons: PathBuf,
+    /// Where the report is written
+    #[arg(long, hide = true, default_value = "benches")]
+    results: PathBuf,
 }
 
 /// What the processes that the harness starts run as.
@@ -68,21 +112,61 @@ fn main() -> Result<()> {
         Some(Part::Load) => load::serve(),
         Some(Part::Relay { listen, to }) => relay::run(listen, to),
         Some(Part::Forward(line)) => forward::run(line),
-        None => measure(options),
+        None if options.list => list(),
+        None if options.render => render(&options),
+        None => measure(&options),
     }
 }
 
-fn measure(options: Options) -> Result<()> {
-    let cases = if options.cases.is_empty() { CASES.iter().collect() } else { options.cases };
-    let peers = if options.peers.is_empty() { Peer::all().to_vec() } else { options.peers };
-    let programs = Programs { underpass: absolute(&options.underpass)?, rathole: absolute(&options.rathole)? };
-    let plan = Plan { cases, peers, rounds: options.rounds, effort: Effort::Full, programs };
-    let records = plan.run()?;
-    println!("{}", report::tables(&records));
-    for note in &records.notes {
-        println!("{} · {}: {}", note.case, note.peer.name(), note.text);
+fn list() -> Result<()> {
+    println!("cases");
+    CASES.iter().for_each(|case| println!("  {:<18} {}", case.name, case.about));
+    println!("peers");
+    for peer in Peer::all() {
+        let about = clap::ValueEnum::to_possible_value(peer).and_then(|value| value.get_help().map(ToString::to_string));
+        println!("  {:<18} {}", peer.name(), about.unwrap_or_default());
     }
     Ok(())
+}
+
+fn render(options: &Options) -> Result<()> {
+    let file = options.files.results.join("results.json");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("{}: measure first", file.display()))?;
+    let records = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+    report::write(&records, &report::reasons(&options.files.reasons)?, options.out.as_ref().unwrap_or(&options.files.results))
+}
+
+fn measure(options: &Options) -> Result<()> {
+    let (files, whole) = (&options.files, options.cases.is_empty() && options.peers.is_empty() && !options.smoke);
+    let programs = Programs { underpass: absolute(&files.underpass)?, rathole: absolute(&files.rathole)? };
+    let rounds = if options.smoke { 1 } else { options.rounds as usize };
+    let effort = if options.smoke { Effort::Smoke } else { Effort::Full };
+    let plan = Plan { cases: cases(options), peers: peers(options), rounds, effort, programs };
+    let records = plan.run()?;
+    let reasons = report::reasons(&files.reasons)?;
+    if options.json {
+        print!("{}", records.to_json()?);
+    } else {
+        print!("{}", report::text(&records, &reasons));
+    }
+    let out = options.out.as_ref().or(whole.then_some(&files.results));
+    out.map_or(Ok(()), |dir| report::write(&records, &reasons, dir))?;
+    let failed = records.notes.iter().filter(|note| note.failed).count();
+    ensure!(failed == 0, "{failed} measurements failed; the notes say why");
+    Ok(())
+}
+
+fn cases(options: &Options) -> Vec<&'static Case> {
+    let chosen = if options.cases.is_empty() { CASES.iter().collect() } else { options.cases.clone() };
+    chosen.into_iter().filter(|case| !(options.no_lines && case.line.is_some())).collect()
+}
+
+fn peers(options: &Options) -> Vec<Peer> {
+    match &options.peers[..] {
+        [] if options.smoke => vec![Peer::Relay, Peer::Underpass],
+        [] => Peer::all().to_vec(),
+        chosen => chosen.to_vec(),
+    }
 }
 
 fn case_named(name: &str) -> Result<&'static Case, String> {

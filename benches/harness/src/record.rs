@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::figure::Figure;
+use crate::machine::Machine;
 use crate::peer::Peer;
 use crate::stats::Spread;
 
@@ -20,6 +21,9 @@ pub(crate) struct Record {
 /// All of them.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Records {
+    pub(crate) machine: Machine,
+    /// How often each peer was measured in each case.
+    pub(crate) rounds: usize,
     pub(crate) records: Vec<Record>,
     /// What went otherwise than it should, by case and peer.
     pub(crate) notes: Vec<Note>,
@@ -31,6 +35,8 @@ pub(crate) struct Note {
     pub(crate) case: String,
     pub(crate) peer: Peer,
     pub(crate) text: String,
+    /// Whether the measurement failed, in at least one round.
+    pub(crate) failed: bool,
 }
 
 impl Records {
@@ -62,11 +68,21 @@ impl Records {
     }
 
     /// Adds a note unless it is there.
-    pub(crate) fn note(&mut self, case: &str, peer: Peer, text: String) {
-        let note = Note { case: case.to_owned(), peer, text };
+    pub(crate) fn note(&mut self, case: &str, peer: Peer, text: String, failed: bool) {
+        let note = Note { case: case.to_owned(), peer, text, failed };
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }
+    }
+
+    /// As it is kept: a record a line, so that two runs can be compared by their lines.
+    pub(crate) fn to_json(&self) -> serde_json::Result<String> {
+        let lines = |rows: Vec<String>| rows.join(",\n");
+        let records = self.records.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        let notes = self.notes.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        let (machine, rounds) = (serde_json::to_string(&self.machine)?, self.rounds);
+        let (records, notes) = (lines(records), lines(notes));
+        Ok(format!("{{\"machine\":{machine},\n\"rounds\":{rounds},\n\"records\":[\n{records}],\n\"notes\":[\n{notes}]}}\n"))
     }
 
     fn of(&self, case: &str) -> impl Iterator<Item = &Record> {

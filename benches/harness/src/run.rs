@@ -1,5 +1,6 @@
 //! The run: every case, in rounds, in each round every peer once. Refuses to know what a case does and who the peers are.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use anyhow::{Context, Result};
 use crate::case::Case;
 use crate::figure::Figures;
 use crate::lab::{Effort, Lab};
+use crate::machine::Machine;
 use crate::peer::{Peer, Programs, Tunnel};
 use crate::record::{Record, Records};
 
@@ -27,7 +29,8 @@ impl Plan {
     /// When the harness itself fails; a peer that fails is noted.
     pub(crate) fn run(&self) -> Result<Records> {
         let scratch = tempfile::Builder::new().prefix("underpass-bench-").tempdir()?;
-        let mut records = Records::default();
+        let machine = Machine::look(&self.peers);
+        let mut records = Records { machine, rounds: self.rounds, ..Records::default() };
         let mut progress = Progress::new(self);
         for case in &self.cases {
             self.run_case(case, scratch.path(), &mut records, &mut progress).with_context(|| case.name)?;
@@ -51,9 +54,9 @@ impl Plan {
                         figures: figures.into_iter().collect(),
                     }),
                     Ok(None) => {}
-                    Err(error) => notes.push(format!("{error:#}")),
+                    Err(error) => records.note(case.name, seat.peer, format!("{error:#}"), true),
                 }
-                notes.into_iter().for_each(|note| records.note(case.name, seat.peer, note));
+                notes.into_iter().for_each(|note| records.note(case.name, seat.peer, note, false));
                 progress.advance(case);
             }
         }
@@ -112,19 +115,26 @@ struct Progress {
     /// Seconds that the estimates give for all cells, and for those that are done.
     all: f64,
     done: f64,
+    shown: Option<(&'static str, usize)>,
 }
 
 impl Progress {
     fn new(plan: &Plan) -> Self {
-        Self { start: Instant::now(), all: plan.seconds(), done: 0.0 }
+        Self { start: Instant::now(), all: plan.seconds(), done: 0.0, shown: None }
     }
 
-    fn show(&self, case: &Case, peer: Peer, round: usize, rounds: usize) {
+    fn show(&mut self, case: &'static Case, peer: Peer, round: usize, rounds: usize) {
         // The estimates are corrected by how long what is done has really taken.
         let pace = if self.done > 10.0 { self.start.elapsed().as_secs_f64() / self.done } else { 1.1 };
         let left = (self.all - self.done) * pace;
         let left = if left > 90.0 { format!("{:.0} min", left / 60.0) } else { format!("{left:.0} s") };
-        eprint!("\r\x1b[Kround {round}/{rounds} · {} · {} · {left} left ", case.name, peer.name());
+        if std::io::stderr().is_terminal() {
+            eprint!("\r\x1b[Kround {round}/{rounds} · {} · {} · {left} left ", case.name, peer.name());
+        } else if self.shown != Some((case.name, round)) {
+            // A log file needs no more than this.
+            self.shown = Some((case.name, round));
+            eprintln!("round {round}/{rounds} · {} · {left} left", case.name);
+        }
     }
 
     fn advance(&mut self, case: &Case) {
@@ -132,6 +142,7 @@ impl Progress {
     }
 
     fn end(&self) {
-        eprintln!("\r\x1b[Kmeasured for {:.0} s", self.start.elapsed().as_secs_f64());
+        let clear = if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
+        eprintln!("{clear}measured for {:.0} s", self.start.elapsed().as_secs_f64());
     }
 }

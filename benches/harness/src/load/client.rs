@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +18,9 @@ const ECHO: u8 = b'e';
 
 /// Longer than any path needs; without it a stream that hangs would hang the run.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Threads that open streams to be held.
+const HOLDERS: usize = 32;
 
 /// What a client has open.
 pub(crate) struct Client {
@@ -59,17 +63,28 @@ impl Client {
         Ok(())
     }
 
+    /// By many threads, because some peers take long for one.
     pub(crate) fn hold(&mut self, to: SocketAddr, streams: usize, bytes: usize) -> Result<Answer> {
-        let mut stopped = None;
-        while self.held.len() < streams {
-            match open_and_echo(to, bytes) {
-                Ok(socket) => self.held.push(socket),
-                Err(error) => {
-                    stopped = Some(format!("{error:#}"));
-                    break;
+        let wanted = AtomicUsize::new(streams.saturating_sub(self.held.len()));
+        let take = || wanted.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        let open = || {
+            let (mut held, mut stopped) = (Vec::new(), None);
+            while stopped.is_none() && take() {
+                match open_and_echo(to, bytes) {
+                    Ok(socket) => held.push(socket),
+                    Err(error) => stopped = Some(format!("{error:#}")),
                 }
             }
-        }
+            (held, stopped)
+        };
+        let mut stopped = None;
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..HOLDERS).map(|_| scope.spawn(open)).collect();
+            for (held, why) in threads.into_iter().filter_map(|thread| thread.join().ok()) {
+                self.held.extend(held);
+                stopped = stopped.take().or(why);
+            }
+        });
         Ok(Answer::Held { streams: self.held.len(), stopped })
     }
 }

@@ -3,11 +3,10 @@
 use std::fmt::Write;
 
 use crate::case::CASES;
-use crate::peer::Peer;
 use crate::record::Records;
 
 /// A Markdown table per case, its columns padded so that it reads as text, too.
-pub(crate) fn tables(records: &Records) -> String {
+pub(super) fn tables(records: &Records) -> String {
     let mut text = String::new();
     for case in CASES {
         let rows = rows(records, case.name);
@@ -26,7 +25,6 @@ fn rows(records: &Records, case: &str) -> Vec<Vec<String>> {
     for peer in records.peers(case) {
         let mut row = vec![peer.name().to_owned()];
         row.extend(figures.iter().map(|figure| match records.spread(case, peer, *figure) {
-            Some(spread) if peer == Peer::Direct && spread.median.is_nan() => "-".to_owned(),
             Some(spread) => {
                 format!("{} ({} to {})", figure.show(spread.median), figure.show(spread.low), figure.show(spread.high))
             }
@@ -38,7 +36,7 @@ fn rows(records: &Records, case: &str) -> Vec<Vec<String>> {
 }
 
 /// A Markdown table of a head and rows, numbers to the right.
-pub(crate) fn markdown(rows: &[Vec<String>]) -> String {
+pub(super) fn markdown(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<_> = (0..columns).map(width).collect();
