@@ -42,13 +42,10 @@ impl Lab {
     }
 
     /// How long what was cut may take to be gone from the path.
-    fn settle(&self) -> Duration {
-        SETTLE + self.rtt() * 5
-    }
-
-    /// The path's round trip; zero on loopback.
-    fn rtt(&self) -> Duration {
-        self.line.map_or(Duration::ZERO, Line::rtt)
+    fn settle(&self, effort: Effort) -> Duration {
+        let rtt = self.line.map_or(Duration::ZERO, Line::rtt);
+        // One for the cut, one for what is in the queue, and some for what is in the tunnel's buffers.
+        SETTLE + rtt * if effort == Effort::Full { 5 } else { 1 }
     }
 
     /// Brings a tunnel up.
@@ -174,7 +171,7 @@ impl Cell<'_> {
     /// Ends all streams, and waits until the cut has gone through.
     pub(crate) fn stop(&mut self) -> Result<()> {
         self.lab.client.stop()?;
-        clock::pass(self.lab.settle());
+        clock::pass(self.lab.settle(self.effort));
         self.tunnel.check()
     }
 

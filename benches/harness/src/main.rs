@@ -146,6 +146,8 @@ fn measure(options: &Options) -> Result<()> {
     let reasons = report::reasons(&files.reasons)?;
     if options.json {
         print!("{}", records.to_json()?);
+    } else if options.smoke {
+        print!("{}", report::smoke(&records));
     } else {
         print!("{}", report::text(&records, &reasons));
     }

@@ -34,6 +34,16 @@ pub(crate) fn text(records: &Records, reasons: &Reasons) -> String {
     text
 }
 
+/// What a smoke run says: what went wrong, or that nothing did. Its figures mean nothing.
+pub(crate) fn smoke(records: &Records) -> String {
+    let mut text = String::new();
+    for note in &records.notes {
+        let _ = writeln!(text, "{} · {}: {}", note.case, note.peer.name(), note.text);
+    }
+    let _ = writeln!(text, "{} measurements worked", records.records.len());
+    text
+}
+
 /// Writes RESULTS.md, the charts it shows, and the records themselves.
 pub(crate) fn write(records: &Records, reasons: &Reasons, dir: &Path) -> Result<()> {
     let charts = dir.join("charts");
@@ -66,8 +76,8 @@ fn document(records: &Records, reasons: &Reasons, charts: &str) -> String {
     }
     let _ = write!(
         text,
-        "\n## Goals\n\nA figure is the median over the rounds, in parentheses the quartiles; one with an `x` is the ratio to the \
-         peer named, taken round by round.\n\n{}\n{}{}\n",
+        "\n## Goals\n\nA figure is the median over the rounds, in parentheses the quartiles; one *of* a peer's is the ratio to it, \
+         taken round by round.\n\n{}\n{}{}\n",
         goals::table(records),
         goals::unmet(records, reasons),
         charts.trim_end()

@@ -23,6 +23,12 @@ impl Spread {
         };
         Some(Self { median: at(0.5), low: at(0.25), high: at(0.75) })
     }
+
+    /// `median (low to high)`, or the median alone where nothing spreads.
+    pub(crate) fn show(self, number: impl Fn(f64) -> String) -> String {
+        let [median, low, high] = [self.median, self.low, self.high].map(number);
+        if low == high { median } else { format!("{median} ({low} to {high})") }
+    }
 }
 
 #[cfg(test)]

@@ -10,18 +10,17 @@ use crate::stats::Spread;
 
 /// A Markdown table of every goal that the run has measured.
 pub(super) fn table(records: &Records) -> String {
-    let mut rows = vec![["figure", "reached", "goal", ""].map(str::to_owned).to_vec()];
+    let mut rows = vec![["figure", "in", "reached", "goal", ""].map(str::to_owned).to_vec()];
     for goal in GOALS {
         let Some(reached) = goal.reached(records) else { continue };
-        let show = |value: f64| show(goal, value);
         let verdict = match goal.verdict(reached) {
             Verdict::Met => "met",
             Verdict::Exceeded => "met, stretch too",
             Verdict::NotMet => "**not met**",
             Verdict::Reported => "reported",
         };
-        let spread = format!("{} ({} to {})", show(reached.median), show(reached.low), show(reached.high));
-        rows.push(vec![label(goal), spread, bound(goal), verdict.to_owned()]);
+        let spread = reached.show(|value| show(goal, value));
+        rows.push(vec![goal.what.to_owned(), unit(goal), spread, bound(goal), verdict.to_owned()]);
     }
     if rows.len() > 1 { markdown(&rows) } else { String::new() }
 }
@@ -44,10 +43,10 @@ pub(super) fn unmet(records: &Records, reasons: &Reasons) -> String {
     text
 }
 
-fn label(goal: &Goal) -> String {
+fn unit(goal: &Goal) -> String {
     match goal.baseline {
-        Some(peer) => format!("{}: {} to {}'s", goal.what, goal.figure.title(), peer.name()),
-        None => format!("{}: {}", goal.what, goal.figure.title()),
+        Some(peer) => format!("{}, of {}'s", goal.figure.title(), peer.name()),
+        None => goal.figure.title().to_owned(),
     }
 }
 
@@ -63,7 +62,7 @@ fn bound(goal: &Goal) -> String {
 
 fn show(goal: &Goal, value: f64) -> String {
     match goal.baseline {
-        Some(_) => format!("{value:.2} x"),
+        Some(_) => format!("{value:.2}"),
         None => goal.figure.show(value),
     }
 }

@@ -25,9 +25,7 @@ fn rows(records: &Records, case: &str) -> Vec<Vec<String>> {
     for peer in records.peers(case) {
         let mut row = vec![peer.name().to_owned()];
         row.extend(figures.iter().map(|figure| match records.spread(case, peer, *figure) {
-            Some(spread) => {
-                format!("{} ({} to {})", figure.show(spread.median), figure.show(spread.low), figure.show(spread.high))
-            }
+            Some(spread) => spread.show(|value| figure.show(value)),
             None => "-".to_owned(),
         }));
         rows.push(row);
