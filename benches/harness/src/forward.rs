@@ -47,11 +47,9 @@ fn device(name: &str) -> Result<SyncDevice> {
 struct Direction<'a> {
     from: &'a SyncDevice,
     to: &'a SyncDevice,
-    line: Line,
+    queue: Queue,
     /// The packet just taken up.
     packet: Vec<u8>,
-    /// When the last packet will have been put onto the line.
-    free: Instant,
     /// Packets on their way, by when they arrive.
     under_way: VecDeque<(Instant, Vec<u8>)>,
     /// Buffers of packets that have arrived.
@@ -60,8 +58,8 @@ struct Direction<'a> {
 
 impl<'a> Direction<'a> {
     fn new(from: &'a SyncDevice, to: &'a SyncDevice, line: Line) -> Self {
-        let packet = vec![0; line.mtu.into()];
-        Self { from, to, line, packet, free: Instant::now(), under_way: VecDeque::new(), spare: Vec::new() }
+        let (queue, packet) = (Queue::new(line, Instant::now()), vec![0; line.mtu.into()]);
+        Self { from, to, queue, packet, under_way: VecDeque::new(), spare: Vec::new() }
     }
 
     fn run(mut self) -> io::Result<()> {
@@ -76,27 +74,19 @@ impl<'a> Direction<'a> {
 
     fn take_up(&mut self) -> io::Result<()> {
         for _ in 0..BATCH {
-            match self.from.recv(&mut self.packet) {
-                Ok(bytes) => self.enqueue(bytes, Instant::now()),
+            let bytes = match self.from.recv(&mut self.packet) {
+                Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
+            };
+            if let Some(arrives) = self.queue.take(bytes, Instant::now()) {
+                let mut packet = self.spare.pop().unwrap_or_default();
+                packet.clear();
+                packet.extend_from_slice(&self.packet[..bytes]);
+                self.under_way.push_back((arrives, packet));
             }
         }
         Ok(())
-    }
-
-    /// The packet waits for those before it, takes its time to be put onto the line, and then the line's delay; or there is
-    /// no room for it.
-    fn enqueue(&mut self, bytes: usize, now: Instant) {
-        let starts = self.free.max(now);
-        if starts - now > self.line.longest_wait() {
-            return;
-        }
-        self.free = starts + self.line.takes(bytes);
-        let mut packet = self.spare.pop().unwrap_or_default();
-        packet.clear();
-        packet.extend_from_slice(&self.packet[..bytes]);
-        self.under_way.push_back((self.free + self.line.delay(), packet));
     }
 
     fn let_go(&mut self) {
@@ -117,5 +107,57 @@ impl<'a> Direction<'a> {
         let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
         poll(&mut [], Some(&time))?;
         Ok(())
+    }
+}
+
+/// The queue in front of the line, reckoned in time: bytes that wait are time that the line will need for them.
+struct Queue {
+    line: Line,
+    /// When the last packet will have been put onto the line.
+    free: Instant,
+}
+
+impl Queue {
+    fn new(line: Line, now: Instant) -> Self {
+        Self { line, free: now }
+    }
+
+    /// When a packet arrives at the other end: it waits for those before it, takes its time to be put onto the line, and then
+    /// the line's delay. None when there is no room for it.
+    fn take(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
+        let starts = self.free.max(now);
+        if starts - now > self.line.longest_wait() {
+            return None;
+        }
+        self.free = starts + self.line.takes(bytes);
+        Some(self.free + self.line.delay())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: Line = Line { rtt_ms: 80, mbit: 100, mtu: 1_500, large_buffers: false };
+
+    #[test]
+    fn packets_leave_at_the_line_rate_and_arrive_after_half_a_round_trip() {
+        let now = Instant::now();
+        let mut queue = Queue::new(LINE, now);
+        let one = Duration::from_micros(120);
+        let delay = Duration::from_millis(40);
+        assert_eq!(queue.take(1_500, now), Some(now + one + delay));
+        assert_eq!(queue.take(1_500, now), Some(now + 2 * one + delay));
+        let later = now + Duration::from_secs(1);
+        assert_eq!(queue.take(1_500, later), Some(later + one + delay), "an idle line saves nothing up");
+    }
+
+    #[test]
+    fn what_exceeds_a_round_trip_of_queue_is_dropped() {
+        let now = Instant::now();
+        let mut queue = Queue::new(LINE, now);
+        let fit = (0..2_000).take_while(|_| queue.take(1_500, now).is_some()).count();
+        // 1 MB, the bandwidth-delay product, and the packet that is being put onto the line.
+        assert_eq!(fit * 1_500, 1_000_500);
     }
 }
