@@ -56,6 +56,11 @@ impl Figure {
         serde_json::to_value(self).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
     }
 
+    /// Whether it is about a tunnel's processes, so that there is none without a tunnel.
+    pub(crate) fn is_of_tunnel(self) -> bool {
+        matches!(self, Self::CpuPerGb | Self::CpuPerOpens | Self::NearPeak | Self::FarPeak)
+    }
+
     /// The column's head, with the unit.
     pub(crate) fn title(self) -> &'static str {
         match self {

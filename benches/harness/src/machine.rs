@@ -1,5 +1,6 @@
 //! What a run was made on and with: commit, machine, versions. Refuses to know what was measured.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
@@ -26,16 +27,18 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// As it is now.
-    pub(crate) fn look(peers: &[Peer]) -> Self {
+    /// As it is now, with the product as it is in a repository.
+    pub(crate) fn look(root: &Path, peers: &[Peer]) -> Self {
         let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let changed = if said("git", &["status", "--porcelain"]).is_empty() { "" } else { ", with changes" };
+        let git = |arguments: &[&str]| said("git", &[&["-C", &root.to_string_lossy()], arguments].concat());
+        // A report that is being made anew is no change of what it is about.
+        let changed = if git(&["status", "--porcelain", "--", ":!benches"]).is_empty() { "" } else { ", with changes" };
         let model = file("/proc/cpuinfo")
             .lines()
             .find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|it| it.1.to_owned()));
         Self {
             date: said("date", &["-u", "+%Y-%m-%d %H:%M"]),
-            commit: said("git", &["rev-parse", "--short=12", "HEAD"]) + changed,
+            commit: git(&["rev-parse", "--short=12", "HEAD"]) + changed,
             processor: model.unwrap_or_default(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             kernel: file("/proc/sys/kernel/osrelease").trim().to_owned(),

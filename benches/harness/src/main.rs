@@ -27,6 +27,7 @@ use clap::{Parser, Subcommand};
 
 use case::{CASES, Case};
 use lab::Effort;
+use machine::Machine;
 use peer::{Peer, Programs};
 use run::Plan;
 
@@ -64,7 +65,7 @@ struct Options {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Show the cases and peers
-    #[arg(long, exclusive = true)]
+    #[arg(long)]
     list: bool,
     /// Write the report anew from the values of the last run, without measuring
     #[arg(long)]
@@ -72,27 +73,14 @@ struct Options {
     /// Leave out what needs slow lines
     #[arg(long, hide = true)]
     no_lines: bool,
-    #[command(flatten)]
-    files: Files,
+    /// The repository
+    #[arg(long, hide = true, default_value = ".")]
+    root: PathBuf,
+    /// Where the product's program and rathole are
+    #[arg(long, hide = true, default_value = "target/release")]
+    programs: PathBuf,
     #[command(subcommand)]
     part: Option<Part>,
-}
-
-/// Where things are, seen from the repository's root.
-#[derive(clap::Args)]
-struct Files {
-    /// The product's program
-    #[arg(long, hide = true, default_value = "target/release/underpass")]
-    underpass: PathBuf,
-    /// Where rathole was installed
-    #[arg(long, hide = true, default_value = "benches/.peers/bin/rathole")]
-    rathole: PathBuf,
-    /// Why goals are not met
-    #[arg(long, hide = true, default_value = "benches/reasons.toml")]
-    reasons: PathBuf,
-    /// Where the report is written
-    #[arg(long, hide = true, default_value = "benches")]
-    results: PathBuf,
 }
 
 /// What the processes that the harness starts run as.
@@ -130,20 +118,22 @@ fn list() -> Result<()> {
 }
 
 fn render(options: &Options) -> Result<()> {
-    let file = options.files.results.join("results.json");
+    let benches = options.root.join("benches");
+    let file = benches.join("results.json");
     let text = std::fs::read_to_string(&file).with_context(|| format!("{}: measure first", file.display()))?;
     let records = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
-    report::write(&records, &report::reasons(&options.files.reasons)?, options.out.as_ref().unwrap_or(&options.files.results))
+    let reasons = report::reasons(&benches.join("reasons.toml"))?;
+    report::write(&records, &reasons, options.out.as_ref().unwrap_or(&benches))
 }
 
 fn measure(options: &Options) -> Result<()> {
-    let (files, whole) = (&options.files, options.cases.is_empty() && options.peers.is_empty() && !options.smoke);
-    let programs = Programs { underpass: absolute(&files.underpass)?, rathole: absolute(&files.rathole)? };
-    let rounds = if options.smoke { 1 } else { options.rounds as usize };
-    let effort = if options.smoke { Effort::Smoke } else { Effort::Full };
+    let (root, programs) = (absolute(&options.root)?, absolute(&options.programs)?);
+    let (benches, whole) = (root.join("benches"), options.cases.is_empty() && options.peers.is_empty() && !options.smoke);
+    let programs = Programs { underpass: programs.join("underpass"), rathole: programs.join("rathole") };
+    let (rounds, effort) = if options.smoke { (1, Effort::Smoke) } else { (options.rounds as usize, Effort::Full) };
     let plan = Plan { cases: cases(options), peers: peers(options), rounds, effort, programs };
-    let records = plan.run()?;
-    let reasons = report::reasons(&files.reasons)?;
+    let reasons = report::reasons(&benches.join("reasons.toml"))?;
+    let records = plan.run(Machine::look(&root, &plan.peers))?;
     if options.json {
         print!("{}", records.to_json()?);
     } else if options.smoke {
@@ -151,7 +141,7 @@ fn measure(options: &Options) -> Result<()> {
     } else {
         print!("{}", report::text(&records, &reasons));
     }
-    let out = options.out.as_ref().or(whole.then_some(&files.results));
+    let out = options.out.as_ref().or(whole.then_some(&benches));
     out.map_or(Ok(()), |dir| report::write(&records, &reasons, dir))?;
     let failed = records.notes.iter().filter(|note| note.failed).count();
     ensure!(failed == 0, "{failed} measurements failed; the notes say why");

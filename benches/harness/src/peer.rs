@@ -55,6 +55,11 @@ impl Peer {
         }
     }
 
+    /// Whether it has processes between client and target.
+    pub(crate) fn is_tunnel(self) -> bool {
+        self != Self::Direct
+    }
+
     /// Starts its processes and waits until the target answers through them.
     pub(crate) fn start(self, site: &Site) -> Result<Tunnel> {
         let scratch = site.scratch.join(self.name());
@@ -64,7 +69,7 @@ impl Peer {
         let mut tunnel = match self {
             Self::Direct => Ok(Tunnel { entry: site.target(), near: Vec::new(), far: Vec::new() }),
             Self::Relay => relay::start(site),
-            Self::Underpass => underpass::start(site, &scratch),
+            Self::Underpass => underpass::start(site, &scratch, &site.programs.underpass, &[]),
             Self::Haproxy => haproxy::start(site, &scratch),
             Self::Stunnel => stunnel::start(site, &scratch),
             Self::Rathole => rathole::start(site, &scratch),

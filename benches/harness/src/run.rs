@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::case::Case;
 use crate::figure::Figures;
@@ -26,14 +26,16 @@ impl Plan {
     /// Measures everything.
     ///
     /// # Errors
-    /// When the harness itself fails; a peer that fails is noted.
-    pub(crate) fn run(&self) -> Result<Records> {
+    /// When it can't begin; a peer or a case that fails is noted.
+    pub(crate) fn run(&self, machine: Machine) -> Result<Records> {
         let scratch = tempfile::Builder::new().prefix("underpass-bench-").tempdir()?;
-        let machine = Machine::look(&self.peers);
         let mut records = Records { machine, rounds: self.rounds, ..Records::default() };
         let mut progress = Progress::new(self);
         for case in &self.cases {
-            self.run_case(case, scratch.path(), &mut records, &mut progress).with_context(|| case.name)?;
+            if let Err(error) = self.run_case(case, scratch.path(), &mut records, &mut progress) {
+                // The other cases' figures are worth having.
+                self.peers_of(case).for_each(|peer| records.note(case.name, peer, format!("{error:#}"), true));
+            }
         }
         progress.end();
         Ok(records)
@@ -51,7 +53,10 @@ impl Plan {
                         case: case.name.to_owned(),
                         peer: seat.peer,
                         round,
-                        figures: figures.into_iter().collect(),
+                        figures: figures
+                            .into_iter()
+                            .filter(|(figure, _)| seat.peer.is_tunnel() || !figure.is_of_tunnel())
+                            .collect(),
                     }),
                     Ok(None) => {}
                     Err(error) => records.note(case.name, seat.peer, format!("{error:#}"), true),

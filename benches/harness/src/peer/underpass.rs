@@ -15,8 +15,9 @@ use crate::process::{Process, run};
 /// More streams than any case opens.
 const STREAMS: usize = 20_000;
 
-pub(super) fn start(site: &Site, scratch: &Path) -> Result<Tunnel> {
-    let setup = Setup::new(site, scratch);
+/// Another build of the product, or another environment for it, can be a peer of its own.
+pub(super) fn start(site: &Site, scratch: &Path, program: &Path, environment: Environment) -> Result<Tunnel> {
+    let setup = Setup::new(site, scratch, program, environment);
     run(setup.gateway(&["gateway", "init", "--endpoint", &setup.endpoint(), "--trust-domain", "bench.test"]))?;
     write_private(&setup.gateway_dir.join("gateway.yaml"), &setup.gateway_yaml())?;
     let mut gateway = Process::start_quiet("gateway", setup.gateway(&["gateway", "run"]))?;
@@ -39,8 +40,13 @@ pub(super) fn start(site: &Site, scratch: &Path) -> Result<Tunnel> {
     Ok(Tunnel { entry: setup.entry, near: vec![gateway], far: vec![agent] })
 }
 
+/// Names and values.
+type Environment = &'static [(&'static str, &'static str)];
+
 struct Setup<'a> {
     site: &'a Site,
+    program: &'a Path,
+    environment: Environment,
     gateway_dir: PathBuf,
     agent_dir: PathBuf,
     listen: SocketAddr,
@@ -49,11 +55,11 @@ struct Setup<'a> {
 }
 
 impl<'a> Setup<'a> {
-    fn new(site: &'a Site, scratch: &Path) -> Self {
+    fn new(site: &'a Site, scratch: &Path, program: &'a Path, environment: Environment) -> Self {
         let metrics = [free_port(), free_port()].map(Place::inside);
         let (gateway_dir, agent_dir) = (scratch.join("gateway"), scratch.join("agent"));
         let (listen, entry) = (site.near.outside(free_port()), Place::inside(free_port()));
-        Self { site, gateway_dir, agent_dir, listen, entry, metrics }
+        Self { site, program, environment, gateway_dir, agent_dir, listen, entry, metrics }
     }
 
     fn endpoint(&self) -> String {
@@ -96,7 +102,8 @@ metrics: {{listen: \"{metrics}\"}}
     }
 
     fn command(&self, place: &Place, arguments: &[&str], state_dir: &Path) -> Command {
-        let mut command = place.program(&self.site.programs.underpass);
+        let mut command = place.program(self.program);
+        command.envs(self.environment.iter().copied());
         command.args(arguments).arg("--state-dir").arg(state_dir);
         command
     }
