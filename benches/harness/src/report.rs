@@ -61,10 +61,13 @@ pub(crate) fn write(records: &Records, reasons: &Reasons, dir: &Path) -> Result<
 fn document(records: &Records, reasons: &Reasons, charts: &str) -> String {
     let machine = &records.machine;
     let mut text = format!(
-        "# Results\n\nMade by `benches/run` on {} UTC at commit {}: {} rounds, in each of them every peer once, in turn. What the \
+        "# Results\n\nMade by `benches/run` on {} UTC at commit {}, in {} round{}, in each of them every peer once, in turn. What the \
          cases do and how to read the figures is in [README.md](README.md); every single value is in \
          [results.json](results.json).\n\n| | |\n|-|-|\n",
-        machine.date, machine.commit, records.rounds
+        machine.date,
+        machine.commit,
+        records.rounds,
+        if records.rounds == 1 { "" } else { "s" }
     );
     for (key, value) in [
         ("processor", format!("{} x {}", machine.cores, machine.processor)),

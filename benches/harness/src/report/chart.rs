@@ -63,7 +63,7 @@ const CHARTS: &[Chart] = &[
             Panel { with_direct: true, ..millis("ping, p50 (shorter is better)", "wan-100mbit", Figure::P50) },
             Panel { with_direct: true, ..millis("ping, p99 (shorter is better)", "wan-100mbit", Figure::P99) },
             panel("the downloads (longer is better)", "wan-100mbit", Figure::OfLink, "% of the line"),
-            panel("first echo on a new connection (shorter is better)", "first-echo-80", Figure::FirstEcho, "round trips"),
+            panel("first echo (shorter is better)", "first-echo-80", Figure::FirstEcho, "round trips"),
         ],
     },
     Chart {
@@ -111,8 +111,8 @@ const HEAD: usize = 44;
 const PANEL_HEAD: usize = 26;
 const ROW: usize = 22;
 const PANEL_FOOT: usize = 16;
-const NAME: f64 = 76.0;
-const BAR: f64 = 205.0;
+const NAME: f64 = 80.0;
+const BAR: f64 = 200.0;
 const COLUMN: f64 = 392.0;
 
 const STYLE: &str = "
