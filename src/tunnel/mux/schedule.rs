@@ -112,11 +112,7 @@ impl Entry {
                 return Turn::Spent;
             } else {
                 let Some(body) = self.writing.next_body(room, batch.is_empty()) else { return Turn::Full };
-                let mut flags = self.greet();
-                if self.writing.queued == 0 && self.writing.end == Last::Finish {
-                    self.writing.end = Last::Finished;
-                    flags = flags.with(Flags::FIN);
-                }
+                let flags = self.greet();
                 let length = u32::try_from(body.len()).expect("a body is no longer than a message");
                 batch.push(Header::new(Kind::Data, flags, id, length), body);
             }
@@ -126,6 +122,7 @@ impl Entry {
     fn send_end(&mut self, id: u32, batch: &mut Batch) {
         let (flag, then) = match self.writing.end {
             Last::Finish => (Flags::FIN, Last::Finished),
+    /// The end has a frame of its own: hashicorp's implementation heeds a frame's flags before it has read the body, and would lose it.
             Last::FinishReset => (Flags::FIN, Last::Reset),
             _ => (Flags::RST, Last::Closed),
         };
