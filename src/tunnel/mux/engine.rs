@@ -229,10 +229,26 @@ impl Engine {
         entry.failed = entry.failed.or(Some(code));
         entry.writing.clear();
         // No end of file for what is broken.
-        if entry.writing.end == Last::Finish {
+        if entry.orphan {
+            entry.writing.end = Last::Reset;
+            self.schedule(id);
+        } else if entry.writing.end == Last::Finish {
             entry.writing.end = Last::Open;
-        }
         entry.wake(&mut self.wakes);
+        }
+    }
+
+    /// Nothing more is to be said of a stream, and nobody holds it.
+    pub(super) fn forget(&mut self, id: u32) {
+        let Some(entry) = self.streams.remove(&id) else { return };
+        // A peer that makes streams come and go while it reads nothing must not fill the queues with them.
+        if entry.writing.scheduled {
+            self.sparse.retain(|other| *other != id);
+            self.bulk.retain(|other| *other != id);
+        }
+        if entry.reading.credit > 0 {
+            self.updates.retain(|other| *other != id);
+        }
     }
 
     /// Tells every stream that the connection is over.
