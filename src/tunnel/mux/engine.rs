@@ -14,7 +14,7 @@ use super::entry::{End, Entry, Greeting, Last};
 use super::frame::{Flags, Header, Kind};
 use super::receive::{Churn, Parser};
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{SEND_QUEUE, SESSION_GROWTH, WINDOW_IDLE};
+use crate::base::limits::{SESSION_GROWTH, WINDOW_IDLE};
 
 /// One end of a yamux connection.
 pub(super) struct Engine {
@@ -36,6 +36,8 @@ pub(super) struct Engine {
     /// Streams that have sent little of late, then those that would send more than their share: see `schedule`.
     pub(super) sparse: VecDeque<u32>,
     pub(super) bulk: VecDeque<u32>,
+    /// Bytes that have gone before the bulk since it last had a turn.
+    pub(super) ahead: usize,
     /// What unread bytes keep in memory.
     pub(super) held: usize,
     /// What windows may still grow by.
@@ -71,6 +73,7 @@ impl Engine {
             updates: VecDeque::new(),
             sparse: VecDeque::new(),
             bulk: VecDeque::new(),
+            ahead: 0,
             held: 0,
             growth: SESSION_GROWTH,
             round_trip: Duration::ZERO,
@@ -155,7 +158,7 @@ impl Engine {
         if writing.end != Last::Open {
             return Poll::Ready(Err(Broken::Closed));
         }
-        if writing.queued >= SEND_QUEUE {
+        if !writing.has_room() {
             writing.wait(cx);
             return Poll::Pending;
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::base::code::Code;
-use crate::base::limits::{CREDIT_STEP, READ_BUFFER, STREAM_WINDOW, STREAM_WINDOW_MAX};
+use crate::base::limits::{CHUNK_COST, CREDIT_STEP, READ_BUFFER, SEND_CHUNKS, SEND_QUEUE, STREAM_WINDOW, STREAM_WINDOW_MAX};
 
 #[allow(clippy::cast_possible_truncation, reason = "256 KiB")]
 const INITIAL_WINDOW: u32 = STREAM_WINDOW as u32;
@@ -61,7 +61,7 @@ pub(super) struct Reading {
 /// A part of what came.
 struct Chunk {
     bytes: Bytes,
-    /// Memory that it keeps: its own length, or that of the buffer in which it lies.
+    /// Memory that it keeps: its own length or that of the buffer in which it lies, and what keeps it.
     held: usize,
 }
 
@@ -158,9 +158,9 @@ impl Reading {
     pub(super) fn deliver(&mut self, bytes: Bytes) -> usize {
         let lags = self.unread > READ_BUFFER;
         let chunk = if lags || bytes.len() < READ_BUFFER / 4 {
-            Chunk { held: bytes.len(), bytes: Bytes::copy_from_slice(&bytes) }
+            Chunk { held: CHUNK_COST + bytes.len(), bytes: Bytes::copy_from_slice(&bytes) }
         } else {
-            Chunk { held: READ_BUFFER, bytes }
+            Chunk { held: CHUNK_COST + READ_BUFFER, bytes }
         };
         let held = chunk.held;
         self.held += held;
@@ -254,6 +254,11 @@ impl Writing {
 
     /// Throws away what can't or needn't be sent any more.
     pub(super) fn clear(&mut self) {
+    /// Whether more may be written: not beyond so many bytes, nor so many crumbs.
+    pub(super) fn has_room(&self) -> bool {
+        self.queued < SEND_QUEUE && self.outbox.len() < SEND_CHUNKS
+    }
+
         self.outbox = VecDeque::new();
         self.queued = 0;
     }

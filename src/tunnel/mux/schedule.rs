@@ -2,7 +2,8 @@
 //! turn. Refuses to know what comes in.
 //!
 //! It is deficit round robin with a queue for sparse flows (RFC 8290, 4.2, without the dropping): a stream that begins to send goes
-//! before those that have used up their share, once; so a keystroke waits for no download, and no stream starves another.
+//! before those that have used up their share, once; so a keystroke waits for no download. What goes before is bounded, too: a flood of
+//! short streams leaves a ninth to the others.
 
 use bytes::Bytes;
 
@@ -10,7 +11,7 @@ use super::batch::Batch;
 use super::engine::Engine;
 use super::entry::{Entry, Greeting, Last};
 use super::frame::{Flags, Header, Kind};
-use crate::base::limits::{QUANTUM, SEND_QUEUE};
+use crate::base::limits::{QUANTUM, SPARSE_AHEAD};
 
 /// Below this a body is not split to fill up a message.
 const FRAGMENT: usize = 1024;
@@ -56,14 +57,14 @@ impl Engine {
 
     /// Lets the next stream send; `false` when there is none or no room.
     fn next_turn(&mut self, batch: &mut Batch) -> bool {
-        let (id, sparse) = match (self.sparse.pop_front(), self.bulk.is_empty()) {
-            (Some(id), _) => (id, true),
-            (None, false) => (self.bulk.pop_front().unwrap_or_default(), false),
-            (None, true) => return false,
-        };
+        let patient = self.ahead < SPARSE_AHEAD || self.bulk.is_empty();
+        let sparse = patient && !self.sparse.is_empty();
+        let Some(id) = (if sparse { self.sparse.pop_front() } else { self.bulk.pop_front() }) else { return false };
         let Some(entry) = self.streams.get_mut(&id) else { return true };
+        let before = batch.len();
         let turn = entry.send(id, batch);
-        if entry.writing.queued < SEND_QUEUE {
+        self.ahead = if sparse && !self.bulk.is_empty() { self.ahead + batch.len() - before } else { 0 };
+        if entry.writing.has_room() {
             self.wakes.extend(entry.writing.waker.take());
         }
         match turn {
