@@ -218,7 +218,7 @@ impl Engine {
         let unheard_of = entry.greeting == Greeting::Open && writing.queued == 0 && writing.end == Last::Reset;
         let silent = lost && writing.queued == 0;
         if dead || unheard_of || silent || writing.end == Last::Closed {
-            self.streams.remove(&id);
+            self.forget(id);
         } else {
             self.schedule(id);
         }
@@ -231,13 +231,13 @@ impl Engine {
         self.growth += entry.reading.shrink();
         entry.failed = entry.failed.or(Some(code));
         entry.writing.clear();
+        entry.wake(&mut self.wakes);
         // No end of file for what is broken.
         if entry.orphan {
             entry.writing.end = Last::Reset;
             self.schedule(id);
         } else if entry.writing.end == Last::Finish {
             entry.writing.end = Last::Open;
-        entry.wake(&mut self.wakes);
         }
     }
 
@@ -269,6 +269,9 @@ impl Engine {
         self.dead = true;
         self.streams.retain(|_, entry| !entry.orphan);
         self.control.clear();
+        self.updates.clear();
+        self.sparse.clear();
+        self.bulk.clear();
     }
 
     /// What is to be done from time to time: acknowledge streams of which nothing else was said, take back windows that nobody uses.

@@ -193,7 +193,7 @@ impl Reading {
         std::mem::take(&mut self.held)
     }
 
-    /// Counts bytes that were read; yields whether the peer is to be told of the room. The window grows out of `budget`.
+    /// Counts bytes that were read; yields whether the peer is to be told of the room and nobody else has said so. The window grows out of `budget`.
     pub(super) fn consume(
         &mut self,
         count: usize,
@@ -214,9 +214,10 @@ impl Reading {
         let granted = self.left.saturating_add(u32::try_from(self.unread).unwrap_or(u32::MAX));
         // Nothing while the window shrinks: what was granted before stays granted.
         let credit = self.window.saturating_sub(granted);
+        let told_already = self.credit > 0;
         self.credit += credit;
         self.left += credit;
-        credit > 0
+        credit > 0 && !told_already
     }
 
     /// The window doubles when what was read in the last while would have emptied it within two round trips: then it, and not
@@ -233,6 +234,12 @@ impl Reading {
         now.saturating_duration_since(self.told)
     }
 
+    /// What the window has grown by.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn grown(&self) -> usize {
+        (self.window - INITIAL_WINDOW) as usize
+    }
+
     /// Remembers who waits for bytes.
     pub(super) fn wait(&mut self, cx: &Context<'_>) {
         self.waker = Some(cx.waker().clone());
@@ -247,6 +254,11 @@ impl Reading {
 }
 
 impl Writing {
+    /// Whether more may be written: not beyond so many bytes, nor so many crumbs.
+    pub(super) fn has_room(&self) -> bool {
+        self.queued < SEND_QUEUE && self.outbox.len() < SEND_CHUNKS
+    }
+
     /// Remembers who waits for room.
     pub(super) fn wait(&mut self, cx: &Context<'_>) {
         self.waker = Some(cx.waker().clone());
@@ -254,11 +266,6 @@ impl Writing {
 
     /// Throws away what can't or needn't be sent any more.
     pub(super) fn clear(&mut self) {
-    /// Whether more may be written: not beyond so many bytes, nor so many crumbs.
-    pub(super) fn has_room(&self) -> bool {
-        self.queued < SEND_QUEUE && self.outbox.len() < SEND_CHUNKS
-    }
-
         self.outbox = VecDeque::new();
         self.queued = 0;
     }

@@ -161,7 +161,7 @@ impl Engine {
         entry.reading.end = entry.reading.end.or(Some(End::Finished));
         self.wakes.extend(entry.reading.waker.take());
         if entry.orphan && entry.writing.end == Last::Finished {
-            self.streams.remove(&id);
+            self.forget(id);
         }
     }
 
@@ -177,12 +177,21 @@ impl Engine {
             self.churn.count(now);
         }
         if orphan {
-            self.streams.remove(&id);
+            self.forget(id);
         }
     }
 }
 
 impl Parser {
+    /// Bytes to the end of the frame that has begun, if its header is whole, else of its header.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn missing(&self) -> usize {
+        match self.body {
+            Some((_, missing)) => missing,
+            None => (HEADER - self.have) % HEADER,
+        }
+    }
+
     fn next_header(&mut self, bytes: &mut Bytes) -> Result<Option<Header>, Violation> {
         let count = bytes.len().min(HEADER - self.have);
         bytes.copy_to_slice(&mut self.header[self.have..self.have + count]);

@@ -67,6 +67,11 @@ impl Engine {
         if entry.writing.has_room() {
             self.wakes.extend(entry.writing.waker.take());
         }
+        if entry.orphan && (entry.writing.end == Last::Closed || entry.is_finished_and_sent()) {
+            entry.writing.scheduled = false;
+            self.forget(id);
+            return true;
+        }
         match turn {
             Turn::Full => {
                 if sparse {
@@ -83,9 +88,6 @@ impl Engine {
             // Once through the queue of the others, or it would always come back before them.
             Turn::Idle if sparse && !self.bulk.is_empty() => self.bulk.push_back(id),
             Turn::Idle => entry.writing.scheduled = false,
-        }
-        if entry.orphan && (entry.writing.end == Last::Closed || entry.is_finished_and_sent()) {
-            self.streams.remove(&id);
         }
         true
     }
@@ -120,10 +122,10 @@ impl Entry {
         }
     }
 
+    /// The end has a frame of its own: hashicorp's implementation heeds a frame's flags before it has read the body, and would lose it.
     fn send_end(&mut self, id: u32, batch: &mut Batch) {
         let (flag, then) = match self.writing.end {
             Last::Finish => (Flags::FIN, Last::Finished),
-    /// The end has a frame of its own: hashicorp's implementation heeds a frame's flags before it has read the body, and would lose it.
             Last::FinishReset => (Flags::FIN, Last::Reset),
             _ => (Flags::RST, Last::Closed),
         };
