@@ -6,6 +6,8 @@ mod batch;
 mod driver;
 mod engine;
 mod entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod exercise;
 mod frame;
 mod receive;
 mod schedule;
@@ -76,11 +78,14 @@ impl Opener {
     /// Opens a stream. Nothing is sent before the first byte is written to it.
     ///
     /// # Errors
-    /// `session_streams` at the limit, `session_lost` when the connection is gone.
+    /// `session_streams` at the limit, `session_lost` when the connection is gone or the peer has said farewell.
     pub async fn open(&self) -> Result<Stream, Failure> {
         let opened = self.0.with(|engine| if engine.live < MAX_STREAMS { engine.open(Instant::now()) } else { None });
         match opened {
             Some(id) => Ok(Stream::new(id, self.0.clone())),
+            None if self.0.with(|engine| engine.farewell && !engine.lost) => {
+                Err(Failure::new(Code::SessionLost, "the peer takes no further streams"))
+            }
             None if self.0.is_lost() => Err(self.0.why("the session ended")),
             None => Err(Failure::new(Code::SessionStreams, format_args!("the session has {MAX_STREAMS} streams open"))),
         }
