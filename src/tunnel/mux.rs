@@ -10,6 +10,8 @@ mod entry;
 pub(crate) mod exercise;
 mod frame;
 mod receive;
+#[cfg(test)]
+mod rig;
 mod schedule;
 mod stream;
 

@@ -317,3 +317,6 @@ impl Broken {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

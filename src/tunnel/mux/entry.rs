@@ -270,3 +270,6 @@ impl Writing {
         self.queued = 0;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -231,3 +231,6 @@ impl Churn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,7 +63,12 @@ impl Engine {
         let Some(entry) = self.streams.get_mut(&id) else { return true };
         let before = batch.len();
         let turn = entry.send(id, batch);
-        self.ahead = if sparse && !self.bulk.is_empty() { self.ahead + batch.len() - before } else { 0 };
+        match turn {
+            _ if sparse && self.bulk.is_empty() => self.ahead = 0,
+            _ if sparse => self.ahead += batch.len() - before,
+            Turn::Full => {}
+            Turn::Spent | Turn::Idle => self.ahead = 0,
+        }
         if entry.writing.has_room() {
             self.wakes.extend(entry.writing.waker.take());
         }
@@ -155,3 +160,6 @@ impl super::entry::Writing {
         Some(body)
     }
 }
+
+#[cfg(test)]
+mod tests;
