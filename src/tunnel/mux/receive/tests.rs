@@ -294,6 +294,21 @@ fn d3_streams_opened_and_dropped_are_limited_in_their_rate() {
 }
 
 #[test]
+fn d3_streams_whose_reset_the_peer_brings_about_are_limited_like_those_it_drops() {
+    let mut rig = Rig::new();
+    let mut taken = 0;
+    for id in (1..).step_by(2) {
+        rig.data(SYN, id, b"work");
+        let Some(id) = rig.accept() else { break };
+        rig.control(Kind::WindowUpdate, NONE, id, u32::MAX);
+        rig.engine.release(id);
+        rig.message();
+        taken += 1;
+    }
+    assert_eq!(taken, CHURN_BURST);
+}
+
+#[test]
 fn streams_that_come_to_their_end_are_not_limited_in_their_rate() {
     let mut rig = Rig::new();
     for id in (1..4 * CHURN_BURST).step_by(2) {
