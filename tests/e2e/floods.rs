@@ -31,9 +31,15 @@ const SLACK: u64 = 8 * 1024;
 
 /// One WebSocket message of yamux frames, as an agent sends it, or a gateway.
 fn message(frames: &[u8], masked: bool) -> Vec<u8> {
-    let length = u16::try_from(frames.len()).expect("small enough for one message");
-    let mut bytes = vec![0x82, if masked { 0xfe } else { 0x7e }];
-    bytes.extend(length.to_be_bytes());
+    let mask = if masked { 0x80 } else { 0 };
+    let mut bytes = vec![0x82];
+    match u8::try_from(frames.len()) {
+        Ok(short @ 0..=125) => bytes.push(mask | short),
+        _ => {
+            bytes.push(mask | 126);
+            bytes.extend(u16::try_from(frames.len()).expect("small enough for one message").to_be_bytes());
+        }
+    }
     bytes.extend(if masked { &[0; 4][..] } else { &[] });
     bytes.extend(frames);
     bytes
@@ -45,7 +51,10 @@ async fn endured(what: &str, flood: impl AsyncFnOnce(&mut Evil) -> std::io::Resu
     let mut attacked = Attacked::new().await;
     let mut evil = attacked.greeted().await;
     let before = attacked.site.gateway.process().rss_kib();
-    let _ = timeout(Duration::from_secs(8), flood(&mut evil)).await;
+    // One whose answers nobody reads comes to a halt by itself.
+    if let Ok(ended) = timeout(Duration::from_secs(4), flood(&mut evil)).await {
+        ended.expect("the session bears it");
+    }
     let after = attacked.site.gateway.process().rss_kib();
     assert!(after < before + SLACK, "{what}: RSS grew from {before} to {after} KiB");
     attacked.unharmed(what).await;
@@ -109,13 +118,8 @@ async fn d3_empty_data_and_credit_of_nothing_without_end_cost_no_memory() {
 }
 
 #[tokio::test]
-async fn d3_single_bytes_without_end_cost_no_more_than_the_budget() {
-    let _turn = heavy().await;
-    let mut attacked = Attacked::new().await;
-    let mut evil = attacked.greeted().await;
-    let before = attacked.site.gateway.process().rss_kib();
-    // Within the window of each of a few streams that nobody reads, in the most expensive form.
-    let flood = async {
+async fn d3_single_bytes_on_streams_that_nobody_wants_cost_no_memory() {
+    endured("single bytes", async |evil| {
         for id in (3..27).step_by(2) {
             evil.pour(&message(&yamux(0, DATA, SYN, id, 0, b""), true)).await?;
             let crumbs = message(&yamux(0, DATA, 0, id, 1, b"x").repeat(5000), true);
@@ -123,12 +127,9 @@ async fn d3_single_bytes_without_end_cost_no_more_than_the_budget() {
                 evil.pour(&crumbs).await?;
             }
         }
-        Ok::<_, std::io::Error>(())
-    };
-    let _ = timeout(SOON, flood).await;
-    let after = attacked.site.gateway.process().rss_kib();
-    assert!(after < before + 96 * 1024, "RSS grew from {before} to {after} KiB");
-    attacked.unharmed("single bytes").await;
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -188,7 +189,7 @@ async fn d3_a_window_that_is_never_opened_holds_its_client_back_and_memory_stays
             came += evil.next_of(2).await.unwrap().len();
         }
     };
-    let held_back = timeout(Duration::from_secs(6), async { tokio::join!(pump, swallow) }).await;
+    let held_back = timeout(Duration::from_secs(4), async { tokio::join!(pump, swallow) }).await;
     assert!(held_back.is_err(), "nobody takes a gigabyte");
     let after = gateway.process().rss_kib();
     assert!(came <= STREAM_WINDOW, "{came} bytes came, more than was granted");
@@ -218,11 +219,16 @@ async fn d3_streams_that_a_gateway_opens_and_resets_dial_at_a_limited_rate() {
     encode(&open("target", Kind::Tcp), &mut body);
     let length = u32::try_from(body.len()).unwrap();
     let start = Instant::now();
+    // Time for the agent to begin what it is asked for.
+    let mut ticks = tokio::time::interval(Duration::from_millis(2));
     let flood = async {
         for first in (2..200_002).step_by(400) {
-            let frames = |id| yamux(0, DATA, SYN | RST, id, length, &body);
-            let bytes = message(&(first..first + 400).step_by(2).flat_map(frames).collect::<Vec<u8>>(), false);
-            cloud.pour(&bytes).await?;
+            let ids = || (first..first + 400).step_by(2);
+            let opens: Vec<u8> = ids().flat_map(|id| yamux(0, DATA, SYN, id, length, &body)).collect();
+            cloud.pour(&message(&opens, false)).await?;
+            ticks.tick().await;
+            let resets: Vec<u8> = ids().flat_map(|id| yamux(0, DATA, RST, id, 0, b"")).collect();
+            cloud.pour(&message(&resets, false)).await?;
         }
         Ok::<_, std::io::Error>(())
     };
@@ -230,7 +236,9 @@ async fn d3_streams_that_a_gateway_opens_and_resets_dial_at_a_limited_rate() {
     let seconds = u32::try_from(start.elapsed().as_secs()).unwrap() + 1;
     let (dials, allowed) = (target.connections(), CHURN_BURST + CHURN_PER_SECOND * seconds);
     assert!(dials <= allowed as usize, "{dials} dials, where {allowed} are allowed");
-    assert!(most.load(Ordering::SeqCst) <= TARGET_STREAMS, "{most:?} at a time");
+    assert!(dials > 0, "some were begun");
+    // The target notices an end later than the agent.
+    assert!(most.load(Ordering::SeqCst) <= 2 * TARGET_STREAMS, "{most:?} at a time");
     let after = site.agent.process().rss_kib();
     assert!(after < before + 2 * SLACK, "RSS grew from {before} to {after} KiB");
     drop(cloud);
