@@ -1,6 +1,9 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod base;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod observe;
 pub mod pki;
 pub mod tunnel;

@@ -13,6 +13,7 @@ const RANKS: &[(&str, u8)] = &[
     ("pki", 1),
     ("observe", 1),
     ("tunnel", 2),
+    ("fuzzing", 3),
     ("gateway", 3),
     ("agent", 3),
     ("control", 4),

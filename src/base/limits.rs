@@ -43,14 +43,24 @@ pub const ROUND_TRIP_MIN: Duration = Duration::from_micros(250);
 /// A window that has been of no use for this long shrinks to [`STREAM_WINDOW`].
 pub const WINDOW_IDLE: Duration = Duration::from_secs(10);
 
+/// What a chunk of unread bytes takes beside them, at most: its place in a queue that may be half empty, and the smallest
+/// allocation. Without it a peer that sends single bytes would make them fifty times what they are counted as.
+pub const CHUNK_COST: usize = 96;
+
 /// What a stream's writer may be ahead of the connection, before one last chunk.
 pub const SEND_QUEUE: usize = 64 * 1024;
+
+/// The same in chunks, since a writer of single bytes holds much more than them.
+pub const SEND_CHUNKS: usize = 512;
 
 /// What a stream sends before the next has its turn: one full message.
 pub const QUANTUM: isize = 64 * 1024;
 
 /// What a task moves before others have their turn: some 100 us of work.
 pub const TURN: usize = 128 * 1024;
+
+/// What streams that begin to send may send before one that sends much has its turn: eight full messages.
+pub const SPARSE_AHEAD: usize = 512 * 1024;
 
 /// Answers that wait to be sent; beyond it nothing more is read until the peer has taken some.
 pub const CONTROL_QUEUE: usize = 1024;

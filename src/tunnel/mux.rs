@@ -6,8 +6,12 @@ mod batch;
 mod driver;
 mod engine;
 mod entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod exercise;
 mod frame;
 mod receive;
+#[cfg(test)]
+mod rig;
 mod schedule;
 mod stream;
 
@@ -89,14 +93,17 @@ impl Opener {
     /// Opens a stream. Nothing is sent before the first byte is written to it.
     ///
     /// # Errors
-    /// `session_streams` at the limit, `session_lost` when the connection is gone.
+    /// `session_streams` at the limit, `session_lost` when the connection is gone or the peer has said farewell.
     pub async fn open(&self) -> Result<Stream, Failure> {
         let closing = self.0.close.is_cancelled();
         let opened =
             self.0.drive(|engine| if closing || engine.live >= MAX_STREAMS { None } else { engine.open(Instant::now()) });
         match opened {
             Some(id) => Ok(Stream::new(id, self.0.clone())),
-            None if self.0.close.is_cancelled() || self.0.is_lost() => Err(self.0.why("the session ended")),
+            None if self.0.drive(|engine| engine.farewell && !engine.lost) => {
+                Err(Failure::new(Code::SessionLost, "the peer takes no further streams"))
+            }
+            None if closing || self.0.is_lost() => Err(self.0.why("the session ended")),
             None => Err(Failure::new(Code::SessionStreams, format_args!("the session has {MAX_STREAMS} streams open"))),
         }
     }

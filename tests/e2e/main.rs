@@ -11,6 +11,7 @@ mod harness;
 mod attacks;
 mod cli;
 mod enrollment;
+mod floods;
 mod groups;
 mod identity;
 mod lanes;

@@ -18,17 +18,17 @@ use crate::harness::site::{Agent, Gateway, Site};
 use crate::harness::target::{Target, pattern, told};
 use crate::harness::{SOON, eventually, free_port, loopback};
 
-type Cloud = Peer<tokio_rustls::server::TlsStream<TcpStream>>;
+pub(crate) type Cloud = Peer<tokio_rustls::server::TlsStream<TcpStream>>;
 
 /// An agent whose gateway has been taken over: with the gateway's own key and certificate, by a hand-made peer.
-struct TakenOver {
-    agent: Agent,
+pub(crate) struct TakenOver {
+    pub(crate) agent: Agent,
     identity: Identity,
     listener: TcpListener,
 }
 
 impl TakenOver {
-    async fn new(targets: &str) -> Self {
+    pub(crate) async fn new(targets: &str) -> Self {
         let mut gateway = Gateway::init().await;
         gateway.start().await;
         let agent = Agent::enroll(&gateway, "a1").await;
@@ -40,7 +40,7 @@ impl TakenOver {
     }
 
     /// A session with the agent, which is started anew so as not to wait for its back-off.
-    async fn cloud(&mut self) -> Cloud {
+    pub(crate) async fn cloud(&mut self) -> Cloud {
         self.agent.launch();
         Peer::accept(&self.listener, &self.identity).await.unwrap()
     }
@@ -54,7 +54,7 @@ impl TakenOver {
     }
 }
 
-fn open(target: &str, kind: Kind) -> Open {
+pub(crate) fn open(target: &str, kind: Kind) -> Open {
     Open {
         request: RequestId::fresh(),
         target: Name::parse(target).unwrap(),
@@ -67,7 +67,7 @@ fn open(target: &str, kind: Kind) -> Open {
 }
 
 /// Asks on a stream of its own and yields the code of the refusal, or `accepted`.
-async fn ask(cloud: &mut Cloud, stream: u32, open: &Open) -> String {
+pub(crate) async fn ask(cloud: &mut Cloud, stream: u32, open: &Open) -> String {
     cloud.message(stream, SYN, open).await.unwrap();
     match cloud.receive(stream).await.unwrap() {
         Reply::Accepted => "accepted".to_owned(),

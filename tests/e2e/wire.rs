@@ -13,18 +13,18 @@ use crate::harness::site::{Agent, Site};
 use crate::harness::target::{Target, echoes, pattern};
 use crate::harness::{SOON, eventually, heavy};
 
-type Evil = Peer<tokio_rustls::client::TlsStream<TcpStream>>;
+pub(crate) type Evil = Peer<tokio_rustls::client::TlsStream<TcpStream>>;
 
 /// A site with a live stream, and an enrolled agent gone bad.
-struct Attacked {
-    site: Site,
+pub(crate) struct Attacked {
+    pub(crate) site: Site,
     evil: Identity,
     live: TcpStream,
     _echo: Target,
 }
 
 impl Attacked {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let echo = Target::echo().await;
         let site = Site::new(&[("echo", echo.address())]).await;
         let evil = Identity::of_agent(&Agent::enroll_in(&site.gateway, "evil", "g", "e1").await);
@@ -33,12 +33,12 @@ impl Attacked {
         Self { site, evil, live, _echo: echo }
     }
 
-    async fn greeted(&self) -> Evil {
+    pub(crate) async fn greeted(&self) -> Evil {
         Peer::greeted(&self.site.gateway, &self.evil).await.unwrap()
     }
 
     /// The gateway lives, and the other agent's stream is whole.
-    async fn unharmed(&mut self, after: &str) {
+    pub(crate) async fn unharmed(&mut self, after: &str) {
         assert!(self.site.gateway.process().is_running(), "{after}: the gateway ended");
         let whole = timeout(SOON, echoes(&mut self.live, &pattern(100_000))).await;
         assert!(matches!(whole, Ok(Ok(()))), "{after}: another agent's stream was hurt");

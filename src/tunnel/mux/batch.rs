@@ -83,3 +83,6 @@ impl Batch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

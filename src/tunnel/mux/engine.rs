@@ -14,7 +14,7 @@ use super::entry::{End, Entry, Greeting, Last};
 use super::frame::{Flags, Header, Kind};
 use super::receive::{Churn, Parser};
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{SEND_QUEUE, SESSION_GROWTH, WINDOW_IDLE};
+use crate::base::limits::{SESSION_GROWTH, WINDOW_IDLE};
 
 /// One end of a yamux connection.
 pub(super) struct Engine {
@@ -36,6 +36,8 @@ pub(super) struct Engine {
     /// Streams that have sent little of late, then those that would send more than their share: see `schedule`.
     pub(super) sparse: VecDeque<u32>,
     pub(super) bulk: VecDeque<u32>,
+    /// Bytes that have gone before the bulk since it last had a turn.
+    pub(super) ahead: usize,
     /// What unread bytes keep in memory.
     pub(super) held: usize,
     /// What windows may still grow by.
@@ -70,6 +72,7 @@ impl Engine {
             updates: VecDeque::new(),
             sparse: VecDeque::new(),
             bulk: VecDeque::new(),
+            ahead: 0,
             held: 0,
             growth: SESSION_GROWTH,
             round_trip: Duration::ZERO,
@@ -158,7 +161,7 @@ impl Engine {
         if writing.end != Last::Open {
             return Poll::Ready(Err(Broken::Closed));
         }
-        if writing.queued >= SEND_QUEUE {
+        if !writing.has_room() {
             writing.wait(cx);
             return Poll::Pending;
         }
@@ -218,7 +221,7 @@ impl Engine {
         let unheard_of = entry.greeting == Greeting::Open && writing.queued == 0 && writing.end == Last::Reset;
         let silent = lost && writing.queued == 0;
         if dead || unheard_of || silent || writing.end == Last::Closed {
-            self.streams.remove(&id);
+            self.forget(id);
         } else {
             self.schedule(id);
         }
@@ -231,11 +234,27 @@ impl Engine {
         self.growth += entry.reading.shrink();
         entry.failed = entry.failed.or(Some(code));
         entry.writing.clear();
+        entry.wake(&mut self.wakes);
         // No end of file for what is broken.
-        if entry.writing.end == Last::Finish {
+        if entry.orphan {
+            entry.writing.end = Last::Reset;
+            self.schedule(id);
+        } else if entry.writing.end == Last::Finish {
             entry.writing.end = Last::Open;
         }
-        entry.wake(&mut self.wakes);
+    }
+
+    /// Nothing more is to be said of a stream, and nobody holds it.
+    pub(super) fn forget(&mut self, id: u32) {
+        let Some(entry) = self.streams.remove(&id) else { return };
+        // A peer that makes streams come and go while it reads nothing must not fill the queues with them.
+        if entry.writing.scheduled {
+            self.sparse.retain(|other| *other != id);
+            self.bulk.retain(|other| *other != id);
+        }
+        if entry.reading.credit > 0 {
+            self.updates.retain(|other| *other != id);
+        }
     }
 
     /// Tells every stream that the connection is over.
@@ -253,6 +272,9 @@ impl Engine {
         self.dead = true;
         self.streams.retain(|_, entry| !entry.orphan);
         self.control.clear();
+        self.updates.clear();
+        self.sparse.clear();
+        self.bulk.clear();
     }
 
     /// What is to be done from time to time: acknowledge streams of which nothing else was said, take back windows that nobody uses.
@@ -298,3 +320,6 @@ impl Broken {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::base::code::Code;
-use crate::base::limits::{CREDIT_STEP, READ_BUFFER, ROUND_TRIP_MIN, STREAM_WINDOW, STREAM_WINDOW_MAX, WINDOW_PERIOD};
+use crate::base::limits::{
+    CHUNK_COST, CREDIT_STEP, READ_BUFFER, ROUND_TRIP_MIN, SEND_CHUNKS, SEND_QUEUE, STREAM_WINDOW, STREAM_WINDOW_MAX,
+    WINDOW_PERIOD,
+};
 
 #[allow(clippy::cast_possible_truncation, reason = "256 KiB")]
 const INITIAL_WINDOW: u32 = STREAM_WINDOW as u32;
@@ -64,7 +67,7 @@ pub(super) struct Reading {
 /// A part of what came.
 struct Chunk {
     bytes: Bytes,
-    /// Memory that it keeps: its own length, or that of the buffer in which it lies.
+    /// Memory that it keeps: its own length or that of the buffer in which it lies, and what keeps it.
     held: usize,
 }
 
@@ -163,9 +166,9 @@ impl Reading {
     pub(super) fn deliver(&mut self, bytes: Bytes) -> usize {
         let lags = self.unread > READ_BUFFER;
         let chunk = if lags || bytes.len() < READ_BUFFER / 4 {
-            Chunk { held: bytes.len(), bytes: Bytes::copy_from_slice(&bytes) }
+            Chunk { held: CHUNK_COST + bytes.len(), bytes: Bytes::copy_from_slice(&bytes) }
         } else {
-            Chunk { held: READ_BUFFER, bytes }
+            Chunk { held: CHUNK_COST + READ_BUFFER, bytes }
         };
         let held = chunk.held;
         self.held += held;
@@ -198,7 +201,7 @@ impl Reading {
         std::mem::take(&mut self.held)
     }
 
-    /// Counts bytes that were read; yields whether the peer is to be told of the room. The window grows out of `budget`.
+    /// Counts bytes that were read; yields whether the peer is to be told of the room and nobody else has said so. The window grows out of `budget`.
     pub(super) fn consume(
         &mut self,
         count: usize,
@@ -219,12 +222,13 @@ impl Reading {
         let granted = self.left.saturating_add(u32::try_from(self.unread).unwrap_or(u32::MAX));
         // Nothing while the window shrinks: what was granted before stays granted.
         let credit = self.window.saturating_sub(granted);
+        let told_already = self.credit > 0;
         self.credit += credit;
         self.left += credit;
-        credit > 0
+        credit > 0 && !told_already
     }
 
-    /// The window doubles when two round trips at the rate of the last while would empty it: then it, and not the path, is what
+    /// The window grows when two round trips at the rate of the last while would empty it: then it, and not the path, is what
     /// the sender waits for. A while is a round trip at least, and long enough that a reader's bursts don't look like a rate.
     fn growth(&mut self, now: Instant, round_trip: Duration, budget: usize) -> u32 {
         self.measured += u64::from(self.consumed);
@@ -235,13 +239,24 @@ impl Reading {
         let round_trip = round_trip.max(ROUND_TRIP_MIN);
         let in_two_round_trips = self.measured as f64 * 2.0 * (round_trip.as_secs_f64() / elapsed.as_secs_f64());
         (self.measured, self.since) = (0, now);
-        let fits = self.window <= STREAM_WINDOW_MAX / 2 && self.window as usize <= budget;
-        if fits && in_two_round_trips >= f64::from(self.window) { self.window } else { 0 }
+        if in_two_round_trips < f64::from(self.window) {
+            return 0;
+        }
+        // A step costs a round trip, so on a long path it is a large one.
+        let factor = if round_trip >= WINDOW_PERIOD { 4 } else { 2 };
+        let growth = self.window.saturating_mul(factor).min(STREAM_WINDOW_MAX) - self.window;
+        growth.min(u32::try_from(budget).unwrap_or(u32::MAX))
     }
 
     /// How long ago the peer was last granted anything.
     pub(super) fn idle(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.told)
+    }
+
+    /// What the window has grown by.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn grown(&self) -> usize {
+        (self.window - INITIAL_WINDOW) as usize
     }
 
     /// Remembers who waits for bytes.
@@ -258,6 +273,11 @@ impl Reading {
 }
 
 impl Writing {
+    /// Whether more may be written: not beyond so many bytes, nor so many crumbs.
+    pub(super) fn has_room(&self) -> bool {
+        self.queued < SEND_QUEUE && self.outbox.len() < SEND_CHUNKS
+    }
+
     /// Remembers who waits for room.
     pub(super) fn wait(&mut self, cx: &Context<'_>) {
         self.waker = Some(cx.waker().clone());
@@ -269,3 +289,6 @@ impl Writing {
         self.queued = 0;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ pub(super) struct Parser {
     body: Option<(Header, usize)>,
 }
 
-/// Streams that the peer dropped before they came to their end, as far as they are forgiven.
+/// Streams that the peer dropped, or had dropped, before they came to their end, as far as they are forgiven.
 pub(super) struct Churn {
     left: u32,
     since: Instant,
@@ -73,11 +73,11 @@ impl Engine {
                     self.arrive(header.stream, now)?;
                 }
                 if header.kind == Kind::WindowUpdate {
-                    self.credit(header.stream, header.length);
+                    self.credit(header.stream, header.length, now);
                 } else if header.length > STREAM_WINDOW_MAX {
                     return Err(Violation::Length(header.length));
                 } else {
-                    self.account(header.stream, header.length);
+                    self.account(header.stream, header.length, now);
                 }
                 self.begin_or_end(header, header.body(), now);
             }
@@ -123,23 +123,36 @@ impl Engine {
     }
 
     /// More room at the peer. An overflow is the stream's ruin (GHSA-4w32-2493-32g7).
-    fn credit(&mut self, id: u32, more: u32) {
+    fn credit(&mut self, id: u32, more: u32, now: Instant) {
         let Some(entry) = self.streams.get_mut(&id) else { return };
         match entry.writing.credit.checked_add(more) {
             Some(credit) => {
                 entry.writing.credit = credit;
                 self.schedule(id);
             }
-            None => self.fail(id, Code::ProtocolViolation),
+            None => self.violated(id, now),
         }
     }
 
     /// A body is about to come: within its window, or the stream is broken and the body passed over.
-    fn account(&mut self, id: u32, length: u32) {
+    fn account(&mut self, id: u32, length: u32, now: Instant) {
         let Some(entry) = self.streams.get_mut(&id) else { return };
         match entry.reading.left.checked_sub(length) {
             Some(left) => entry.reading.left = left,
-            None => self.fail(id, Code::ProtocolViolation),
+            None => self.violated(id, now),
+        }
+    }
+
+    /// Making this side reset a stream costs a peer as much as resetting it.
+    fn violated(&mut self, id: u32, now: Instant) {
+        self.count_churn(id, now);
+        self.fail(id, Code::ProtocolViolation);
+    }
+
+    /// A stream ended before its time; those of this side's are its own affair.
+    fn count_churn(&mut self, id: u32, now: Instant) {
+        if id % 2 != u32::from(self.side == Side::Agent) {
+            self.churn.count(now);
         }
     }
 
@@ -161,7 +174,7 @@ impl Engine {
         entry.reading.end = entry.reading.end.or(Some(End::Finished));
         self.wakes.extend(entry.reading.waker.take());
         if entry.orphan && entry.writing.end == Last::Finished {
-            self.streams.remove(&id);
+            self.forget(id);
         }
     }
 
@@ -173,16 +186,23 @@ impl Engine {
         entry.writing.end = Last::Closed;
         entry.wake(&mut self.wakes);
         let orphan = entry.orphan;
-        if id % 2 != u32::from(self.side == Side::Agent) {
-            self.churn.count(now);
-        }
+        self.count_churn(id, now);
         if orphan {
-            self.streams.remove(&id);
+            self.forget(id);
         }
     }
 }
 
 impl Parser {
+    /// Bytes to the end of the frame that has begun, if its header is whole, else of its header.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn missing(&self) -> usize {
+        match self.body {
+            Some((_, missing)) => missing,
+            None => (HEADER - self.have) % HEADER,
+        }
+    }
+
     fn next_header(&mut self, bytes: &mut Bytes) -> Result<Option<Header>, Violation> {
         let count = bytes.len().min(HEADER - self.have);
         bytes.copy_to_slice(&mut self.header[self.have..self.have + count]);
@@ -200,7 +220,7 @@ impl Churn {
         Self { left: CHURN_BURST, since: now }
     }
 
-    /// A stream of the peer's was dropped by it.
+    /// A stream of the peer's was dropped by it, or for what it did.
     fn count(&mut self, now: Instant) {
         self.refill(now);
         self.left = self.left.saturating_sub(1);
@@ -222,3 +242,6 @@ impl Churn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 //! turn. Refuses to know what comes in.
 //!
 //! It is deficit round robin with a queue for sparse flows (RFC 8290, 4.2, without the dropping): a stream that begins to send goes
-//! before those that have used up their share, once; so a keystroke waits for no download, and no stream starves another.
+//! before those that have used up their share, once; so a keystroke waits for no download. What goes before is bounded, too: a flood of
+//! short streams leaves a ninth to the others.
 
 use bytes::Bytes;
 
@@ -10,7 +11,7 @@ use super::batch::Batch;
 use super::engine::Engine;
 use super::entry::{Entry, Greeting, Last};
 use super::frame::{Flags, Header, Kind};
-use crate::base::limits::{QUANTUM, SEND_QUEUE};
+use crate::base::limits::{QUANTUM, SPARSE_AHEAD};
 
 /// Below this a body is not split to fill up a message.
 const FRAGMENT: usize = 1024;
@@ -56,15 +57,25 @@ impl Engine {
 
     /// Lets the next stream send; `false` when there is none or no room.
     fn next_turn(&mut self, batch: &mut Batch) -> bool {
-        let (id, sparse) = match (self.sparse.pop_front(), self.bulk.is_empty()) {
-            (Some(id), _) => (id, true),
-            (None, false) => (self.bulk.pop_front().unwrap_or_default(), false),
-            (None, true) => return false,
-        };
+        let patient = self.ahead < SPARSE_AHEAD || self.bulk.is_empty();
+        let sparse = patient && !self.sparse.is_empty();
+        let Some(id) = (if sparse { self.sparse.pop_front() } else { self.bulk.pop_front() }) else { return false };
         let Some(entry) = self.streams.get_mut(&id) else { return true };
+        let before = batch.len();
         let turn = entry.send(id, batch);
-        if entry.writing.queued < SEND_QUEUE {
+        match turn {
+            _ if sparse && self.bulk.is_empty() => self.ahead = 0,
+            _ if sparse => self.ahead += batch.len() - before,
+            Turn::Full => {}
+            Turn::Spent | Turn::Idle => self.ahead = 0,
+        }
+        if entry.writing.has_room() {
             self.wakes.extend(entry.writing.waker.take());
+        }
+        if entry.orphan && (entry.writing.end == Last::Closed || entry.is_finished_and_sent()) {
+            entry.writing.scheduled = false;
+            self.forget(id);
+            return true;
         }
         match turn {
             Turn::Full => {
@@ -82,9 +93,6 @@ impl Engine {
             // Once through the queue of the others, or it would always come back before them.
             Turn::Idle if sparse && !self.bulk.is_empty() => self.bulk.push_back(id),
             Turn::Idle => entry.writing.scheduled = false,
-        }
-        if entry.orphan && (entry.writing.end == Last::Closed || entry.is_finished_and_sent()) {
-            self.streams.remove(&id);
         }
         true
     }
@@ -112,17 +120,14 @@ impl Entry {
                 return Turn::Spent;
             } else {
                 let Some(body) = self.writing.next_body(room, batch.is_empty()) else { return Turn::Full };
-                let mut flags = self.greet();
-                if self.writing.queued == 0 && self.writing.end == Last::Finish {
-                    self.writing.end = Last::Finished;
-                    flags = flags.with(Flags::FIN);
-                }
+                let flags = self.greet();
                 let length = u32::try_from(body.len()).expect("a body is no longer than a message");
                 batch.push(Header::new(Kind::Data, flags, id, length), body);
             }
         }
     }
 
+    /// The end has a frame of its own: hashicorp's implementation heeds a frame's flags before it has read the body, and would lose it.
     fn send_end(&mut self, id: u32, batch: &mut Batch) {
         let (flag, then) = match self.writing.end {
             Last::Finish => (Flags::FIN, Last::Finished),
@@ -155,3 +160,6 @@ impl super::entry::Writing {
         Some(body)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,8 +12,8 @@ use tokio_tungstenite::tungstenite::Message;
 use std::io;
 
 use super::*;
-use crate::base::limits::{DEAD_AFTER, HEARTBEAT, MAX_MESSAGE, SEND_QUEUE, STREAM_WINDOW};
-use crate::tunnel::fixture::{Half, frame, hostile, muxes, send, swallow};
+use crate::base::limits::{DEAD_AFTER, EMPTY_FRAMES_PER_SECOND, HEARTBEAT, MAX_MESSAGE, SEND_QUEUE, STREAM_WINDOW};
+use crate::tunnel::fixture::{Half, Raw, frame, hostile, muxes, send, swallow};
 
 const SYN: u16 = 1;
 const ACK: u16 = 2;
@@ -440,4 +440,46 @@ async fn an_unwanted_stream_is_reset_and_the_loop_goes_on() {
     while !raw.next().await.unwrap().unwrap().into_data().ends_with(&reset) {}
     assert_eq!(gateway.link.streams(), MAX_STREAMS + MUX_SLACK);
     assert_eq!(gateway.incoming.accept().await.unwrap().read_u8().await.unwrap(), b'x');
+}
+
+#[tokio::test(start_paused = true)]
+async fn t2b_more_than_a_thousand_empty_frames_in_a_second_end_the_session_and_fewer_do_not() {
+    let (mut raw, gateway) = hostile().await;
+    for _ in 0..3 {
+        for _ in 0..EMPTY_FRAMES_PER_SECOND {
+            raw.send(Message::Binary(vec![].into())).await.unwrap();
+        }
+        answered(&mut raw, 1).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!(!gateway.link.has_ended());
+    for _ in 0..=EMPTY_FRAMES_PER_SECOND {
+        let _ = raw.send(Message::Binary(vec![].into())).await;
+    }
+    let ended = gateway.link.ended().await;
+    assert_eq!((ended.code, ended.detail.as_str()), (Code::ProtocolViolation, "more than 1,000 empty frames in a second"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn d3_echoes_that_nobody_collects_are_not_kept() {
+    let (mut raw, gateway) = hostile().await;
+    let flood = async { while raw.send(Message::Ping(vec![7; 125].into())).await.is_ok() {} };
+    tokio::time::timeout(HEARTBEAT, flood).await.expect("who asks without end is cut off");
+    assert_eq!(gateway.link.ended().await.code, Code::ProtocolViolation);
+}
+
+#[tokio::test]
+async fn a_farewell_is_told_from_a_full_session() {
+    let (mut raw, gateway) = hostile().await;
+    send(&mut raw, frame(0, 3, 0, 0, 0, b"")).await;
+    answered(&mut raw, 2).await;
+    let refused = gateway.opener.open().await.err().unwrap();
+    assert_eq!((refused.code, refused.detail.as_str()), (Code::SessionLost, "the peer takes no further streams"));
+}
+
+/// Sends a ping and waits for its answer: what was sent before has been taken then.
+async fn answered(raw: &mut Raw, value: u32) {
+    send(raw, frame(0, 2, SYN, 0, value, b"")).await;
+    let answer = frame(0, 2, ACK, 0, value, b"");
+    while !raw.next().await.unwrap().unwrap().into_data().ends_with(&answer) {}
 }

@@ -1,0 +1,85 @@
+//! The one door for `fuzz/`: what each target does with its input, which the tests do with its corpus, too. No part of the product.
+//! Refuses to know how inputs are found.
+
+use bytes::{Bytes, BytesMut};
+
+pub use crate::tunnel::mux::exercise::exercise as yamux;
+use crate::tunnel::websocket::{Decoder, Event, MAX_CONTROL, MAX_HEAD, Sender, Violation};
+
+/// The decoder over an input: the first byte says who sends and how what follows is cut into pieces. What it tells must not depend
+/// on the cuts, and what it keeps is less than a header and a control frame.
+///
+/// # Panics
+/// When that is not so.
+pub fn websocket(input: &[u8]) {
+    let Some((how, wire)) = input.split_first() else { return };
+    let sender = if how & 1 == 0 { Sender::Client } else { Sender::Server };
+    let whole = decode(sender, [wire]);
+    let pieces = usize::from(how >> 1) % 19 + 1;
+    assert_eq!(decode(sender, wire.chunks(pieces)), whole, "in pieces of {pieces}");
+}
+
+/// What a decoder tells of pieces: the events, data joined, and why it stopped.
+fn decode<'a>(sender: Sender, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Option<Violation>) {
+    let (mut decoder, mut inbound, mut events) = (Decoder::new(sender), BytesMut::new(), Vec::new());
+    let mut fed = 0;
+    for piece in pieces {
+        inbound.extend_from_slice(piece);
+        fed += piece.len();
+        loop {
+            let before = inbound.len();
+            match decoder.next(&mut inbound) {
+                Ok(Some(event)) => {
+                    assert!(inbound.len() < before, "an event takes something");
+                    note(&mut events, event);
+                }
+                Ok(None) => break,
+                Err(violation) => return (events, Some(violation)),
+            }
+        }
+        assert!(inbound.len() < MAX_HEAD + MAX_CONTROL, "{} bytes are kept", inbound.len());
+    }
+    let told: usize = events.iter().map(length).sum();
+    assert!(told <= fed, "{told} bytes were made of {fed}");
+    (events, None)
+}
+
+fn note(events: &mut Vec<Event>, event: Event) {
+    if let (Some(Event::Data(before)), Event::Data(more)) = (events.last_mut(), &event) {
+        *before = Bytes::from([&before[..], more].concat());
+    } else {
+        events.push(event);
+    }
+}
+
+fn length(event: &Event) -> usize {
+    match event {
+        Event::Data(bytes) | Event::Ping(bytes) | Event::Pong(bytes) => bytes.len(),
+        Event::Close => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    fn corpus(target: &str) -> Vec<Vec<u8>> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let files = std::fs::read_dir(dir).unwrap();
+        files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+
+    #[test]
+    fn t1_the_corpus_of_websocket_frames_breaks_nothing() {
+        let inputs = corpus("websocket");
+        assert!(!inputs.is_empty());
+        inputs.iter().for_each(|input| super::websocket(input));
+    }
+
+    #[test]
+    fn t1_the_corpus_of_mux_programs_breaks_nothing() {
+        let inputs = corpus("yamux");
+        assert!(!inputs.is_empty());
+        inputs.iter().for_each(|input| super::yamux(input));
+    }
+}
