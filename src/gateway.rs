@@ -50,6 +50,8 @@ pub struct Settings {
     pub enroll_from: AllowFrom,
     /// Connections per listener.
     pub caps: Caps,
+    /// Streams of one session.
+    pub max_streams: usize,
     /// Lanes of one session.
     pub max_lanes: usize,
     /// Where agents reach this instance past any balancer, for further lanes.

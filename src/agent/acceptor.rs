@@ -17,7 +17,7 @@ use super::bridge::tcp::{self, Connected};
 use super::policy::Permit;
 use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
-use crate::base::limits::{MAX_STREAMS, OPEN_DEADLINE};
+use crate::base::limits::OPEN_DEADLINE;
 use crate::tunnel::ledger::{Asked, Ledger};
 use crate::tunnel::mux::Stream;
 use crate::tunnel::session::lanes::{Lane, Lanes};
@@ -103,10 +103,6 @@ async fn bridge(context: &Context, arrived: &Arrived, asked: &mut Asked) -> Resu
     let agent = &context.agent;
     if agent.drain.begun() {
         return Err(Refusal::new(Code::AgentDraining, "this agent is shutting down"));
-    }
-    // Streams that are stuck here after the gateway has forgotten them must not fill the session, which would end it.
-    if context.lanes.streams() > MAX_STREAMS + 1 {
-        return Err(Refusal::new(Code::SessionStreams, format_args!("this session has {MAX_STREAMS} streams")));
     }
     let slot = agent.slots.clone().try_acquire_owned().map_err(|_| {
         let limit = agent.settings.max_streams;

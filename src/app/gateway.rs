@@ -309,6 +309,7 @@ fn settings(config: &GatewayConfig) -> Settings {
         allow_from: AllowFrom::only(config.gateway.allow_from.clone()),
         enroll_from: AllowFrom::only(config.enrollment.allow_from.clone()),
         caps: Caps { connections: config.limits.max_connections, handshakes: config.limits.max_handshakes },
+        max_streams: config.limits.max_streams,
         max_lanes: config.limits.max_lanes,
         direct_address: config.gateway.direct_address.clone(),
         drain_timeout: config.drain.timeout,

@@ -166,6 +166,9 @@ pub struct GatewayLimits {
     /// Connections of one listener that have not finished their handshake. Default 512.
     #[serde(with = "scalar::count")]
     pub max_handshakes: usize,
+    /// Streams of one agent's session, 1 to 100000; the agent has a limit of its own. Default 1024.
+    #[serde(with = "scalar::count")]
+    pub max_streams: usize,
     /// Connections that may carry one agent's session, 1 to 16. Default 4.
     #[serde(with = "scalar::count")]
     pub max_lanes: usize,
@@ -173,7 +176,12 @@ pub struct GatewayLimits {
 
 impl Default for GatewayLimits {
     fn default() -> Self {
-        Self { max_connections: limits::MAX_CONNECTIONS, max_handshakes: limits::MAX_HANDSHAKES, max_lanes: limits::MAX_LANES }
+        Self {
+            max_connections: limits::MAX_CONNECTIONS,
+            max_handshakes: limits::MAX_HANDSHAKES,
+            max_streams: limits::MAX_STREAMS,
+            max_lanes: limits::MAX_LANES,
+        }
     }
 }
 
@@ -307,6 +315,9 @@ impl GatewayLimits {
         }
         if !(1..=self.max_connections).contains(&self.max_handshakes) {
             return Err(wrong("max_handshakes", "`limits.max_handshakes` is from 1 to `limits.max_connections`"));
+        }
+        if !(1..=limits::MAX_STREAMS_CONFIGURED).contains(&self.max_streams) {
+            return Err(wrong("max_streams", "`limits.max_streams` is from 1 to 100000"));
         }
         if !(1..=limits::MAX_LANES_CONFIGURED).contains(&self.max_lanes) {
             return Err(wrong("max_lanes", "`limits.max_lanes` is from 1 to 16"));

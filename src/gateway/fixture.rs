@@ -52,6 +52,7 @@ pub(crate) fn gateway() -> (Arc<Gateway>, Rows, Tasks) {
         allow_from: AllowFrom::all(),
         enroll_from: AllowFrom::all(),
         caps: Caps::default(),
+        max_streams: 1024,
         max_lanes: 4,
         direct_address: None,
         drain_timeout: Duration::from_secs(5),

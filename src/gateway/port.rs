@@ -17,9 +17,7 @@ use super::shares::Share;
 use super::{Gateway, enrollment};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
-use crate::base::limits::{
-    HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, MAX_STREAMS, SESSIONS_PER_MINUTE, SOCKET_BUFFER, TCP_USER_TIMEOUT,
-};
+use crate::base::limits::{HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, SOCKET_BUFFER, TCP_USER_TIMEOUT};
 use crate::base::secret::Secret;
 use crate::observe::audit::Event;
 use crate::observe::metrics;
@@ -215,7 +213,7 @@ fn decide(gateway: &Gateway, version: u32, has_share: bool) -> Result<Welcome, R
         resume_secret,
         resume_window: Duration::ZERO,
         direct_address: gateway.settings.direct_address.clone(),
-        max_streams: u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX),
+        max_streams: u32::try_from(gateway.settings.max_streams).unwrap_or(u32::MAX),
         max_lanes: u32::try_from(max_lanes).unwrap_or(u32::MAX),
     })
 }
@@ -237,7 +235,7 @@ fn enter(
         instance: hello.instance,
         version: hello.agent_version.clone(),
         peer,
-        capacity: usize::try_from(hello.capacity).unwrap_or(MAX_STREAMS).clamp(1, MAX_STREAMS),
+        capacity: session.lanes.max_streams(),
         resume_secret: welcome.resume_secret,
     };
     let live = Live::new(facts, &hello.targets, session.lanes.clone(), session.notifier.clone());

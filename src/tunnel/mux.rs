@@ -26,7 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::lane::{Heart, Pulse};
 use super::upgrade::Upgraded;
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{MAX_STREAMS, MUX_SLACK};
+use crate::base::limits::MAX_STREAMS;
 use crate::base::tasks::Tasks;
 use driver::{Driver, Sends, Turn, drive};
 use engine::Engine;
@@ -71,7 +71,7 @@ pub fn start<S>(upgraded: Upgraded<S>, side: Side, tasks: &Tasks) -> (Opener, In
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let engine = Engine::new(side, MAX_STREAMS + MUX_SLACK, Instant::now());
+    let engine = Engine::new(side, MAX_STREAMS, Instant::now());
     let shared = Arc::new(Shared {
         engine: Mutex::new(engine),
         driver: OnceLock::new(),
@@ -96,15 +96,14 @@ impl Opener {
     /// `session_streams` at the limit, `session_lost` when the connection is gone or the peer has said farewell.
     pub async fn open(&self) -> Result<Stream, Failure> {
         let closing = self.0.close.is_cancelled();
-        let opened =
-            self.0.drive(|engine| if closing || engine.live >= MAX_STREAMS { None } else { engine.open(Instant::now()) });
+        let opened = self.0.drive(|engine| if closing { None } else { engine.open(Instant::now()) });
         match opened {
             Some(id) => Ok(Stream::new(id, self.0.clone())),
             None if self.0.drive(|engine| engine.farewell && !engine.lost) => {
                 Err(Failure::new(Code::SessionLost, "the peer takes no further streams"))
             }
             None if closing || self.0.is_lost() => Err(self.0.why("the session ended")),
-            None => Err(Failure::new(Code::SessionStreams, format_args!("the session has {MAX_STREAMS} streams open"))),
+            None => Err(Failure::new(Code::SessionStreams, "the connection has as many streams as it may have")),
         }
     }
 
@@ -133,6 +132,11 @@ impl Link {
     pub fn close_because(&self, why: Failure) {
         let _ = self.shared.why.set(why);
         self.shared.close.cancel();
+    }
+
+    /// Carries so many streams from here on, beside the control stream; [`MAX_STREAMS`] before.
+    pub fn allow(&self, streams: usize) {
+        self.shared.drive(|engine| engine.allow(streams + 1));
     }
 
     /// Closes the connection when the guard is dropped, unless it is disarmed.

@@ -15,7 +15,7 @@ use self::lanes::Lanes;
 use super::mux::{self, Incoming, Link, Side, Stream};
 use super::upgrade::Upgraded;
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{HELLO_DEADLINE, MAX_LANES_CONFIGURED, MAX_STREAMS, NOTICE_QUEUE};
+use crate::base::limits::{HELLO_DEADLINE, MAX_LANES_CONFIGURED, MAX_STREAMS, MAX_STREAMS_CONFIGURED, NOTICE_QUEUE};
 use crate::base::tasks::Tasks;
 use crate::wire::codec::{self, Wire};
 use crate::wire::hello::{Hello, VERSIONS, Welcome, negotiate};
@@ -83,6 +83,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (opener, incoming, link) = mux::start(upgraded, Side::Agent, tasks);
+    let capacity = hello.capacity;
     let greeting = async {
         let mut control = Wired::new(opener.open().await?);
         control.send(&Control::Hello(hello)).await?;
@@ -94,7 +95,7 @@ where
         }
     };
     let (welcome, control) = in_time(greeting, &link, Code::GatewayTimeout).await?;
-    let lanes = Lanes::new(opener, link, max_lanes(&welcome));
+    let lanes = Lanes::new(opener, link, max_lanes(&welcome), max_streams(capacity, &welcome));
     Ok((welcome, Session::start(lanes, incoming, control, tasks)))
 }
 
@@ -131,7 +132,7 @@ where
         }
     };
     let (hello, welcome, control) = in_time(greeting, &link, Code::ProtocolViolation).await?;
-    let lanes = Lanes::new(opener, link, max_lanes(&welcome));
+    let lanes = Lanes::new(opener, link, max_lanes(&welcome), max_streams(hello.capacity, &welcome));
     Ok((hello, welcome, Session::start(lanes, incoming, control, tasks)))
 }
 
@@ -158,6 +159,11 @@ async fn in_time<T>(greeting: impl Future<Output = Result<T, Failure>>, link: &L
 fn max_lanes(welcome: &Welcome) -> usize {
     let offered = usize::try_from(welcome.max_lanes).unwrap_or(usize::MAX);
     if welcome.resume_secret.is_some() { offered.clamp(1, MAX_LANES_CONFIGURED) } else { 1 }
+}
+
+/// The fewer of what the two ends carry.
+fn max_streams(capacity: u32, welcome: &Welcome) -> usize {
+    usize::try_from(capacity.min(welcome.max_streams)).unwrap_or(MAX_STREAMS_CONFIGURED).clamp(1, MAX_STREAMS_CONFIGURED)
 }
 
 fn violation(what: &str) -> Failure {

@@ -14,7 +14,7 @@ use super::entry::{End, Entry, Greeting, Last};
 use super::frame::{Flags, Header, Kind};
 use super::receive::{Churn, Parser};
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{SESSION_GROWTH, WINDOW_IDLE};
+use crate::base::limits::{MUX_SLACK, SESSION_GROWTH, WINDOW_IDLE};
 
 /// One end of a yamux connection.
 pub(super) struct Engine {
@@ -22,7 +22,8 @@ pub(super) struct Engine {
     pub(super) streams: BTreeMap<u32, Entry>,
     /// Streams that somebody holds or may still accept.
     pub(super) live: usize,
-    /// Streams of both sides that there may be.
+    /// Streams of both sides that there may be, and with those that nobody holds any more.
+    pub(super) max_live: usize,
     pub(super) limit: usize,
     next: u32,
     pub(super) arrived: VecDeque<u32>,
@@ -57,12 +58,13 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(side: Side, limit: usize, now: Instant) -> Self {
+    pub(super) fn new(side: Side, max_live: usize, now: Instant) -> Self {
         Self {
             side,
             streams: BTreeMap::new(),
             live: 0,
-            limit,
+            max_live,
+            limit: max_live + MUX_SLACK,
             next: if side == Side::Agent { 1 } else { 2 },
             arrived: VecDeque::new(),
             acceptor: None,
@@ -87,7 +89,8 @@ impl Engine {
     /// A new stream of this side's; the peer learns of it with its first byte. `None` at the limit, when ids have run out or
     /// the peer takes no more.
     pub(super) fn open(&mut self, now: Instant) -> Option<u32> {
-        if self.farewell || self.lost || self.streams.len() >= self.limit || self.next > u32::MAX - 2 {
+        let full = self.live >= self.max_live || self.streams.len() >= self.limit;
+        if self.farewell || self.lost || full || self.next > u32::MAX - 2 {
             return None;
         }
         let id = self.next;
@@ -95,6 +98,12 @@ impl Engine {
         self.streams.insert(id, Entry::new(Greeting::Open, now));
         self.live += 1;
         Some(id)
+    }
+
+    /// Takes another number of streams from here on; those that are open stay.
+    pub(super) fn allow(&mut self, streams: usize) {
+        self.max_live = streams;
+        self.limit = streams + MUX_SLACK;
     }
 
     /// The next stream of the peer's; `None` when there will be no more.

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use std::io;
 
 use super::*;
-use crate::base::limits::{DEAD_AFTER, EMPTY_FRAMES_PER_SECOND, HEARTBEAT, MAX_MESSAGE, SEND_QUEUE, STREAM_WINDOW};
+use crate::base::limits::{DEAD_AFTER, EMPTY_FRAMES_PER_SECOND, HEARTBEAT, MAX_MESSAGE, MUX_SLACK, SEND_QUEUE, STREAM_WINDOW};
 use crate::tunnel::fixture::{Half, Raw, frame, hostile, muxes, send, swallow};
 
 const SYN: u16 = 1;

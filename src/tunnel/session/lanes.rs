@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::load::{Load, Rate, is_bulk, lanes_wanted};
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE, MAX_STREAMS};
+use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE};
 use crate::base::tasks::Tasks;
 use crate::tunnel::mux::{self, Incoming, Link, Opener, Side, Stream};
 use crate::tunnel::upgrade::Upgraded;
@@ -47,6 +47,7 @@ struct Shared {
     /// Lanes that are attached, lane 0 included.
     count: Arc<AtomicUsize>,
     /// Streams opened from this end, over all lanes.
+    max_streams: usize,
     slots: Arc<Semaphore>,
     /// Streams that were last seen moving much.
     bulk: Mutex<Vec<Arc<Meter>>>,
@@ -82,15 +83,17 @@ struct Meter {
 }
 
 impl Lanes {
-    /// A session with its first lane, which may have `max` in all.
-    pub(super) fn new(opener: Opener, link: Link, max: usize) -> Self {
+    /// A session with its first lane, which may have `max` in all, and `streams` over all of them.
+    pub(super) fn new(opener: Opener, link: Link, max: usize, streams: usize) -> Self {
+        link.allow(streams);
         Self(Arc::new(Shared {
             first: Lane::new(0, opener, link, 0),
             max,
             start: Instant::now(),
             table: Mutex::default(),
             count: Arc::new(AtomicUsize::new(1)),
-            slots: Arc::new(Semaphore::new(MAX_STREAMS)),
+            max_streams: streams,
+            slots: Arc::new(Semaphore::new(streams)),
             bulk: Mutex::default(),
             busier: Notify::new(),
         }))
@@ -106,6 +109,12 @@ impl Lanes {
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.count.load(Ordering::Relaxed)
+    }
+
+    /// How many streams it may have, over all lanes.
+    #[must_use]
+    pub fn max_streams(&self) -> usize {
+        self.0.max_streams
     }
 
     /// The same count, for who keeps nothing else of the session.
@@ -126,12 +135,9 @@ impl Lanes {
     /// # Errors
     /// `session_streams` at the limit, what ended lane 0 otherwise.
     pub async fn open(&self) -> Result<(Stream, Place), Failure> {
-        let slot = self
-            .0
-            .slots
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Failure::new(Code::SessionStreams, format_args!("the session has {MAX_STREAMS} streams open")))?;
+        let slot = self.0.slots.clone().try_acquire_owned().map_err(|_| {
+            Failure::new(Code::SessionStreams, format_args!("the session has its {} streams", self.0.max_streams))
+        })?;
         let mut place = self.place(slot);
         match place.lane.0.opener.open().await {
             Ok(stream) => Ok((stream, place)),
@@ -213,7 +219,7 @@ impl Lanes {
             bulk.len()
         };
         let mut table = self.table();
-        let opened = MAX_STREAMS - self.0.slots.available_permits();
+        let opened = self.0.max_streams - self.0.slots.available_permits();
         let wanted = lanes_wanted(bulk, opened, self.0.max);
         let paused = table.asked.is_some_and(|asked| asked.elapsed() < LANES_ASK_PAUSE);
         if wanted <= 1 + table.further.len() || paused {
@@ -314,6 +320,7 @@ impl Seat {
     {
         let (opener, incoming, link) = mux::start(upgraded, side, tasks);
         let lanes = &self.lanes;
+        link.allow(lanes.0.max_streams);
         let lane = Lane::new(self.number, opener, link, lanes.now());
         let mut table = lanes.table();
         if table.closed || lanes.first().link().has_ended() {

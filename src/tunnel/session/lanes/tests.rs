@@ -144,7 +144,7 @@ async fn a_hundred_lanes_that_come_and_go_leave_nothing() {
     while pair.tasks.len() > before {
         tokio::task::yield_now().await;
     }
-    assert_eq!(pair.gateway.lanes.0.slots.available_permits(), MAX_STREAMS);
+    assert_eq!(pair.gateway.lanes.0.slots.available_permits(), pair.gateway.lanes.max_streams());
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn a_sessions_end_is_every_lanes_end_also_of_one_that_comes_too_late() {
 async fn the_limit_on_streams_is_the_sessions_and_not_each_lanes() {
     let pair = Pair::new().await;
     let _joined = pair.join().await;
-    let all = u32::try_from(MAX_STREAMS).unwrap();
+    let all = u32::try_from(pair.gateway.lanes.max_streams()).unwrap();
     let mut held = pair.gateway.lanes.0.slots.clone().try_acquire_many_owned(all).unwrap();
     assert_eq!(pair.gateway.lanes.open().await.err().unwrap().code, Code::SessionStreams);
     drop(held.split(1));
@@ -257,7 +257,7 @@ async fn lanes_are_asked_for_when_bulk_and_another_stream_meet_and_not_again_and
 #[tokio::test]
 async fn where_there_can_be_one_lane_nothing_is_counted() {
     let (agent, _gateway, _tasks) = sessions(&[]).await;
-    let lanes = Lanes::new(agent.lanes.first().0.opener.clone(), agent.link.clone(), 1);
+    let lanes = Lanes::new(agent.lanes.first().0.opener.clone(), agent.link.clone(), 1, 10);
     let (_stream, place) = lanes.open().await.unwrap();
     place.moved(usize::try_from(9 * BULK_RATE).unwrap());
     assert!(lanes.bulk().is_empty());
