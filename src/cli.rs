@@ -29,7 +29,7 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let json = cli.json;
-    let runtime = tokio::runtime::Builder::new_multi_thread().event_interval(8).enable_all().build();
+    let runtime = runtime();
     let outcome = match runtime {
         Ok(runtime) => {
             let outcome = runtime.block_on(run(cli));
@@ -54,6 +54,18 @@ pub fn main() -> ExitCode {
 pub fn check_command_line(arguments: &[&str]) -> Result<(), String> {
     let line = std::iter::once("underpass").chain(arguments.iter().copied());
     Cli::try_parse_from(line).map(drop).map_err(|error| error.to_string())
+}
+
+/// Tasks take turns of some 100 us, so I/O is looked at every 8 of them: the usual 61 would let a keystroke wait for 6 ms. Half of the
+/// processors work for the tunnel; the kernel and the programs at its ends need the others, and one thread more than there is
+/// work for costs a third of the opens (`TOKIO_WORKER_THREADS` says otherwise).
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        builder.worker_threads((processors / 2).max(1));
+    }
+    builder.event_interval(8).enable_all().build()
 }
 
 async fn run(cli: Cli) -> Outcome {

@@ -41,6 +41,8 @@ impl Tasks {
         F::Output: Send + 'static,
     {
         let cancel = self.cancel.clone();
+        // Boxed, since a future that is moved into another's `select!` has its place there twice.
+        let future = Box::pin(future);
         tokio::spawn(self.tracker.track_future(async move {
             tokio::select! {
                 biased;

@@ -30,7 +30,7 @@ fn keys_are_checked_by_name() {
     assert_eq!(gateway("drian: {timeout: 3s}"), "config_invalid: gateway.yaml:3:1: unknown key `drian`; did you mean `drain`?");
     assert_eq!(
         gateway("limits: {streams: 3}"),
-        "config_invalid: gateway.yaml:3:10: unknown key `streams`; expected one of: max_connections, max_handshakes, max_lanes"
+        "config_invalid: gateway.yaml:3:10: unknown key `streams`; expected one of: max_connections, max_handshakes, max_streams, max_lanes"
     );
     assert_eq!(gateway("version: 1"), "config_invalid: gateway.yaml:3:1: the key `version` is there twice");
     assert_eq!(agent("targets:\n  db: {kind: tcp}"), "config_invalid: agent.yaml:4:8: the key `address` is missing");

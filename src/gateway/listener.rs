@@ -136,7 +136,8 @@ impl Service<TcpStream, SocketAddr> for Clients {
             early_data: spec.early_data,
         };
         let Some(tls) = &spec.tls else { return Some(Ready::Plain(io, wanted)) };
-        match TlsAcceptor::from(tls.clone()).accept(io).await {
+        // Boxed, here and below, so that a client without TLS doesn't hold the room for one with it.
+        match Box::pin(TlsAcceptor::from(tls.clone()).accept(io)).await {
             Ok(stream) => Some(Ready::Tls(Box::new(stream), wanted)),
             Err(error) => {
                 self.report(peer, &Failure::new(Code::TlsFailed, format_args!("a client of {}: {error}", spec.listen)));
@@ -148,7 +149,7 @@ impl Service<TcpStream, SocketAddr> for Clients {
     async fn serve(&self, ready: Ready) {
         match ready {
             Ready::Plain(io, wanted) => relay(&self.gateway, io, &wanted).await,
-            Ready::Tls(io, wanted) => relay(&self.gateway, *io, &wanted).await,
+            Ready::Tls(io, wanted) => Box::pin(relay(&self.gateway, *io, &wanted)).await,
         }
     }
 

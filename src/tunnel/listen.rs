@@ -79,6 +79,8 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
+        // Accepted connections inherit it, at no cost to each.
+        set_up(SockRef::from(&socket));
         TcpListener::from_std(socket.into())
     };
     open().or_fail(Code::ListenFailed, format_args!("listening on {address}"))
@@ -86,9 +88,13 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 
 /// Sets what every TCP connection of ours has: no delay of small writes, and keep-alive.
 pub fn prepare(stream: &TcpStream) {
-    let _ = stream.set_nodelay(true);
+    set_up(SockRef::from(stream));
+}
+
+fn set_up(socket: SockRef<'_>) {
+    let _ = socket.set_tcp_nodelay(true);
     let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE / 3).with_retries(3);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
 /// Accepts until the drain begins. Connections run on as tasks of `tasks`.
@@ -163,7 +169,6 @@ impl Acceptor for TcpListener {
 
     async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = Self::accept(self).await?;
-        prepare(&stream);
         Ok((stream, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
     }
 }

@@ -52,24 +52,28 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "throughput-1-both",
         about: "one bulk stream, both ways at once",
+        includes: closest,
         measure: |cell| throughput::bulk(cell, 1, Way::Both),
         ..CASE
     },
     Case {
         name: "throughput-8-down",
         about: "eight bulk streams, target to client",
+        includes: core,
         measure: |cell| throughput::bulk(cell, 8, Way::Down),
         ..CASE
     },
     Case {
         name: "throughput-8-up",
         about: "eight bulk streams, client to target",
+        includes: closest,
         measure: |cell| throughput::bulk(cell, 8, Way::Up),
         ..CASE
     },
     Case {
         name: "throughput-8-both",
         about: "eight bulk streams, both ways at once",
+        includes: closest,
         measure: |cell| throughput::bulk(cell, 8, Way::Both),
         ..CASE
     },
@@ -84,6 +88,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "latency-under-load",
         about: "round trip of 64 bytes beside four bulk downloads that saturate the machine",
         seconds: 2.9,
+        includes: core,
         measure: |cell| latency::under_load(cell, 4),
         ..CASE
     },
@@ -91,6 +96,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "opens-1",
         about: "streams opened one after another: connect, a byte there and back, close",
         seconds: 1.7,
+        includes: core,
         measure: |cell| opens::opens(cell, 1),
         ..CASE
     },
@@ -98,16 +104,16 @@ pub(crate) const CASES: &[Case] = &[
         name: "opens-32",
         about: "the same by 32 threads at once",
         seconds: 1.7,
+        includes: core,
         measure: |cell| opens::opens(cell, 32),
         ..CASE
     },
-    Case { name: "fairness", about: "sixteen equal bulk downloads", measure: |cell| throughput::fairness(cell, 16), ..CASE },
+    Case { name: "fairness", about: "sixteen equal bulk downloads", includes: core, measure: |cell| throughput::fairness(cell, 16), ..CASE },
     Case {
         name: "memory",
         about: "5,000 idle streams on which 16 KiB have flowed each way",
         seconds: 7.0,
-        // stunnel takes half a minute for so many handshakes.
-        includes: |peer| !matches!(peer, Peer::Direct | Peer::Stunnel),
+        includes: |peer| core(peer) && peer != Peer::Direct,
         fresh: true,
         measure: |cell| memory::idle_streams(cell, 5_000),
         ..CASE
@@ -126,7 +132,7 @@ pub(crate) const CASES: &[Case] = &[
         about: "bulk downloads over a line of 1 Gbit/s and 20 ms, with Linux's default buffers",
         seconds: 3.9,
         line: Some(gigabit(20)),
-        includes: not_stunnel,
+        includes: |peer| closest(peer) && peer != Peer::Haproxy,
         measure: wide::bulk,
         ..CASE
     },
@@ -135,16 +141,16 @@ pub(crate) const CASES: &[Case] = &[
         about: "the same at 80 ms",
         seconds: 6.5,
         line: Some(gigabit(80)),
-        includes: not_stunnel,
+        includes: |peer| core(peer) && peer != Peer::Haproxy,
         measure: wide::bulk,
         ..CASE
     },
     Case {
         name: "wan-200",
         about: "the same at 200 ms",
-        seconds: 11.0,
+        seconds: 6.0,
         line: Some(gigabit(200)),
-        includes: |peer| not_stunnel(peer) && !matches!(peer, Peer::Haproxy | Peer::Ssh),
+        includes: |peer| closest(peer) && peer != Peer::Haproxy,
         measure: wide::bulk,
         ..CASE
     },
@@ -153,6 +159,7 @@ pub(crate) const CASES: &[Case] = &[
         about: "round trip of 64 bytes beside four bulk downloads that fill a line of 100 Mbit/s and 80 ms",
         seconds: 6.5,
         line: Some(Line { rtt_ms: 80, mbit: 100, mtu: 1_500, large_buffers: false }),
+        includes: |peer| core(peer) || peer == Peer::Ssh,
         measure: wide::shared_line,
         ..CASE
     },
@@ -161,13 +168,14 @@ pub(crate) const CASES: &[Case] = &[
         about: "from the connect to the first echo, in round trips of the path (80 ms)",
         seconds: 1.8,
         line: Some(gigabit(80)),
+        includes: core,
         measure: wide::first_echo,
         ..CASE
     },
     Case {
         name: "wan-gbit-down",
         about: "one bulk download from its start over a line of 1 Gbit/s and 80 ms, with buffers that fit it",
-        seconds: 11.0,
+        seconds: 6.0,
         line: Some(Line { large_buffers: true, ..gigabit(80) }),
         includes: |peer| matches!(peer, Peer::Direct | Peer::Underpass),
         measure: |cell| wide::from_start(cell, Way::Down),
@@ -176,7 +184,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "wan-gbit-up",
         about: "the same, an upload",
-        seconds: 11.0,
+        seconds: 6.0,
         line: Some(Line { large_buffers: true, ..gigabit(80) }),
         includes: |peer| matches!(peer, Peer::Direct | Peer::Underpass),
         measure: |cell| wide::from_start(cell, Way::Up),
@@ -189,7 +197,12 @@ const fn gigabit(rtt_ms: u32) -> Line {
     Line { rtt_ms, mbit: 1_000, mtu: 9_000, large_buffers: false }
 }
 
-/// On a line it does what haproxy does, connection by connection; the time is better spent on others.
-fn not_stunnel(peer: Peer) -> bool {
-    peer != Peer::Stunnel
+/// Those whom the goals name; the others do what one of these does, or are far from it. A run of everything stays within half an hour.
+fn core(peer: Peer) -> bool {
+    closest(peer) || matches!(peer, Peer::Haproxy | Peer::Rathole)
+}
+
+/// No tunnel at all, the plain relay and this project, and haproxy where it can be compared.
+fn closest(peer: Peer) -> bool {
+    matches!(peer, Peer::Direct | Peer::Relay | Peer::Underpass | Peer::Haproxy)
 }

@@ -26,6 +26,9 @@ const STAMP: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]
 /// How often a full audit looks whether somebody has made room.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often is looked whether the active file is still at its path: for each row it would be a quarter of the row's cost.
+const FOLLOW: Duration = Duration::from_millis(100);
+
 /// The active file and the rotated ones before it.
 pub(super) struct Trail {
     dir: PathBuf,
@@ -39,6 +42,8 @@ pub(super) struct Trail {
     max_size: u64,
     on_full: OnFull,
     looked: Instant,
+    /// When the active file was last seen at its path.
+    followed: Option<Instant>,
     failing: bool,
 }
 
@@ -51,7 +56,19 @@ impl Trail {
         let (file, size) = open_active(&active).or_fail(Code::AuditFull, &what)?;
         let rotated = list_rotated(&dir).or_fail(Code::AuditFull, &what)?;
         let AuditSettings { max_size, on_full, .. } = *settings;
-        Ok(Self { dir, active, file, size, torn: false, rotated, max_size, on_full, looked: now, failing: false })
+        Ok(Self {
+            dir,
+            active,
+            file,
+            size,
+            torn: false,
+            rotated,
+            max_size,
+            on_full,
+            looked: now,
+            followed: None,
+            failing: false,
+        })
     }
 
     /// Writes one row, which ends with its line feed; all of it or nothing.
@@ -83,7 +100,10 @@ impl Trail {
 
     fn try_append(&mut self, row: &[u8], now: Instant) -> io::Result<()> {
         let length = row.len() as u64;
-        self.follow_path()?;
+        if self.followed.is_none_or(|at| now.saturating_duration_since(at) >= FOLLOW) {
+            self.follow_path()?;
+            self.followed = Some(now);
+        }
         if self.size > 0 && self.size + length > self.max_size / limits::AUDIT_FILES {
             self.rotate()?;
         }

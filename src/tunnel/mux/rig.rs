@@ -48,7 +48,9 @@ impl Rig {
 
     pub(super) fn of(side: Side, limit: usize) -> Self {
         let now = Instant::now();
-        Self { engine: Engine::new(side, limit, now), now, woken: Arc::default() }
+        let mut engine = Engine::new(side, limit, now);
+        engine.limit = limit;
+        Self { engine, now, woken: Arc::default() }
     }
 
     pub(super) fn pass(&mut self, time: Duration) {

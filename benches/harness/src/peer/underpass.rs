@@ -72,7 +72,7 @@ impl<'a> Setup<'a> {
             "version: 1
 gateway: {{id: gw1, endpoints: [\"{endpoint}\"], listen: \"{listen}\"}}
 listeners: [{{listen: \"{entry}\", target: acme/dc1/load}}]
-limits: {{max_connections: {STREAMS}}}
+limits: {{max_connections: {STREAMS}, max_streams: {STREAMS}}}
 audit: {{on_full: drop}}
 metrics: {{listen: \"{metrics}\"}}
 "
