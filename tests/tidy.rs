@@ -50,7 +50,7 @@ fn every_room_has_a_rank() {
 #[test]
 fn every_file_opens_with_what_it_owns_and_ends_in_time() {
     let mut wrong = Vec::new();
-    for file in ["src", "tests", "certs", "benches"].into_iter().flat_map(rust_files) {
+    for file in ["src", "tests", "certs", "benches", "fuzz/targets"].into_iter().flat_map(rust_files) {
         let text = std::fs::read_to_string(&file).unwrap();
         let opening = text.lines().next().unwrap_or_default();
         if !opening.starts_with("//! ") && !opening.starts_with("#![doc = include_str!") {
@@ -130,9 +130,23 @@ fn one_crypto_provider_is_compiled() {
 fn no_file_names_the_machine_it_was_written_on() {
     let homes = ["work", "root", "home"].map(|dir| format!("/{dir}/"));
     let mut files = rust_files("src");
-    files.extend(["tests", "certs", "benches"].into_iter().flat_map(rust_files));
-    files.extend(["tests/run", ".ci/run", "Cargo.toml", "README.md", "src/ARCHITECTURE.md"].map(PathBuf::from));
-    files.extend(["benches/run", "benches/README.md", "benches/reasons.toml"].map(PathBuf::from));
+    files.extend(["tests", "certs", "benches", "fuzz/targets"].into_iter().flat_map(rust_files));
+    files.extend(
+        [
+            "tests/run",
+            "tests/peers/yamux-echo/main.go",
+            "benches/run",
+            "benches/README.md",
+            "benches/reasons.toml",
+            "fuzz/Cargo.toml",
+            "fuzz/README.md",
+            ".ci/run",
+            "Cargo.toml",
+            "README.md",
+            "src/ARCHITECTURE.md",
+        ]
+        .map(PathBuf::from),
+    );
     let named = |file: &PathBuf| {
         let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         homes.iter().any(|home| text.contains(home.as_str()))

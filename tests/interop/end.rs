@@ -18,7 +18,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// What a pipe between two ends holds.
 const PIPE: usize = 256 * 1024;
 
-/// Where the wire is cut: how many bytes are read at once, in turn.
+/// Where the wire is cut: how many bytes are read and written at once, in turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Cuts(pub(crate) Vec<usize>);
 
@@ -55,7 +55,7 @@ impl End {
             Side::Agent => (Sender::Client, Sender::Server),
             Side::Gateway => (Sender::Server, Sender::Client),
         };
-        tasks.spawn(unframe(reader, sends, to_wire, writer.clone(), peer));
+        tasks.spawn(unframe(reader, sends, to_wire, writer.clone(), peer, cuts.clone()));
         tasks.spawn(wrap(from_wire, writer, peer, cuts));
         Self { opener, incoming, link, _tasks: Running(tasks) }
     }
@@ -73,12 +73,13 @@ async fn unframe<W: AsyncWrite>(
     mut wire: WriteHalf<W>,
     back: Arc<Mutex<WriteHalf<DuplexStream>>>,
     peer: Sender,
+    cuts: Cuts,
 ) {
-    let (mut decoder, mut inbound) = (Decoder::new(sends), BytesMut::new());
+    let (mut decoder, mut inbound) = (Decoder::new(sends), BytesMut::with_capacity(PIPE));
     while reader.read_buf(&mut inbound).await.is_ok_and(|count| count > 0) {
         while let Some(event) = decoder.next(&mut inbound).expect("the mux frames as it should") {
             let done = match event {
-                Event::Data(bytes) => wire.write_all(&bytes).await,
+                Event::Data(bytes) => write_cut(&mut wire, &bytes, &cuts).await,
                 Event::Ping(bytes) => write(&back, peer, Opcode::Pong, &bytes).await,
                 Event::Pong(_) | Event::Close => Ok(()),
             };
@@ -87,8 +88,23 @@ async fn unframe<W: AsyncWrite>(
             }
         }
         let _ = wire.flush().await;
+        inbound.reserve(1 << 16);
     }
     let _ = wire.shutdown().await;
+}
+
+/// Writes in pieces, each of which the other end may see alone.
+async fn write_cut<W: AsyncWrite>(wire: &mut WriteHalf<W>, mut bytes: &[u8], cuts: &Cuts) -> std::io::Result<()> {
+    for cut in cuts.0.iter().cycle() {
+        let (now, later) = bytes.split_at((*cut).min(bytes.len()));
+        wire.write_all(now).await?;
+        bytes = later;
+        if bytes.is_empty() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 /// What comes on the wire, in the pieces that the cuts make of it.

@@ -16,6 +16,9 @@ use crate::end::{Cuts, End, SOON};
 
 const SIDES: [Side; 2] = [Side::Agent, Side::Gateway];
 
+/// A frame's header comes alone: what it says must not hurt the body behind it.
+const HEADER: usize = 12;
+
 /// The peer's process, and our end of the connection that it has dialled.
 struct Go {
     end: End,
@@ -27,6 +30,10 @@ struct Go {
 impl Go {
     /// Our end takes the side, the peer the other.
     async fn against(side: Side, mode: &[&str]) -> Self {
+        Self::cut(side, mode, Cuts(vec![HEADER, 65_536, 11, 40_000, 1, 1])).await
+    }
+
+    async fn cut(side: Side, mode: &[&str], cuts: Cuts) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let role = if side == Side::Agent { "server" } else { "client" };
         let mut process = Command::new(binary())
@@ -39,7 +46,7 @@ impl Go {
             .unwrap();
         let (stream, _) = timeout(SOON, listener.accept()).await.expect("it dials").unwrap();
         stream.set_nodelay(true).unwrap();
-        let end = End::over(stream, side, Cuts(vec![65_536, 11, 40_000, 1, 1, 65_000]));
+        let end = End::over(stream, side, cuts);
         let stdin = process.stdin.take().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         Self { end, stdin, lines, _process: process }
@@ -79,7 +86,7 @@ fn binary() -> &'static PathBuf {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gigabyte_each_way_to_hashicorps_yamux_in_both_roles() {
     for side in SIDES {
-        let go = Go::against(side, &["echo"]).await;
+        let go = Go::cut(side, &["echo"], Cuts(vec![65_536, 65_533])).await;
         both_ways(go.end.opener.open().await.unwrap(), GIGABYTE).await;
         assert!(!go.end.link.has_ended());
     }

@@ -148,7 +148,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "wan-200",
         about: "the same at 200 ms",
-        seconds: 6.0,
+        seconds: 11.0,
         line: Some(gigabit(200)),
         includes: |peer| closest(peer) && peer != Peer::Haproxy,
         measure: wide::bulk,
@@ -175,7 +175,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "wan-gbit-down",
         about: "one bulk download from its start over a line of 1 Gbit/s and 80 ms, with buffers that fit it",
-        seconds: 6.0,
+        seconds: 11.0,
         line: Some(Line { large_buffers: true, ..gigabit(80) }),
         includes: |peer| matches!(peer, Peer::Direct | Peer::Underpass),
         measure: |cell| wide::from_start(cell, Way::Down),
@@ -184,7 +184,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "wan-gbit-up",
         about: "the same, an upload",
-        seconds: 6.0,
+        seconds: 11.0,
         line: Some(Line { large_buffers: true, ..gigabit(80) }),
         includes: |peer| matches!(peer, Peer::Direct | Peer::Underpass),
         measure: |cell| wide::from_start(cell, Way::Up),

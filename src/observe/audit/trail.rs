@@ -100,15 +100,19 @@ impl Trail {
 
     fn try_append(&mut self, row: &[u8], now: Instant) -> io::Result<()> {
         let length = row.len() as u64;
-        if self.followed.is_none_or(|at| now.saturating_duration_since(at) >= FOLLOW) {
+        if self.is_full(length) || self.followed.is_none_or(|at| now.saturating_duration_since(at) >= FOLLOW) {
             self.follow_path()?;
             self.followed = Some(now);
         }
-        if self.size > 0 && self.size + length > self.max_size / limits::AUDIT_FILES {
+        if self.is_full(length) {
             self.rotate()?;
         }
         self.make_room(length, now)?;
         self.write(row)
+    }
+
+    fn is_full(&self, length: u64) -> bool {
+        self.size > 0 && self.size + length > self.max_size / limits::AUDIT_FILES
     }
 
     /// One `write`, so that a row is there as a whole before the caller goes on. What a full disk cut off is taken back.

@@ -91,6 +91,7 @@ impl Run {
     fn new(side: Side) -> Self {
         let now = Instant::now();
         let mut engine = Engine::new(side, LIMIT, now);
+        engine.limit = LIMIT;
         engine.round_trip = Duration::from_millis(50);
         Self {
             engine,

@@ -127,7 +127,8 @@ impl Entry {
         }
     }
 
-    /// The end has a frame of its own: hashicorp's implementation heeds a frame's flags before it has read the body, and would lose it.
+    /// The end has a frame of its own: hashicorp's implementation heeds a frame's flags before it has its body,
+    /// and a reader that looks in between sees the end first.
     fn send_end(&mut self, id: u32, batch: &mut Batch) {
         let (flag, then) = match self.writing.end {
             Last::Finish => (Flags::FIN, Last::Finished),

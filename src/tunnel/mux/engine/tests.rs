@@ -315,7 +315,8 @@ fn a_finish_is_done_when_it_has_gone_out() {
 
 #[test]
 fn whoever_waits_is_woken_by_whatever_happens() {
-    let happens: [(&str, fn(&mut Rig, u32)); 6] = [
+    type Happening = fn(&mut Rig, u32);
+    let happens: [(&str, Happening); 6] = [
         ("data", |rig, id| rig.data(NONE, id, b"x")),
         ("end of file", |rig, id| rig.data(FIN, id, b"")),
         ("reset", |rig, id| rig.data(RST, id, b"")),
@@ -395,9 +396,9 @@ fn windows_that_are_of_no_use_shrink_and_those_of_dropped_streams_go_back_at_onc
     rig.engine.round_trip = Duration::from_millis(100);
     for id in [1, 3] {
         rig.accepted(id);
-        for _ in 0..8 {
+        for _ in 0..20 {
             rig.data(NONE, id, &[1; STREAM_WINDOW / 2]);
-            rig.pass(Duration::from_millis(50));
+            rig.pass(Duration::from_millis(30));
             let _ = rig.read(id);
         }
     }
