@@ -111,6 +111,10 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(5);
 /// Unacknowledged bytes end the TCP connection after this long (`TCP_USER_TIMEOUT`).
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(6);
 
+/// Bytes that the kernel takes of a tunnel's connection beyond what it can send (`TCP_NOTSENT_LOWAT`): two messages, 10 ms at
+/// 100 Mbit/s.
+pub const TCP_NOTSENT_LOWAT: u32 = 128 * 1024;
+
 /// TCP keep-alive on connections to clients and targets.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 

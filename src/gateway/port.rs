@@ -17,14 +17,14 @@ use super::shares::Share;
 use super::{Gateway, enrollment};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
-use crate::base::limits::{HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, SOCKET_BUFFER, TCP_USER_TIMEOUT};
+use crate::base::limits::{HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, SOCKET_BUFFER};
 use crate::base::secret::Secret;
 use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
 use crate::pki::tls::{self, Protocol};
 use crate::tunnel::ledger::Attendance;
-use crate::tunnel::listen::{self, Service};
+use crate::tunnel::listen::{self, Service, prepare_tunnel};
 use crate::tunnel::session::{self, Session};
 use crate::tunnel::upgrade::{self, Upgraded};
 use crate::wire::hello::{Hello, Welcome};
@@ -102,7 +102,7 @@ fn denied(peer: SocketAddr) -> Failure {
 impl Port {
     async fn secure(&self, io: TcpStream, peer: SocketAddr) -> Result<Ready, Failure> {
         let gateway = &self.0;
-        let _ = socket2::SockRef::from(&io).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
+        prepare_tunnel(&io);
         let io = BufReader::with_capacity(SOCKET_BUFFER, io);
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await;
         let start = start.map_err(|error| tls::refusal_of(&error))?;

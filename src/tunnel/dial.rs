@@ -14,17 +14,16 @@ use http_body_util::Empty;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use socket2::SockRef;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::listen::prepare;
+use super::listen::{prepare, prepare_tunnel};
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::{Host, HostPort};
-use crate::base::limits::{HAPPY_EYEBALLS_DELAY, MAX_ADDRESSES, MAX_HTTP_REQUEST, SOCKET_BUFFER, TCP_USER_TIMEOUT};
+use crate::base::limits::{HAPPY_EYEBALLS_DELAY, MAX_ADDRESSES, MAX_HTTP_REQUEST, SOCKET_BUFFER};
 use crate::base::secret::Secret;
 use crate::pki::tls::{self, FirstBytes};
 
@@ -107,7 +106,7 @@ pub async fn secure_at(
         None => resolve_and_race(at, &Wording::GATEWAY).await?,
     };
     prepare(&stream);
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
+    prepare_tunnel(&stream);
     let stream = BufReader::with_capacity(SOCKET_BUFFER, FirstBytes::new(stream));
     let handshake = TlsConnector::from(config).connect(tls::server_name(to)?, stream).into_fallible();
     handshake.await.map_err(|(error, stream)| tls::explain_plaintext(&error, stream.get_ref().first_bytes(), to))

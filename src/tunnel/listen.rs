@@ -15,7 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::base::code::{Code, Failure, OrFail};
 use crate::base::drain::Drain;
-use crate::base::limits::{HANDSHAKE_DEADLINE, MAX_CONNECTIONS, MAX_HANDSHAKES, TCP_KEEPALIVE};
+use crate::base::limits::{
+    HANDSHAKE_DEADLINE, MAX_CONNECTIONS, MAX_HANDSHAKES, TCP_KEEPALIVE, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT,
+};
 use crate::base::tasks::Tasks;
 
 /// Connections the kernel keeps for us while we are busy; the usual `net.core.somaxconn`.
@@ -89,6 +91,14 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// Sets what every TCP connection of ours has: no delay of small writes, and keep-alive.
 pub fn prepare(stream: &TcpStream) {
     set_up(SockRef::from(stream));
+}
+
+/// Sets what a tunnel's connection has beside: an end when the peer acknowledges nothing, and a short queue of what the kernel has
+/// not sent yet, behind which an urgent frame would wait.
+pub fn prepare_tunnel(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
+    let _ = socket.set_tcp_notsent_lowat(TCP_NOTSENT_LOWAT);
 }
 
 fn set_up(socket: SockRef<'_>) {
