@@ -56,7 +56,7 @@ pub fn check_command_line(arguments: &[&str]) -> Result<(), String> {
     Cli::try_parse_from(line).map(drop).map_err(|error| error.to_string())
 }
 
-/// Tasks take turns of some 100 us, so I/O is looked at every 8 of them: the usual 61 would let a keystroke wait for 6 ms. Half of the
+/// Tasks take turns of some 100 us, so I/O is looked at every 4 of them: the usual 61 would let a keystroke wait for milliseconds. Half of the
 /// processors work for the tunnel; the kernel and the programs at its ends need the others, and one thread more than there is
 /// work for costs a third of the opens (`TOKIO_WORKER_THREADS` says otherwise).
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -65,7 +65,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         builder.worker_threads((processors / 2).max(1));
     }
-    builder.event_interval(8).enable_all().build()
+    builder.event_interval(4).enable_all().build()
 }
 
 async fn run(cli: Cli) -> Outcome {

@@ -56,8 +56,8 @@ pub const SEND_CHUNKS: usize = 512;
 /// What a stream sends before the next has its turn: one full message.
 pub const QUANTUM: isize = 64 * 1024;
 
-/// What a task moves before others have their turn: some 100 us of work.
-pub const TURN: usize = 128 * 1024;
+/// What a task moves before others have their turn: some 50 us of work.
+pub const TURN: usize = 64 * 1024;
 
 /// What streams that begin to send may send before one that sends much has its turn: eight full messages.
 pub const SPARSE_AHEAD: usize = 512 * 1024;
