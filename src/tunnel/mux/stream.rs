@@ -56,7 +56,7 @@ impl Stream {
     /// Takes `chunks` away once there is room for them.
     ///
     /// # Errors
-    /// `BrokenPipe` when the peer takes no more, else as [`Stream::poll_chunk`].
+    /// `BrokenPipe` when the peer takes no more, else as [`Stream::poll_chunks`].
     pub fn poll_send(&self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
         let sent = self.shared.with(|engine| {
             while let Some(chunk) = chunks.front() {
