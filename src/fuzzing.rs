@@ -1,8 +1,10 @@
-//! The one door for `fuzz/`: what each target does with its input, which the tests do with its corpus, too. No part of the product.
-//! Refuses to know how inputs are found.
+//! The one door for `fuzz/` and `benches/micro.rs`: what each fuzz target does with its input, which the tests do with its corpus, too;
+//! and an end of a connection for benchmarks. No part of the product. Refuses to know how inputs are found and what is measured.
 
 use bytes::{Bytes, BytesMut};
 
+#[cfg(feature = "fuzzing")]
+pub use crate::tunnel::mux::bench::End;
 pub use crate::tunnel::mux::exercise::exercise as yamux;
 use crate::tunnel::websocket::{Decoder, Event, MAX_CONTROL, MAX_HEAD, Sender, Violation};
 

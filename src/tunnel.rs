@@ -1,4 +1,4 @@
-//! One session, both ends: listening and dialling, the upgrade, the byte pipe with its heartbeats, the mux behind its seam,
+//! One session, both ends: listening and dialling, the upgrade, WebSocket's frames and heartbeats, the mux behind its seam,
 //! the greeting, and the splice of two streams. It refuses to know tenants, targets, tokens and who may do what.
 
 pub mod dial;

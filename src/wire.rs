@@ -150,9 +150,12 @@
 //! connection (`protocol_violation`) on another first frame. After that:
 //!
 //! - Binary messages carry the bytes of one yamux connection. Message boundaries mean nothing; an empty message means nothing.
-//! - A message has at most 65,536 bytes of payload. Senders don't fragment; receivers put fragments together up to that size.
-//! - A text message, a longer message and anything that RFC 6455 forbids end the connection (`protocol_violation`).
-//! - Agents mask (RFC 6455, 5.3), gateways don't. Receivers take any masking key.
+//! - A frame has at most 65,536 bytes of payload; our senders make it 65,528, with an agent's head four full TLS records.
+//!   Senders don't fragment; receivers take the bytes of continuations as they come.
+//! - A text message, a longer frame, anything that RFC 6455 forbids, and more than 1,000 frames in a second that bring nothing
+//!   (empty ones, and Pings beyond 64 whose echoes wait) end the connection (`protocol_violation`).
+//! - Agents mask with the key 0, which leaves the payload as it is; gateways don't mask. Receivers take any key. This deviates
+//!   from RFC 6455, 5.3, whose unpredictable keys protect intermediaries that read plaintext: mutual TLS leaves none.
 //! - A Close frame ends the connection. Nothing is expected after it.
 //!
 //! # 6. Heartbeats
@@ -168,12 +171,28 @@
 //! # 7. yamux
 //!
 //! As in the [specification](https://github.com/hashicorp/yamux/blob/master/spec.md), version 0, unextended. The agent is the
-//! client (odd ids), the gateway the server (even ids). A stream's window starts with 256 KiB, and a receiver may grow it. A
-//! stream's first frame, Data or WindowUpdate, carries SYN; our ends send it with the first byte. At most 256 streams may wait
-//! for their ACK, and at most 1024 streams are open at a time; a peer that goes beyond 1280 loses the session. Data frames of
-//! our senders have at most 32,756 bytes of body; receivers take 1 MiB, within the window. yamux Pings are answered; they
-//! don't replace the heartbeats. GoAway is sent when the sender ends the session: the streams end with it. What yamux forbids
-//! ends the session (`protocol_violation`).
+//! client (odd ids), the gateway the server (even ids). A stream's window starts with 256 KiB; a receiver may grow it, ours to
+//! 16 MiB.
+//!
+//! - *Beginning.* A stream's first frame, Data or WindowUpdate, carries SYN; ours is sent with the first bytes. The receiver's
+//!   first frame on it carries ACK; within 2 s it is sent by itself. A sender need not wait for it.
+//! - *Size.* Our Data frames have at most 65,516 bytes of body, since a frame never leaves its message; receivers take what the
+//!   window allows. One of more than 16 MiB ends the session.
+//! - *End of file* is FIN, from our ends in a frame of its own behind the data. The other direction goes on.
+//! - *Reset* is RST, both directions at once. A stream that is dropped before both its ends of file is reset. What came before
+//!   the reset may still be read, and then reads as an error and never as an end of file; an end of file that came before it
+//!   stays one.
+//! - *Too many.* At most 1024 streams are open at a time, over all lanes of a session. A receiver takes 512 more on a lane,
+//!   which the sender may have closed already, and resets what goes beyond, as it does when more streams are broken off than
+//!   10,000 at once and 5,000 a second. That costs the stream and no other.
+//! - *Memory.* A receiver may reset the stream that keeps most unread bytes when all of a lane keep too many (`memory_budget`).
+//! - *Pings* are answered; they don't replace the heartbeats. Who doesn't take the answers is not read from any more.
+//! - *GoAway* means that the sender takes no new streams; open ones live on. Ours is sent when the sender ends the session, and
+//!   is followed by a Close frame, with which all streams end.
+//!
+//! A window that is overrun or granted beyond 2^32 - 1 costs its stream (RST); frames for streams that are not there and
+//! unknown flags are passed over. What can't be understood ends the session (`protocol_violation`): another version, an unknown
+//! type, a SYN with an id of the receiver's or of a stream that is there.
 //!
 //! # 8. Messages
 //!

@@ -136,6 +136,7 @@ fn no_file_names_the_machine_it_was_written_on() {
             "tests/run",
             "tests/peers/yamux-echo/main.go",
             "benches/run",
+            "benches/instructions",
             "benches/README.md",
             "benches/reasons.toml",
             "fuzz/Cargo.toml",

@@ -3,20 +3,33 @@
 //!
 //! # Memory bound
 //!
-//! The tunnel buffers, per session: `MAX_STREAMS x STREAM_WINDOW` (256 MiB: unread bytes that flow control has granted; what is
-//! really held is what slow readers left unread; a hostile peer may add `MUX_SLACK x STREAM_WINDOW`, 128 MiB,
-//! and on each further lane both) plus `WINDOW_GROWTH` for each lane (16 MiB shared by its fast streams), and per open stream
-//! two `SPLICE_BUFFER`s (64 KiB) on either end. Before a reply, a stream holds at most `EARLY_DATA` (64 KiB) more.
+//! What a peer may send and what is kept of it are two things. Windows grant each lane `(MAX_STREAMS + MUX_SLACK) x STREAM_WINDOW +
+//! SESSION_GROWTH` = 1536 x 256 KiB + 32 MiB = 416 MiB, most of it by the protocol, unasked.
+//! Of that at most [`SESSION_BUFFER`] is kept: it counts each chunk of unread bytes with what it keeps in memory (the read
+//! buffer that it lies in, or its copy, and [`CHUNK_COST`]), and past it the stream that holds most is reset.
+//!
+//! | each | at most | what |
+//! |---|---|---|
+//! | lane | 64 MiB | unread, over all its streams: `SESSION_BUFFER`, and the chunk that went past it |
+//! | lane | 0.5 MiB | `READ_BUFFER`, `SOCKET_BUFFER`, a message on its way out, TLS's own, `CONTROL_QUEUE` answers |
+//! | open stream | 366 KiB | to be sent: `SEND_QUEUE` and a chunk in 5 `SPLICE_BUFFER`s, a quarter full each; their places |
+//! | open stream | 384 KiB | in its splice: a `SPLICE_BUFFER` from its socket; 5 `READ_BUFFER`s, a quarter full each, to it |
+//! | open stream | 64 KiB | instead of these before its reply: `EARLY_DATA` |
+//! | dropped stream | 366 KiB | what is still to be sent, as above; there are `MUX_SLACK` of them |
+//!
+//! A lane with 1024 streams that take nothing either way, of a peer that plays every card, so keeps 64.5 + 1024 x 0.73 + 512 x
+//! 0.36 MiB = 1 GiB. One that merely moves much has some 128 KiB under way for each stream at each end; a stream with nothing under way
+//! has no buffer, and a lane on which nothing comes no read buffer. A session has up to [`MAX_LANES`] lanes, and its streams
+//! are counted over all of them by whoever opens them. What a splice takes at once counts each chunk with [`CHUNK_COST`], too.
 
 use std::time::Duration;
 
-/// Streams that one session carries at a time. A peer that goes beyond the mux's own limit loses its session, so the opener
-/// stays below it by counting ([`MUX_SLACK`] is the distance).
+/// Streams that one session carries at a time, unless the configurations of both ends say more. One that goes beyond the mux's own limit is reset by the other end, so the
+/// opener stays below it by counting ([`MUX_SLACK`] is the distance).
 pub const MAX_STREAMS: usize = 1024;
 
-/// Streams above [`MAX_STREAMS`] that the mux still takes: streams the one end has closed and the other not yet. The mux opens at
-/// most 256 unacknowledged streams, which can come on top of `MAX_STREAMS` closed ones whose end a full connection holds up, and the
-/// control stream.
+/// Streams above [`MAX_STREAMS`] that the mux still takes: those that one end has closed and the other not yet, since a full
+/// connection holds up their end, and the control stream.
 pub const MUX_SLACK: usize = 512;
 
 /// The receive window that every stream starts with (fixed by the yamux specification).
@@ -28,7 +41,8 @@ pub const STREAM_WINDOW_MAX: u32 = 16 * 1024 * 1024;
 /// What the windows of a lane's fast streams may grow by, together: one stream at its largest, and another on its way there.
 pub const SESSION_GROWTH: usize = 32 * 1024 * 1024;
 
-/// What unread bytes may hold of a lane's memory; beyond it the stream that holds most is reset.
+/// What unread bytes may hold of a lane's memory; beyond it the stream that holds most is reset. Some
+/// 250 streams whose readers have stopped at once, with the window that each begins with.
 pub const SESSION_BUFFER: usize = 64 * 1024 * 1024;
 
 /// A peer is told of room in steps of at most this, so that a large window is refilled before it has run half empty.

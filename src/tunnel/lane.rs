@@ -1,5 +1,5 @@
 //! Whether a lane is alive: when its last frame came, and how long a heartbeat took to come back. A lane is one WebSocket
-//! connection today; [`Heart`] beats in the task that runs it, [`Pulse`] is what the session and the status see of it.
+//! connection; `Heart` beats in the task that runs it, [`Pulse`] is what the session and the status see of it.
 //! Refuses to send or to read anything.
 
 use std::collections::VecDeque;
@@ -96,7 +96,7 @@ impl Heart {
     }
 }
 
-/// The signs of life of one lane, shared between the pipe that sees the frames and whoever asks. No lock on any path.
+/// The signs of life of one lane, shared between the driver, which sees the frames, and whoever asks. No lock on any path.
 #[derive(Clone, Debug)]
 pub struct Pulse(Arc<Signs>);
 

@@ -3,6 +3,8 @@
 //! It refuses to know what streams carry.
 
 mod batch;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod bench;
 mod driver;
 mod engine;
 mod entry;

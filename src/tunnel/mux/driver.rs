@@ -118,8 +118,8 @@ impl Turn {
         driver.send();
         let waker = driver.waker();
         drop(driver);
-        if self.again.swap(false, Ordering::AcqRel) {
-            waker.map(Waker::wake);
+        if let Some(waker) = waker.filter(|_| self.again.swap(false, Ordering::AcqRel)) {
+            waker.wake();
         }
     }
 

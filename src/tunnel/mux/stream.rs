@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::engine::Broken;
-use crate::base::limits::SPLICE_BUFFER;
+use crate::base::limits::{CHUNK_COST, SPLICE_BUFFER};
 
 /// One multiplexed stream. Dropping it before both its ends of file resets it.
 pub struct Stream {
@@ -45,7 +45,7 @@ impl Stream {
                 if chunk.is_empty() {
                     break;
                 }
-                count += chunk.len();
+                count += chunk.len() + CHUNK_COST;
                 chunks.push_back(chunk);
             }
             Poll::Ready(Ok(()))
@@ -56,7 +56,7 @@ impl Stream {
     /// Takes `chunks` away once there is room for them.
     ///
     /// # Errors
-    /// `BrokenPipe` when the peer takes no more, else as [`Stream::poll_chunk`].
+    /// `BrokenPipe` when the peer takes no more, else as [`Stream::poll_chunks`].
     pub fn poll_send(&self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
         let sent = self.shared.with(|engine| {
             while let Some(chunk) = chunks.front() {
