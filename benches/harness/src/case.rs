@@ -52,7 +52,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "throughput-1-both",
         about: "one bulk stream, both ways at once",
-        includes: closest,
+        includes: |peer| tunnels(peer) && closest(peer),
         measure: |cell| throughput::bulk(cell, 1, Way::Both),
         ..CASE
     },
@@ -66,14 +66,14 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "throughput-8-up",
         about: "eight bulk streams, client to target",
-        includes: closest,
+        includes: |peer| tunnels(peer) && closest(peer),
         measure: |cell| throughput::bulk(cell, 8, Way::Up),
         ..CASE
     },
     Case {
         name: "throughput-8-both",
         about: "eight bulk streams, both ways at once",
-        includes: closest,
+        includes: |peer| tunnels(peer) && closest(peer),
         measure: |cell| throughput::bulk(cell, 8, Way::Both),
         ..CASE
     },
@@ -81,6 +81,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "idle-latency",
         about: "round trip of 64 bytes, nothing else going on",
         seconds: 1.2,
+        includes: core,
         measure: latency::idle,
         ..CASE
     },
@@ -88,7 +89,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "latency-under-load",
         about: "round trip of 64 bytes beside four bulk downloads that saturate the machine",
         seconds: 2.9,
-        includes: core,
+        includes: |peer| tunnels(peer) && closest(peer),
         measure: |cell| latency::under_load(cell, 4),
         ..CASE
     },
@@ -96,7 +97,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "opens-1",
         about: "streams opened one after another: connect, a byte there and back, close",
         seconds: 1.7,
-        includes: core,
+        includes: |peer| tunnels(peer) && core(peer),
         measure: |cell| opens::opens(cell, 1),
         ..CASE
     },
@@ -104,16 +105,22 @@ pub(crate) const CASES: &[Case] = &[
         name: "opens-32",
         about: "the same by 32 threads at once",
         seconds: 1.7,
-        includes: core,
+        includes: |peer| tunnels(peer) && core(peer),
         measure: |cell| opens::opens(cell, 32),
         ..CASE
     },
-    Case { name: "fairness", about: "sixteen equal bulk downloads", includes: core, measure: |cell| throughput::fairness(cell, 16), ..CASE },
+    Case {
+        name: "fairness",
+        about: "sixteen equal bulk downloads",
+        includes: |peer| tunnels(peer) && closest(peer),
+        measure: |cell| throughput::fairness(cell, 16),
+        ..CASE
+    },
     Case {
         name: "memory",
         about: "5,000 idle streams on which 16 KiB have flowed each way",
         seconds: 7.0,
-        includes: |peer| core(peer) && peer != Peer::Direct,
+        includes: |peer| matches!(peer, Peer::Relay | Peer::Underpass),
         fresh: true,
         measure: |cell| memory::idle_streams(cell, 5_000),
         ..CASE
@@ -130,27 +137,27 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "wan-20",
         about: "bulk downloads over a line of 1 Gbit/s and 20 ms, with Linux's default buffers",
-        seconds: 3.9,
+        seconds: 3.6,
         line: Some(gigabit(20)),
-        includes: |peer| closest(peer) && peer != Peer::Haproxy,
+        includes: |peer| matches!(peer, Peer::Direct | Peer::Underpass),
         measure: wide::bulk,
         ..CASE
     },
     Case {
         name: "wan-80",
         about: "the same at 80 ms",
-        seconds: 6.5,
+        seconds: 5.6,
         line: Some(gigabit(80)),
-        includes: |peer| core(peer) && peer != Peer::Haproxy,
+        includes: |peer| matches!(peer, Peer::Direct | Peer::Underpass),
         measure: wide::bulk,
         ..CASE
     },
     Case {
         name: "wan-200",
         about: "the same at 200 ms",
-        seconds: 11.0,
+        seconds: 8.0,
         line: Some(gigabit(200)),
-        includes: |peer| closest(peer) && peer != Peer::Haproxy,
+        includes: |peer| matches!(peer, Peer::Direct | Peer::Underpass),
         measure: wide::bulk,
         ..CASE
     },
@@ -159,7 +166,7 @@ pub(crate) const CASES: &[Case] = &[
         about: "round trip of 64 bytes beside four bulk downloads that fill a line of 100 Mbit/s and 80 ms",
         seconds: 6.5,
         line: Some(Line { rtt_ms: 80, mbit: 100, mtu: 1_500, large_buffers: false }),
-        includes: |peer| core(peer) || peer == Peer::Ssh,
+        includes: |peer| matches!(peer, Peer::Relay | Peer::Underpass | Peer::Rathole | Peer::Ssh),
         measure: wide::shared_line,
         ..CASE
     },
@@ -175,7 +182,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "wan-gbit-down",
         about: "one bulk download from its start over a line of 1 Gbit/s and 80 ms, with buffers that fit it",
-        seconds: 11.0,
+        seconds: 6.0,
         line: Some(Line { large_buffers: true, ..gigabit(80) }),
         includes: |peer| matches!(peer, Peer::Direct | Peer::Underpass),
         measure: |cell| wide::from_start(cell, Way::Down),
@@ -184,7 +191,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "wan-gbit-up",
         about: "the same, an upload",
-        seconds: 11.0,
+        seconds: 6.0,
         line: Some(Line { large_buffers: true, ..gigabit(80) }),
         includes: |peer| matches!(peer, Peer::Direct | Peer::Underpass),
         measure: |cell| wide::from_start(cell, Way::Up),
@@ -200,6 +207,11 @@ const fn gigabit(rtt_ms: u32) -> Line {
 /// Those whom the goals name; the others do what one of these does, or are far from it. A run of everything stays within half an hour.
 fn core(peer: Peer) -> bool {
     closest(peer) || matches!(peer, Peer::Haproxy | Peer::Rathole)
+}
+
+/// Whether there is anything between client and target.
+fn tunnels(peer: Peer) -> bool {
+    peer != Peer::Direct
 }
 
 /// No tunnel at all, the plain relay and this project, and haproxy where it can be compared.

@@ -33,7 +33,7 @@ use run::Plan;
 
 const AFTER_HELP: &str = "\
 Examples:
-  benches/run                                        everything, under an hour; writes benches/RESULTS.md and its charts
+  benches/run                                        everything, half an hour; writes benches/RESULTS.md and its charts
   benches/run --case latency-under-load --peer haproxy --peer underpass
   benches/run --case throughput-1-down --rounds 3    all peers, printed, nothing written
   benches/run --smoke                                does every part work? under a minute, builds and installs no peers

@@ -13,7 +13,7 @@ use crate::process::{memory, reset_peak};
 /// One download, then four at once, each after its connections have found the line's capacity.
 pub(super) fn bulk(cell: &mut Cell) -> Result<Figures> {
     let rtt = u64::from(cell.line()?.rtt_ms);
-    let (warm_up, run) = (200 + 12 * rtt, (8 * rtt).max(1_200));
+    let (warm_up, run) = (200 + 9 * rtt, (6 * rtt).max(1_200));
     let mut figures = Vec::new();
     for (figure, streams) in [(Figure::OneStream, 1), (Figure::FourStreams, 4)] {
         cell.start_bulk(streams, Way::Down, warm_up)?;
@@ -44,7 +44,7 @@ pub(super) fn first_echo(cell: &mut Cell) -> Result<Figures> {
     Ok(vec![(Figure::FirstEcho, echo.p50 as f64 / path.p50 as f64)])
 }
 
-/// A stream from its start on: over ten seconds, and how fast it is once two of them have passed.
+/// A stream from its start on: over five seconds, and how fast it is once two of them have passed.
 pub(super) fn from_start(cell: &mut Cell, way: Way) -> Result<Figures> {
     let (near, far) = (cell.tunnel.near_pids(), cell.tunnel.far_pids());
     reset_peak(&near);
@@ -52,7 +52,7 @@ pub(super) fn from_start(cell: &mut Cell, way: Way) -> Result<Figures> {
     let start = Instant::now();
     let mut samples: Vec<Sample> = vec![cell.sample()?];
     cell.start_bulk(1, way, 0)?;
-    for millis in [2_000, 3_000, 10_000] {
+    for millis in [2_000, 3_000, 5_000] {
         cell.pass_until(start, millis);
         samples.push(cell.sample()?);
     }
