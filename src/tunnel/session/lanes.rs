@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::load::{Load, Rate, is_bulk, lanes_wanted};
+use super::load::{Load, Rate, choose, is_bulk, lanes_wanted};
 use crate::base::code::{Code, Failure};
 use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE};
 use crate::base::tasks::Tasks;
@@ -155,8 +155,10 @@ impl Lanes {
         let table = self.table();
         // One that is closing takes its time, and would keep the stream waiting.
         let usable = table.further.values().flatten().filter(|lane| !lane.link().is_lost());
+        let lanes: Vec<_> = std::iter::once(self.first()).chain(usable).collect();
         let load = |lane: &&Lane| Load::new(lane.0.rate.per_second(now), lane.0.streams.load(Ordering::Relaxed));
-        let lane = std::iter::once(self.first()).chain(usable).min_by_key(load).unwrap_or(self.first()).clone();
+        let loads: Vec<_> = lanes.iter().map(load).collect();
+        let lane = lanes[choose(&loads)].clone();
         // Under the table's lock: a lane is found idle under it, too.
         lane.enter(now);
         drop(table);

@@ -58,6 +58,14 @@ impl Load {
     }
 }
 
+/// Which lane takes the next stream: the least busy one. Of three and more the last is kept for when all others are busy, since
+/// nobody knows of a new stream whether it will be bulk, and small ones must find a lane without.
+pub(super) fn choose(loads: &[Load]) -> usize {
+    let least = |count: usize| (0..count).min_by_key(|lane| loads[*lane]).unwrap_or_default();
+    let among_others = least(loads.len().saturating_sub(1));
+    if loads.len() > 2 && loads[among_others].steps == 0 { among_others } else { least(loads.len()) }
+}
+
 /// Whether a stream of that rate makes others wait.
 pub(super) fn is_bulk(per_second: u64) -> bool {
     per_second >= BULK_RATE
@@ -96,6 +104,17 @@ mod tests {
         let in_order = [Load::new(0, 0), Load::new(3, 1), Load::new(STEP - 1, 7), Load::new(mib, 0), Load::new(9 * mib, 0)];
         assert!(in_order.is_sorted());
         assert_eq!(Load::new(10, 3), Load::new(20, 3), "a few bytes are no difference");
+    }
+
+    #[test]
+    fn the_last_of_several_lanes_is_kept_for_when_all_others_are_busy() {
+        let (idle, used, busy) = (Load::new(0, 0), Load::new(0, 3), Load::new(STEP, 1));
+        assert_eq!(choose(&[used]), 0);
+        assert_eq!(choose(&[used, idle]), 1, "of two both are used");
+        assert_eq!(choose(&[used, used, idle]), 0);
+        assert_eq!(choose(&[busy, used, idle]), 1);
+        assert_eq!(choose(&[busy, busy, used]), 2);
+        assert_eq!(choose(&[busy, busy, Load::new(9 * STEP, 1)]), 0);
     }
 
     #[test]
