@@ -87,7 +87,7 @@ where
     let driver = Arc::new(Mutex::new(Driver::new(upgraded.io, upgraded.echo, side, shared.clone(), heart)));
     let sends: Arc<Mutex<dyn Sends>> = driver.clone();
     let _ = shared.driver.set(Arc::downgrade(&sends));
-    tasks.spawn(drive(driver, shared.clone(), link.clone()));
+    tasks.spawn(drive(driver, link.clone()));
     (Opener(shared.clone()), Incoming(shared), link)
 }
 

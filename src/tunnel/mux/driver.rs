@@ -50,13 +50,14 @@ pub(super) struct Driver<S> {
 }
 
 /// Runs a lane to its end.
-pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(driver: Arc<Mutex<Driver<S>>>, shared: Arc<Shared>, link: Link) {
+pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(driver: Arc<Mutex<Driver<S>>>, link: Link) {
+    let shared = &link.shared;
     let _ends = EndOnDrop(shared.clone());
     let why = tokio::select! {
         biased;
         () = shared.close.cancelled() => {
             // Bounded, since the peer may take nothing any more.
-            let _ = tokio::time::timeout(HANDSHAKE_DEADLINE, close(&driver, &shared)).await;
+            let _ = tokio::time::timeout(HANDSHAKE_DEADLINE, close(&driver, shared)).await;
             Failure::new(Code::Stopping, "closed by this side")
         }
         () = link.pulse.dies() => Failure::new(Code::LinkDead, "nothing received for 5 s"),
@@ -88,7 +89,7 @@ pub(super) trait Sends: Send {
     /// Writes what can be written now. The driver's task is woken for the rest, and to learn of a failure.
     fn send(&mut self);
 
-    /// Wakes the driver's task.
+    /// The driver's task, once it has run.
     fn waker(&self) -> Option<Waker>;
 }
 
@@ -200,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.inbound.extend_from_slice(&rest);
         }
         match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.inbound) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(Failure::new(Code::LinkClosed, "the connection ended without a farewell"))),
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(broken(&io::ErrorKind::UnexpectedEof.into()))),
             Poll::Ready(Ok(_)) => Poll::Ready(self.decode()),
             Poll::Ready(Err(error)) => Poll::Ready(Err(broken(&error))),
             Poll::Pending => {
