@@ -20,8 +20,7 @@ use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::observe::metrics;
 use crate::pki::identity::Role;
-use crate::pki::tls::{self, AgentTls};
-use crate::pki::{pem, renew::Credential};
+use crate::pki::tls;
 use crate::tunnel::ledger::LaneAttendance;
 use crate::tunnel::mux::{Incoming, Side};
 use crate::tunnel::session::Notifier;
@@ -165,8 +164,7 @@ impl Further {
     /// From TCP to the lane's task.
     async fn dial(self: &Arc<Self>, address: &HostPort) -> Result<(), Failure> {
         let settings = &self.agent.settings;
-        let credential: Credential = settings.credential.load()?;
-        let tls = AgentTls::new(&credential, &pem::load_one(&settings.credential.root)?)?;
+        let (_, tls) = settings.credential.tls()?;
         let proxy = settings.egress.proxy_for(&self.endpoint.0)?;
         let stream = dial::secure_at(address, &self.endpoint.0, proxy.as_ref(), tls.client_config()).await?;
         if tls::peer_identity(stream.get_ref().1)?.role != self.origin.gateway {

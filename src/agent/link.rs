@@ -53,6 +53,13 @@ impl CredentialFiles {
     pub fn load(&self) -> Result<Credential, Failure> {
         Credential::load(&self.certificate, &self.key)
     }
+
+    /// The same, and what every connection of the tunnel is secured with.
+    pub(super) fn tls(&self) -> Result<(Credential, AgentTls), Failure> {
+        let credential = self.load()?;
+        let tls = AgentTls::new(&credential, &pem::load_one(&self.root)?)?;
+        Ok((credential, tls))
+    }
 }
 
 /// A session that a link holds, and what it must end with.
@@ -150,10 +157,7 @@ async fn dismiss(held: Held) {
 }
 
 async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failure> {
-    let files = &agent.settings.credential;
-    let credential = files.load()?;
-    let root = pem::load_one(&files.root)?;
-    let tls = AgentTls::new(&credential, &root)?;
+    let (credential, tls) = agent.settings.credential.tls()?;
     let proxy = agent.settings.egress.proxy_for(&endpoint.0)?;
     agent.board.via(endpoint, proxy.as_ref().map(|proxy| proxy.at.to_string()));
     let stream = dial::secure(&endpoint.0, proxy.as_ref(), tls.client_config()).await?;
