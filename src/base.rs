@@ -1,4 +1,4 @@
-//! The vocabulary that every room shares: names, codes, limits, waiting, owning tasks, keeping secrets.
+//! The vocabulary that every room shares: names, grants, codes, limits, waiting, owning tasks, keeping secrets.
 //! It refuses to know sockets, TLS and messages, and of files anything but who may touch them.
 
 pub mod allow;
@@ -8,6 +8,7 @@ pub mod drain;
 pub mod endpoint;
 pub mod files;
 pub mod floor;
+pub mod grant;
 pub mod id;
 pub mod limits;
 pub mod secret;

@@ -1,6 +1,7 @@
 //! The gateway: takes clients on one side and agents' sessions on the other, and relays between them.
 //! It refuses to know the agent's side, the store, who administers it, and files of configuration.
 
+pub mod callers;
 pub mod enrollment;
 #[cfg(test)]
 mod fixture;

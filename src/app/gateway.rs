@@ -26,7 +26,7 @@ use crate::control::api::{Api, router};
 use crate::control::store::sqlite::Sqlite;
 use crate::control::{Control, Parts};
 use crate::gateway::listener::{ListenerSpec, Listeners};
-use crate::gateway::quota::TenantLimits;
+use crate::gateway::quota::Limits;
 use crate::gateway::{Gateway, Settings, port};
 use crate::observe::audit::{Audit, Event};
 use crate::observe::{log, metrics};
@@ -331,12 +331,12 @@ fn specs(listeners: &[ListenerConfig]) -> Result<Vec<ListenerSpec>, Failure> {
 }
 
 /// A rate beyond 4 GiB/s is no limit that this process could reach.
-fn tenants(config: &GatewayConfig) -> HashMap<Name, TenantLimits> {
+fn tenants(config: &GatewayConfig) -> HashMap<Name, Limits> {
     let rate = |rate: Option<u64>| rate.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX)).and_then(NonZeroU32::new);
     let tenants = config.tenants.iter();
     tenants
         .map(|(name, tenant)| {
-            (name.clone(), TenantLimits { max_streams: tenant.limits.max_streams, rate: rate(tenant.limits.rate) })
+            (name.clone(), Limits { max_streams: tenant.limits.max_streams, rate: rate(tenant.limits.rate) })
         })
         .collect()
 }

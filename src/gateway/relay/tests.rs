@@ -7,7 +7,7 @@ use tokio::io::DuplexStream;
 use super::*;
 use crate::base::id::Name;
 use crate::gateway::fixture::{Agent, Left, agent, client, gateway, wanted};
-use crate::gateway::quota::TenantLimits;
+use crate::gateway::quota::Limits;
 use crate::tunnel::fixture::Rows;
 
 /// A relay at work, seen from outside.
@@ -359,7 +359,7 @@ async fn r1_a_stream_that_is_cut_while_open_has_its_row_and_looks_cut() {
 #[tokio::test]
 async fn a_tenant_beyond_its_streams_is_refused_and_an_ended_stream_gives_its_place_back() {
     let mut site = Site::new(1).await;
-    let limits = TenantLimits { max_streams: Some(1), rate: None };
+    let limits = Limits { max_streams: Some(1), rate: None };
     site.gateway.table().limit(&HashMap::from([(Name::parse("acme").unwrap(), limits)]));
     let held = site.opened().await;
     let (client, left) = site.client();
