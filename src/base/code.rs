@@ -177,6 +177,27 @@ codes! {
     SourceDenied "denied_source_ip" Caller Denied false:
         "The connection came from an address that `allow_from` does not contain." ;
         "Connect from an allowed network, or add the address to `allow_from`."
+    RequestInvalid "request_invalid" Caller Usage false:
+        "What a client said first was no request that this listener takes." ;
+        "Use HTTP CONNECT or SOCKS5, as the listener speaks, to `TARGET.GROUP.TENANT.underpass`; the detail says what was wrong."
+    LoginRequired "login_required" Caller Denied false:
+        "The listener serves known callers alone, and this one showed neither a token nor a certificate." ;
+        "Give a client token as the proxy's password (any user name), or connect with a client certificate."
+    LoginFailed "login_failed" Caller Denied false:
+        "The gateway does not know the caller's token, or it was revoked or has expired." ;
+        "Make a fresh one: `underpass client-token create --grant T/G/TARGET`."
+    LoginLimited "login_limited" Caller Unavailable false:
+        "Too many logins from this address have failed." ;
+        "Wait a minute, and correct the token before the next try."
+    NotGranted "not_granted" Caller Denied false:
+        "The caller is not granted that target." ;
+        "Make a token whose grants contain it, or grant it to the name of the client's certificate in gateway.yaml."
+    CallerRevoked "caller_revoked" Caller Denied false:
+        "The caller's token or certificate was revoked or has expired while its stream was open." ;
+        "Make a fresh token, or renew the certificate, if the caller should still have access."
+    ProxyHeader "proxy_header" Caller Config false:
+        "A balancer's connection did not begin with a PROXY header, or with a broken one." ;
+        "Let the balancer send PROXY protocol version 1 or 2 (haproxy: `send-proxy-v2`), or take it off the listener."
     ClientReset "client_reset" Caller Unavailable false:
         "The client reset the connection in the middle." ;
         "Nothing on this side; look into the client."
