@@ -247,6 +247,9 @@ pub const ENROLL_SOURCES: usize = 64 * 1024;
 /// An enrollment token's text; with two endpoints it has 250 characters.
 pub const MAX_TOKEN: usize = 4 * 1024;
 
+/// A client token's text: what fits into a password of SOCKS5, whose length is one byte (RFC 1929, 2).
+pub const MAX_CLIENT_TOKEN: usize = 255;
+
 /// The gateways that one enrollment token names.
 pub const MAX_TOKEN_ENDPOINTS: usize = 16;
 
