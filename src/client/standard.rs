@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::stdio;
+use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -135,7 +136,7 @@ fn reader(input: OwnedFd) -> io::Result<Box<dyn AsyncRead + Send + Unpin>> {
     Ok(match kind(&input)? {
         FileType::Fifo => Box::new(pipe::Receiver::from_owned_fd(input)?),
         FileType::Socket => Box::new(socket(input)?),
-        _ => Box::new(tokio::io::stdin()),
+        _ => Box::new(File::from_std(input.into())),
     })
 }
 
@@ -143,7 +144,7 @@ fn writer(output: OwnedFd) -> io::Result<Box<dyn AsyncWrite + Send + Unpin>> {
     Ok(match kind(&output)? {
         FileType::Fifo => Box::new(pipe::Sender::from_owned_fd(output)?),
         FileType::Socket => Box::new(socket(output)?),
-        _ => Box::new(tokio::io::stdout()),
+        _ => Box::new(File::from_std(output.into())),
     })
 }
 
