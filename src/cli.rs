@@ -5,6 +5,7 @@
 mod admin;
 mod agent;
 mod args;
+mod connect;
 mod explain;
 mod gateway;
 mod print;
@@ -76,6 +77,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Token { command } => gateway::token(command, json).await,
         Command::Agents { command } => gateway::agents(command, json).await,
         Command::Agent { command } => agent::run(command, json).await,
+        Command::Connect(args) => connect::run(args, json).await,
         Command::Explain { code } => explain::run(code.as_deref(), json),
     }
 }

@@ -9,6 +9,8 @@
 
 mod ask;
 mod carry;
+#[cfg(test)]
+mod fixture;
 pub mod listener;
 pub mod standard;
 mod way;
@@ -82,7 +84,8 @@ impl Client {
         pin::check_built_in(pin)?;
         let endpoints = if endpoints.is_empty() { parsed.endpoints } else { endpoints };
         if endpoints.is_empty() {
-            let detail = "the token names no endpoint, since the gateway's are too long for it: give --endpoint wss://HOST:PORT";
+            let detail =
+                "the token names no endpoint, since the gateway's are too long for it: give --endpoint wss://HOST:PORT";
             return Err(Failure::new(Code::Usage, detail));
         }
         Ok(Self { target, token, egress, config: tls::connect_client(pin), way: Way::new(endpoints), observer })

@@ -335,9 +335,7 @@ fn tenants(config: &GatewayConfig) -> HashMap<Name, Limits> {
     let rate = |rate: Option<u64>| rate.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX)).and_then(NonZeroU32::new);
     let tenants = config.tenants.iter();
     tenants
-        .map(|(name, tenant)| {
-            (name.clone(), Limits { max_streams: tenant.limits.max_streams, rate: rate(tenant.limits.rate) })
-        })
+        .map(|(name, tenant)| (name.clone(), Limits { max_streams: tenant.limits.max_streams, rate: rate(tenant.limits.rate) }))
         .collect()
 }
 

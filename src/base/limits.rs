@@ -151,7 +151,7 @@ pub const REPLY_DEADLINE: Duration = Duration::from_secs(15);
 pub const ENDPOINT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// From a client's CONNECT to the gateway's answer, which has [`REPLY_DEADLINE`] for it and a round trip.
-pub const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+pub const ASK_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The longest wait of a client between two rounds through the endpoints: somebody sits before it.
 pub const RETRY_MAX: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::Client;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::Endpoint;
-use crate::base::limits::{ANSWER_DEADLINE, CLIENT_HEAD, ENDPOINT_DEADLINE};
+use crate::base::limits::{ASK_DEADLINE, CLIENT_HEAD, ENDPOINT_DEADLINE};
 use crate::tunnel::dial::{self, Secured};
 use crate::wire::connect;
 
@@ -31,7 +31,7 @@ pub(super) enum Miss {
 pub(super) async fn ask(client: &Client, endpoint: &Endpoint) -> Result<Opened, Miss> {
     let dialled = within(ENDPOINT_DEADLINE, endpoint, secure(client, endpoint)).await;
     let mut stream = dialled.map_err(Miss::Way)?;
-    let answered = within(ANSWER_DEADLINE, endpoint, exchange(client, endpoint, &mut stream)).await;
+    let answered = within(ASK_DEADLINE, endpoint, exchange(client, endpoint, &mut stream)).await;
     match answered.map_err(Miss::Way)? {
         Ok(first) => Ok(Opened { stream, first }),
         Err(refusal) => Err(Miss::Refused(refusal)),
@@ -54,11 +54,7 @@ async fn secure(client: &Client, endpoint: &Endpoint) -> Result<Secured, Failure
 }
 
 /// Says CONNECT and reads the answer: what came behind it, or the refusal.
-async fn exchange(
-    client: &Client,
-    endpoint: &Endpoint,
-    stream: &mut Secured,
-) -> Result<Result<BytesMut, Failure>, Failure> {
+async fn exchange(client: &Client, endpoint: &Endpoint, stream: &mut Secured) -> Result<Result<BytesMut, Failure>, Failure> {
     let lost = |error| Failure::new(Code::LinkClosed, format_args!("{endpoint} did not answer CONNECT: {error}"));
     let request = connect::request(&client.target, &client.token);
     stream.write_all(request.as_bytes()).await.map_err(lost)?;

@@ -21,7 +21,9 @@ use crate::tunnel::splice::{End, Socket};
 /// `listener_open`, `listen_failed`.
 pub fn bind(at: SocketAddr, allow_from: &[IpNet]) -> Result<TcpListener, Failure> {
     if !at.ip().to_canonical().is_loopback() && allow_from.is_empty() {
-        let detail = format_args!("{at} is off loopback, and whoever connects there has what the token grants: say who may, with --allow-from NET");
+        let detail = format_args!(
+            "{at} is off loopback, and whoever connects there has what the token grants: say who may, with --allow-from NET"
+        );
         return Err(Failure::new(Code::ListenerOpen, detail));
     }
     listen::bind(at)

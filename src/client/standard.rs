@@ -160,3 +160,6 @@ fn close_stdout() -> io::Result<()> {
     let nothing = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
     Ok(stdio::dup2_stdout(nothing)?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,7 +149,10 @@ mod tests {
             asked.push(port);
             tokio::time::sleep(Duration::from_millis(millis)).await;
             match answer {
-                Ok(()) => break Ok(search.found()),
+                Ok(()) => {
+                    search.found();
+                    break Ok(());
+                }
                 Err(code) => {
                     if let Err(failure) = search.missed(Failure::new(code, "as the test says"), &observer).await {
                         break Err(failure.code);
@@ -204,8 +207,9 @@ mod tests {
             assert_eq!((trace.asked, trace.ended), (vec![1, 2], Err(code)));
             assert!(trace.told.is_empty());
         }
-        let second_restarts =
-            |port, number| (0, if number == 3 { Ok(()) } else { Err([Code::GatewayName, Code::GatewayRefused][port as usize - 1]) });
+        let second_restarts = |port, number| {
+            (0, if number == 3 { Ok(()) } else { Err([Code::GatewayName, Code::GatewayRefused][port as usize - 1]) })
+        };
         assert_eq!(search(&way(&[1, 2]), second_restarts).await.asked, [1, 2, 1, 2]);
     }
 
