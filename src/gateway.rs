@@ -36,6 +36,7 @@ use crate::observe::audit::Audit;
 use crate::pki::revoke::Revocations;
 use crate::pki::tls::GatewayTls;
 use crate::tunnel::listen::Caps;
+use callers::Callers;
 use issuer::Issuer;
 use registry::Registry;
 use router::Table;
@@ -49,6 +50,10 @@ pub struct Settings {
     pub allow_from: AllowFrom,
     /// Who may, for an enrollment.
     pub enroll_from: AllowFrom,
+    /// Who may, for a client's CONNECT.
+    pub clients_from: AllowFrom,
+    /// Balancers before the port: their connections begin with a PROXY header.
+    pub proxy_from: AllowFrom,
     /// Connections per listener.
     pub caps: Caps,
     /// Streams of one session.
@@ -67,6 +72,7 @@ pub struct Gateway {
     instance: InstanceId,
     tls: Arc<GatewayTls>,
     revocations: Revocations,
+    callers: Callers,
     issuer: Arc<dyn Issuer>,
     registry: Registry,
     table: Table,
@@ -92,6 +98,7 @@ impl Gateway {
         settings: Settings,
         tls: Arc<GatewayTls>,
         revocations: Revocations,
+        callers: Callers,
         issuer: Arc<dyn Issuer>,
         audit: Audit,
         tasks: &Tasks,
@@ -101,6 +108,7 @@ impl Gateway {
             instance: InstanceId::fresh(),
             tls,
             revocations,
+            callers,
             issuer,
             registry: Registry::default(),
             table: Table::default(),

@@ -15,6 +15,12 @@ impl AllowFrom {
         Self(None)
     }
 
+    /// Nobody.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self(Some(Vec::new()))
+    }
+
     /// These networks alone; `None` for everybody.
     #[must_use]
     pub fn only(networks: Option<Vec<IpNet>>) -> Self {
@@ -42,6 +48,6 @@ mod tests {
             assert_eq!(list.admits(ip.parse().unwrap()), admitted, "{ip}");
         }
         assert!(AllowFrom::all().admits("203.0.113.1".parse().unwrap()));
-        assert!(!AllowFrom::only(Some(vec![])).admits("127.0.0.1".parse().unwrap()));
+        assert!(!AllowFrom::nobody().admits("127.0.0.1".parse().unwrap()));
     }
 }

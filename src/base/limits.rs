@@ -147,6 +147,12 @@ pub const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 /// From a client's connection to the reply, over all agents tried.
 pub const REPLY_DEADLINE: Duration = Duration::from_secs(15);
 
+/// How long a refused client has to take its answer.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long its connection is then kept until it closes: a reset must not overtake the answer.
+pub const ANSWER_LINGER: Duration = Duration::from_secs(1);
+
 /// A target's connect timeout unless its configuration says otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

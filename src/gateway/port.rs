@@ -1,5 +1,5 @@
 //! The port that agents dial: TLS by ALPN, the upgrade, the greeting, then the session's life.
-//! It refuses to know clients and how certificates are issued.
+//! It refuses to know how certificates are issued, and of clients all but that they may come in here, too.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,10 +11,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::ingress::{Entry, Terms, Wanted};
 use super::lanes::{self, Joining};
 use super::registry::{Facts, Live};
+use super::relay::relay;
 use super::shares::Share;
-use super::{Gateway, enrollment};
+use super::{Gateway, Settings, enrollment};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
 use crate::base::limits::{HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, SOCKET_BUFFER};
@@ -25,6 +27,7 @@ use crate::pki::identity::{Identity, Role};
 use crate::pki::tls::{self, Protocol};
 use crate::tunnel::ledger::Attendance;
 use crate::tunnel::listen::{self, Service, prepare_tunnel};
+use crate::tunnel::proxy_header;
 use crate::tunnel::session::{self, Session};
 use crate::tunnel::upgrade::{self, Upgraded};
 use crate::wire::hello::{Hello, Welcome};
@@ -58,25 +61,23 @@ enum Ready {
     Tunnel { upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
     Lane { upgraded: Upgraded<Secured>, joining: Joining, peer: SocketAddr },
     Enroll { stream: Secured, peer: SocketAddr, share: Share<IpAddr> },
+    Client { stream: Secured, wanted: Wanted },
 }
 
 impl Service<TcpStream, SocketAddr> for Port {
     type Ready = Box<Ready>;
 
     fn admits(&self, peer: &SocketAddr) -> bool {
-        let settings = &self.0.settings;
-        let admitted = settings.allow_from.admits(peer.ip()) || settings.enroll_from.admits(peer.ip());
-        if !admitted {
-            self.report(*peer, &denied(*peer));
-        }
-        admitted
+        let admitted = if self.0.settings.proxy_from.admits(peer.ip()) { Ok(()) } else { self.admitted(*peer) };
+        admitted.map_err(|failure| self.report(*peer, &failure)).is_ok()
     }
 
     async fn handshake(&self, io: TcpStream, peer: SocketAddr) -> Option<Box<Ready>> {
-        match self.secure(io, peer).await {
+        let mut source = peer;
+        match self.secure(io, &mut source).await {
             Ok(ready) => Some(Box::new(ready)),
             Err(failure) => {
-                self.report(peer, &failure);
+                self.report(source, &failure);
                 None
             }
         }
@@ -87,6 +88,12 @@ impl Service<TcpStream, SocketAddr> for Port {
             Ready::Tunnel { upgraded, identity, agent, peer } => self.tunnel(upgraded, identity, agent, peer).await,
             Ready::Lane { upgraded, joining, peer } => lanes::serve(&self.0, joining, upgraded, peer).await,
             Ready::Enroll { stream, peer, share: _share } => enrollment::serve(&self.0, stream, peer.ip()).await,
+            Ready::Client { stream, wanted } => {
+                let gateway = self.0.clone();
+                // Among the clients, so that a drain waits for it.
+                let relayed = self.0.clients.spawn(async move { relay(&gateway, stream, wanted).await });
+                let _ = relayed.await;
+            }
         }
     }
 
@@ -100,8 +107,21 @@ fn denied(peer: SocketAddr) -> Failure {
 }
 
 impl Port {
-    async fn secure(&self, io: TcpStream, peer: SocketAddr) -> Result<Ready, Failure> {
+    /// Whether somebody from there may anything here.
+    fn admitted(&self, source: SocketAddr) -> Result<(), Failure> {
+        let Settings { allow_from, enroll_from, clients_from, .. } = &self.0.settings;
+        let admitted = [allow_from, enroll_from, clients_from].into_iter().any(|from| from.admits(source.ip()));
+        if admitted { Ok(()) } else { Err(denied(source)) }
+    }
+
+    /// Everything before a connection is known; `peer` becomes where it really comes from.
+    async fn secure(&self, mut io: TcpStream, peer: &mut SocketAddr) -> Result<Ready, Failure> {
         let gateway = &self.0;
+        if gateway.settings.proxy_from.admits(peer.ip()) {
+            *peer = proxy_header::read(&mut io, *peer).await?;
+            self.admitted(*peer)?;
+        }
+        let peer = *peer;
         prepare_tunnel(&io);
         let io = BufReader::with_capacity(SOCKET_BUFFER, io);
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await;
@@ -110,9 +130,7 @@ impl Port {
         let (allowed, config) = match protocol {
             Protocol::Tunnel => (&gateway.settings.allow_from, gateway.tls.tunnel()),
             Protocol::Enroll => (&gateway.settings.enroll_from, gateway.tls.enroll()),
-            Protocol::Client => {
-                return Err(Failure::new(Code::ProtocolViolation, "this version has no client protocol on this port"));
-            }
+            Protocol::Client => (&gateway.settings.clients_from, gateway.tls.client()),
         };
         if !allowed.admits(peer.ip()) {
             return Err(denied(peer));
@@ -124,7 +142,15 @@ impl Port {
             let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
             return Ok(Ready::Enroll { stream, peer, share });
         }
-        let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
+        let mut stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
+        if protocol == Protocol::Client {
+            if gateway.drain.begun() {
+                return Err(Failure::new(Code::Stopping, "the gateway is shutting down"));
+            }
+            let terms = Terms { entry: Entry::Connect, early_data: true, idle: None };
+            let wanted = terms.wanted(gateway, &mut stream, peer, None).await?;
+            return Ok(Ready::Client { stream, wanted });
+        }
         let identity = tls::peer_identity(stream.get_ref().1)?;
         let Role::Agent { agent, .. } = identity.role.clone() else {
             return Err(Failure::new(Code::CertificateRefused, "the certificate is no agent's"));
