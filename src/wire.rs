@@ -348,9 +348,12 @@
 #![doc = include_str!("wire/vectors.md")]
 
 pub mod codec;
+pub mod connect;
 pub mod enroll;
 pub mod heartbeat;
 pub mod hello;
+pub mod login;
+pub mod name;
 pub mod notice;
 pub mod open;
 pub mod refusal;

@@ -179,7 +179,7 @@ codes! {
         "Connect from an allowed network, or add the address to `allow_from`."
     RequestInvalid "request_invalid" Caller Usage false:
         "What a client said first was no request that this listener takes." ;
-        "Use HTTP CONNECT or SOCKS5, as the listener speaks, to `TARGET.GROUP.TENANT.underpass`; the detail says what was wrong."
+        "The detail says what was wrong. Speak what the listener speaks, and ask for `TARGET.GROUP.TENANT.underpass`."
     LoginRequired "login_required" Caller Denied false:
         "The listener serves known callers alone, and this one showed neither a token nor a certificate." ;
         "Give a client token as the proxy's password (any user name), or connect with a client certificate."

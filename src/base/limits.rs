@@ -202,6 +202,19 @@ pub const MAX_SESSIONS_PER_AGENT: usize = 64;
 /// Sessions that one agent begins in a minute: each costs handshakes and two audit rows, which nobody may fill with them.
 pub const SESSIONS_PER_MINUTE: u32 = 120;
 
+/// A client's CONNECT with its headers, and a gateway's answer to it; a browser's has 0.5 KiB. The body of an answer may have
+/// as much.
+pub const CLIENT_HEAD: usize = 8 * 1024;
+
+/// Headers of these; a browser sends 10.
+pub const CLIENT_HEADERS: usize = 64;
+
+/// A client's token: a password of SOCKS5 holds no more (RFC 1929).
+pub const MAX_CLIENT_TOKEN: usize = 255;
+
+/// A PROXY header of version 2: the longest addresses (216 bytes, of Unix sockets) and what balancers add about TLS.
+pub const PROXY_HEADER: usize = 2 * 1024;
+
 /// Lanes of one session unless the gateway's configuration says otherwise: one connection each.
 pub const MAX_LANES: usize = 4;
 
