@@ -164,7 +164,6 @@ impl Running {
             audit: audit.clone(),
             endpoints,
             certificate_lifetime: config.enrollment.certificate_lifetime,
-            callers: callers.clone(),
         })
         .await?;
         let tasks = Tasks::new();
@@ -332,9 +331,9 @@ fn specs(listeners: &[ListenerConfig], private: &[Pin]) -> Result<Vec<ListenerSp
 fn spec(listener: &ListenerConfig, private: &[Pin]) -> Result<ListenerSpec, Failure> {
     let clients = listener.client_ca.as_ref();
     // A listener that leads to one target asks for nothing else.
-    let client_ca = clients.map(|clients| ClientCa { file: &clients.file, required: listener.kind == ListenerKind::Tcp });
+    let _ = private;
     let tls = listener.tls.as_ref();
-    let tls = tls.map(|files| tls::listener_config(&files.cert, &files.key, client_ca.as_ref(), private)).transpose()?;
+    let tls = tls.map(|files| tls::listener_config(&files.cert, &files.key)).transpose()?;
     let entry = match (listener.kind, &listener.target) {
         (ListenerKind::Connect, _) => Entry::Connect,
         (ListenerKind::Socks5, _) => Entry::Socks5,

@@ -2,9 +2,8 @@
 //! and how it is answered. It refuses to know where that goes.
 
 mod ask;
-mod socks5;
+pub mod socks5;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,28 +88,35 @@ impl Entry {
 }
 
 impl Terms {
-    /// What a client wants; one that is refused has been told.
-    ///
-    /// # Errors
-    /// Why it is refused.
+    /// What a client wants. One that is refused has been told, after it was reported.
     pub(super) async fn wanted<Io: ClientIo>(
         &self,
         gateway: &Gateway,
         io: &mut Io,
         source: SocketAddr,
         certified: Option<Arc<Caller>>,
-    ) -> Result<Wanted, Failure> {
+        report: impl FnOnce(&Failure) + Send,
+    ) -> Option<Wanted> {
         let login = Login { gateway, certified };
-        let (Asked { target, caller, early }, answer) = match &self.entry {
+        let (asked, answer) = match &self.entry {
             Entry::Tcp(target, own) => {
                 let caller = login.certified.unwrap_or_else(|| own.clone());
-                (Asked { target: target.clone(), caller, early: BytesMut::new() }, Answer::Nothing)
+                (Ok(Asked { target: target.clone(), caller, early: BytesMut::new() }), Answer::Nothing)
             }
-            Entry::Connect => (ask::connect(io, &login).await?, Answer::Connect),
-            Entry::Socks5 => (ask::socks5(io, &login).await?, Answer::Socks5),
+            Entry::Connect => (ask::connect(io, &login).await, Answer::Connect),
+            Entry::Socks5 => (ask::socks5(io, &login).await, Answer::Socks5),
         };
-        let (early_data, idle) = (self.early_data, self.idle);
-        Ok(Wanted { target, kind: Kind::Tcp, caller, source, early_data, idle, answer, early })
+        match asked {
+            Ok(Asked { target, caller, early }) => {
+                let (early_data, idle) = (self.early_data, self.idle);
+                Some(Wanted { target, kind: Kind::Tcp, caller, source, early_data, idle, answer, early })
+            }
+            Err(socks5::Refused { failure, say }) => {
+                report(&failure);
+                dismiss(io, &say).await;
+                None
+            }
+        }
     }
 }
 
@@ -128,11 +134,11 @@ pub enum Answer {
 impl Answer {
     /// What is said before the target's first byte.
     #[must_use]
-    pub fn accepted(self) -> &'static [u8] {
+    pub fn accepted(self) -> Vec<u8> {
         match self {
-            Self::Nothing => &[],
-            Self::Connect => connect::accepted(),
-            Self::Socks5 => &socks5::ACCEPTED,
+            Self::Nothing => Vec::new(),
+            Self::Connect => connect::accepted().to_vec(),
+            Self::Socks5 => socks5::reply(None).to_vec(),
         }
     }
 

@@ -75,7 +75,7 @@ impl Service<TcpStream, SocketAddr> for Port {
     async fn handshake(&self, io: TcpStream, peer: SocketAddr) -> Option<Box<Ready>> {
         let mut source = peer;
         match self.secure(io, &mut source).await {
-            Ok(ready) => Some(Box::new(ready)),
+            Ok(ready) => ready.map(Box::new),
             Err(failure) => {
                 self.report(source, &failure);
                 None
@@ -114,8 +114,8 @@ impl Port {
         if admitted { Ok(()) } else { Err(denied(source)) }
     }
 
-    /// Everything before a connection is known; `peer` becomes where it really comes from.
-    async fn secure(&self, mut io: TcpStream, peer: &mut SocketAddr) -> Result<Ready, Failure> {
+    /// Everything before a connection is known; `peer` becomes where it really comes from. `None` for who has been told why already.
+    async fn secure(&self, mut io: TcpStream, peer: &mut SocketAddr) -> Result<Option<Ready>, Failure> {
         let gateway = &self.0;
         if gateway.settings.proxy_from.admits(peer.ip()) {
             *peer = proxy_header::read(&mut io, *peer).await?;
@@ -140,7 +140,7 @@ impl Port {
             // Before the handshake, which is what costs.
             let share = gateway.enrolling.take(&peer.ip()).ok_or_else(full)?;
             let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
-            return Ok(Ready::Enroll { stream, peer, share });
+            return Ok(Some(Ready::Enroll { stream, peer, share }));
         }
         let mut stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
         if protocol == Protocol::Client {
@@ -148,8 +148,8 @@ impl Port {
                 return Err(Failure::new(Code::Stopping, "the gateway is shutting down"));
             }
             let terms = Terms { entry: Entry::Connect, early_data: true, idle: None };
-            let wanted = terms.wanted(gateway, &mut stream, peer, None).await?;
-            return Ok(Ready::Client { stream, wanted });
+            let wanted = terms.wanted(gateway, &mut stream, peer, None, |failure| self.report(peer, failure)).await;
+            return Ok(wanted.map(|wanted| Ready::Client { stream, wanted }));
         }
         let identity = tls::peer_identity(stream.get_ref().1)?;
         let Role::Agent { agent, .. } = identity.role.clone() else {
@@ -162,10 +162,10 @@ impl Port {
             }
             resume.map(|resume| lanes::admit(gateway, &agent, &resume, &exporter)).transpose()
         };
-        match upgrade::server(stream, admit).await? {
-            (upgraded, None) => Ok(Ready::Tunnel { upgraded, identity, agent, peer }),
-            (upgraded, Some(joining)) => Ok(Ready::Lane { upgraded, joining, peer }),
-        }
+        Ok(Some(match upgrade::server(stream, admit).await? {
+            (upgraded, None) => Ready::Tunnel { upgraded, identity, agent, peer },
+            (upgraded, Some(joining)) => Ready::Lane { upgraded, joining, peer },
+        }))
     }
 
     fn report(&self, peer: SocketAddr, failure: &Failure) {

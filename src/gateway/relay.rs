@@ -32,7 +32,6 @@ struct Ask<'a> {
     request: RequestId,
     wanted: &'a Wanted,
     route: Route,
-    since: Instant,
 }
 
 /// Client bytes that came before the reply, kept so that another agent can have them too.
@@ -122,7 +121,7 @@ async fn open<Io: ClientIo>(
     // Asked before anything is sent: once a target has had bytes, a refusal would come too late.
     gateway.audit.ready()?;
     wanted.caller.may(&wanted.target)?;
-    let ask = Ask { request, wanted, route: gateway.table.route(wanted), since };
+    let ask = Ask { request, wanted, route: gateway.table.route(wanted) };
     let slots = Slots { tenant: ask.route.tenant.admit()?, caller: wanted.caller.quota().admit()? };
     if wanted.early_data && wanted.answer == Answer::Nothing {
         first_words(client, early).await?;
@@ -305,7 +304,7 @@ async fn both_ways<Io: ClientIo>(
     let answer = wanted.answer.accepted();
     if !answer.is_empty() || !first.is_empty() {
         let said = async {
-            client.write_all(&[answer, first].concat()).await?;
+            client.write_all(&[&answer, first].concat()).await?;
             client.flush().await
         };
         if let Err(error) = said.await {

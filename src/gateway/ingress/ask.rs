@@ -1,31 +1,28 @@
-//! Hears a client out that says itself what it wants, and tells it why not. It refuses to know what the words mean: that is in `wire::connect`
-//! and `socks5`.
+//! Hears a client out that says itself what it wants, and finds the words for why not. It refuses to know what the words mean: that is
+//! in `wire::connect` and `socks5`.
 
 use std::fmt;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::socks5::{self, Socks5, Step};
-use super::{Asked, ClientIo, Login, dismiss};
+use super::socks5::{Refused, Socks5, Step};
+use super::{Asked, ClientIo, Login};
 use crate::base::code::{Code, Failure};
-use crate::wire::connect::{self, Refused};
+use crate::wire::connect;
 
 /// What is read at once: most heads whole.
 const READ: usize = 1024;
 
 /// One CONNECT.
-///
-/// # Errors
-/// Why it is refused, after it has been told.
-pub(super) async fn connect<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<Asked, Failure> {
+pub(super) async fn connect<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<Asked, Refused> {
     let asked = connect_head(io, login).await;
-    if let Err(failure) = &asked {
+    asked.map_err(|failure| {
         // What is wrong with a login is for the audit alone.
         let detail = (failure.code == Code::RequestInvalid).then_some(failure.detail.as_str());
-        dismiss(io, &connect::refused(&Refused { code: failure.code, detail, request: None })).await;
-    }
-    asked
+        let say = connect::refused(&connect::Refused { code: failure.code, detail, request: None });
+        Refused { failure, say }
+    })
 }
 
 async fn connect_head<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<Asked, Failure> {
@@ -41,21 +38,10 @@ async fn connect_head<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<As
 }
 
 /// One SOCKS5 handshake up to its request.
-///
-/// # Errors
-/// Why it is refused, after it has been told.
-pub(super) async fn socks5<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<Asked, Failure> {
-    let asked = socks5_request(io, login).await;
-    if let Err(socks5::Refused { say, .. }) = &asked {
-        dismiss(io, say).await;
-    }
-    asked.map_err(|refused| refused.failure)
-}
-
-async fn socks5_request<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<Asked, socks5::Refused> {
+pub(super) async fn socks5<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<Asked, Refused> {
     let (mut handshake, mut said) = (Socks5::new(login.certified.is_some()), BytesMut::new());
     let mut caller = login.certified.clone();
-    let wordless = |failure: Failure| socks5::Refused { failure, say: Vec::new() };
+    let wordless = |failure: Failure| Refused { failure, say: Vec::new() };
     loop {
         match handshake.next(&mut said)? {
             None => more(io, &mut said).await.map_err(wordless)?,
@@ -63,7 +49,7 @@ async fn socks5_request<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<
             Some(Step::Login(token)) => {
                 let known = login.caller(Some(&token));
                 let word = handshake.verdict(known.is_ok());
-                caller = Some(known.map_err(|failure| socks5::Refused { failure, say: word.to_vec() })?);
+                caller = Some(known.map_err(|failure| Refused { failure, say: word.to_vec() })?);
                 say(io, word).await.map_err(wordless)?;
             }
             Some(Step::Wanted(target)) => {
