@@ -1,6 +1,8 @@
 //! What a client's connection wants: from it, or from the listener it came in by, to tenant, group and target.
 //! It refuses to know where that goes.
 
+pub mod socks5;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
