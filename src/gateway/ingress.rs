@@ -4,6 +4,8 @@
 mod ask;
 pub mod socks5;
 
+pub mod socks5;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
