@@ -4,8 +4,6 @@
 mod ask;
 pub mod socks5;
 
-pub mod socks5;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
