@@ -1,5 +1,5 @@
 //! What agent and gateway say to each other: messages to bytes and back, and this specification of it all. Owns every message,
-//! the token and the heartbeat. Refuses to know sockets, TLS, and who may do what.
+//! the tokens and the heartbeat. Refuses to know sockets, TLS, and who may do what.
 //!
 //! # The protocol `underpass.v1`
 //!
@@ -343,7 +343,24 @@
 //! | bytes before the reply | 65,536 |
 //! | further lanes that an agent dials for one session; an agent's attempts at one gateway | 12; 120 a minute |
 //!
-//! # 12. Test vectors
+//! # 12. Clients
+//!
+//! ## The client token
+//!
+//! `underpass-client-1.` followed by *message* and *checksum* as in an enrollment token (section 3), in all at most 255 characters:
+//! it is a password of SOCKS5 (RFC 1929). *message* is the Protobuf encoding of
+//!
+//! ```proto
+//! message ClientToken {
+//!   repeated string endpoints = 1;  // "HOST:PORT"; those that fit, perhaps none
+//!   bytes pin = 2;                  // 32 bytes
+//!   bytes secret = 3;               // 32 random bytes
+//! }
+//! ```
+//!
+//! A client shows the whole text, without white space around it. The gateway keeps the text's SHA-256 and compares that.
+//!
+//! # 13. Test vectors
 //!
 #![doc = include_str!("wire/vectors.md")]
 

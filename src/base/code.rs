@@ -297,8 +297,8 @@ codes! {
         "Look for clones of its machine: each agent needs an enrollment of its own. If its key was stolen, revoke it."
 
     TokenInvalid "token_invalid" Caller Usage false:
-        "The text is no enrollment token." ;
-        "Copy the whole line that `underpass token create` printed."
+        "The text is no token of the kind that is wanted here." ;
+        "Copy the whole line that `underpass token create` (for an agent) or `underpass client-token create` printed."
     TokenExpired "token_expired" Caller Denied false:
         "The enrollment token has expired." ;
         "Make a fresh one: `underpass token create --tenant T --group G`."

@@ -209,9 +209,6 @@ pub const CLIENT_HEAD: usize = 8 * 1024;
 /// Headers of these; a browser sends 10.
 pub const CLIENT_HEADERS: usize = 64;
 
-/// A client's token: a password of SOCKS5 holds no more (RFC 1929).
-pub const MAX_CLIENT_TOKEN: usize = 255;
-
 /// A PROXY header of version 2: the longest addresses (216 bytes, of Unix sockets) and what balancers add about TLS.
 pub const PROXY_HEADER: usize = 2 * 1024;
 
@@ -252,6 +249,9 @@ pub const ENROLL_SOURCES: usize = 64 * 1024;
 
 /// An enrollment token's text; with two endpoints it has 250 characters.
 pub const MAX_TOKEN: usize = 4 * 1024;
+
+/// A client token's text: what fits into a password of SOCKS5, whose length is one byte (RFC 1929, 2).
+pub const MAX_CLIENT_TOKEN: usize = 255;
 
 /// The gateways that one enrollment token names.
 pub const MAX_TOKEN_ENDPOINTS: usize = 16;

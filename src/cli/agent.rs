@@ -19,7 +19,7 @@ use crate::base::limits::MAX_TOKEN;
 use crate::base::secret::Secret;
 use crate::config;
 use crate::tunnel::dial::Egress;
-use crate::wire::token::{EnrollmentToken, PREFIX as TOKEN_PREFIX};
+use crate::wire::token::EnrollmentToken;
 
 pub(super) async fn run(command: AgentCommand, json: bool) -> Outcome {
     match command {
@@ -76,7 +76,7 @@ fn proxy_url(text: &str) -> Result<HostPort, Failure> {
 }
 
 fn read_token(path: &Path) -> Result<Secret, Failure> {
-    if path.as_os_str().as_encoded_bytes().starts_with(TOKEN_PREFIX.as_bytes()) {
+    if path.as_os_str().as_encoded_bytes().starts_with(EnrollmentToken::PREFIX.as_bytes()) {
         // Quoting it would put it into one more place.
         let detail = "--token-file takes a file or -, not the token: it is in the shell's history now, so make a fresh one";
         return Err(Failure::new(Code::Usage, detail));

@@ -1,11 +1,11 @@
-//! The enrollment token: everything an agent needs to be enrolled, as one printable string that survives copy and paste.
-//! Refuses to know who makes tokens, who redeems them and how they are kept.
+//! Tokens: what a stranger needs to be let in, as one printable string that survives copy and paste. Owns the form that all
+//! kinds have in common, and their secret. Refuses to know who makes tokens, who uses them and how they are kept.
 //!
 //! # Form
 //!
-//! `underpass-enroll-1.` and the base64url text, without padding (RFC 4648, 5), of a Protobuf message followed by the first
-//! four bytes of the SHA-256 of prefix and message. The number in the prefix is the version: a later form gets another one, so
-//! fields that this version doesn't know are refused, and every token has exactly one spelling.
+//! A prefix such as `underpass-enroll-1.`, and the base64url text, without padding (RFC 4648, 5), of a Protobuf message followed
+//! by the first four bytes of the SHA-256 of prefix and message. The number in the prefix is the version: a later form gets
+//! another one, so fields that this version doesn't know are refused, and every token has exactly one spelling.
 
 use std::fmt;
 
@@ -13,108 +13,93 @@ use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
-use time::OffsetDateTime;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::base::code::{Code, Failure, OrFail};
-use crate::base::endpoint::Endpoint;
-use crate::base::id::{GroupId, Name};
-use crate::base::limits;
 use crate::base::secret::Secret;
 
-/// What every token begins with: the version of its form.
-pub const PREFIX: &str = "underpass-enroll-1.";
+mod client;
+mod enrollment;
+
+pub use client::ClientToken;
+pub use enrollment::EnrollmentToken;
+
 const CHECKSUM: usize = 4;
 
-/// What `underpass token create` prints and `underpass agent enroll` takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EnrollmentToken {
-    /// The gateways to dial: 1 to [`limits::MAX_TOKEN_ENDPOINTS`].
-    pub endpoints: Vec<Endpoint>,
-    /// SHA-256 of the public key (SPKI, DER) of the root that the gateways' chains must end in.
-    pub pin: [u8; 32],
-    /// The proof that the bearer may enroll, once.
-    pub secret: TokenSecret,
-    /// When the gateway stops taking it, in whole seconds.
-    pub expires: OffsetDateTime,
-    /// The group that the agent will belong to. Information for people: the gateway goes by its own record.
-    pub group: GroupId,
+const DAMAGED: &str = "the checksum does not match: the token was cut off or mistyped";
+
+/// How one kind of token is written.
+struct Form {
+    /// Its kind and version, such as `underpass-enroll-1.`; this program knows version 1 of each.
+    prefix: &'static str,
+    /// The longest text, in bytes.
+    max: usize,
 }
 
-impl EnrollmentToken {
-    /// The string to hand over. It holds the secret: print it once, keep it nowhere.
-    #[must_use]
-    pub fn encode(&self) -> Secret {
-        let message = TokenMessage {
-            endpoints: self.endpoints.iter().map(Endpoint::to_string).collect(),
-            pin: self.pin.to_vec(),
-            secret: self.secret.expose().to_vec(),
-            expires: self.expires.unix_timestamp(),
-            tenant: self.group.tenant.to_string(),
-            group: self.group.group.to_string(),
-        };
+impl Form {
+    /// The text around a message.
+    fn seal(&self, message: &impl Message) -> Secret {
         let mut bytes = Zeroizing::new(Vec::with_capacity(message.encoded_len() + CHECKSUM));
         bytes.extend_from_slice(&Zeroizing::new(message.encode_to_vec()));
-        let sum = checksum(&bytes);
+        let sum = self.checksum(&bytes);
         bytes.extend_from_slice(&sum);
         let text = Zeroizing::new(URL_SAFE_NO_PAD.encode(&*bytes));
-        Secret::new(&Zeroizing::new(format!("{PREFIX}{}", &*text)))
+        Secret::new(&Zeroizing::new(format!("{}{}", self.prefix, &*text)))
     }
 
-    /// Reads the string. White space around it is ignored; nothing else is.
+    /// The message inside a text. White space around it is ignored; nothing else is.
     ///
     /// # Errors
     /// `token_invalid`, saying what is wrong without quoting the token: too long, another version, cut off or mistyped.
-    pub fn parse(text: &str) -> Result<Self, Failure> {
+    fn open<M: Message + Default>(&self, text: &str) -> Result<M, Failure> {
         let text = text.trim_ascii();
-        if text.len() > limits::MAX_TOKEN {
+        if text.len() > self.max {
             return Err(invalid(format_args!("{} characters are too many for a token", text.len())));
         }
-        let Some(body) = text.strip_prefix(PREFIX) else { return Err(not_this_version(text)) };
+        let Some(body) = text.strip_prefix(self.prefix) else { return Err(self.not_this(text)) };
         if body.contains(|c: char| c.is_ascii_whitespace()) {
             return Err(invalid("there is white space inside: was it copied over a line break?"));
         }
         let bytes = URL_SAFE_NO_PAD.decode(body).map(Zeroizing::new).map_err(|_| invalid(DAMAGED))?;
         let (message, sum) = bytes.split_last_chunk::<CHECKSUM>().ok_or_else(|| invalid(DAMAGED))?;
-        if *sum != checksum(message) {
+        if *sum != self.checksum(message) {
             return Err(invalid(DAMAGED));
         }
-        let decoded = TokenMessage::decode(message).or_fail(Code::TokenInvalid, "the message inside")?;
+        let decoded = M::decode(message).or_fail(Code::TokenInvalid, "the message inside")?;
         if *Zeroizing::new(decoded.encode_to_vec()) != *message {
             return Err(invalid("the message inside has parts that this version doesn't know"));
         }
-        decoded.try_into()
+        Ok(decoded)
+    }
+
+    fn not_this(&self, text: &str) -> Failure {
+        if text.is_empty() {
+            return invalid("it is empty");
+        }
+        if self.prefix.starts_with(text) {
+            return invalid(DAMAGED);
+        }
+        let kind = self.prefix.trim_end_matches("1.");
+        match text.strip_prefix(kind).and_then(|rest| rest.split_once('.')) {
+            Some((version, _)) if !version.is_empty() && version.len() < 9 && version.bytes().all(|b| b.is_ascii_digit()) => {
+                invalid(format_args!("it is of version {version}, and this program reads version 1"))
+            }
+            _ => invalid(format_args!("it does not begin with `{}`", self.prefix)),
+        }
+    }
+
+    fn checksum(&self, message: &[u8]) -> [u8; CHECKSUM] {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(self.prefix.as_bytes());
+        context.update(message);
+        let mut sum = [0; CHECKSUM];
+        sum.copy_from_slice(&context.finish().as_ref()[..CHECKSUM]);
+        sum
     }
 }
-
-const DAMAGED: &str = "the checksum does not match: the token was cut off or mistyped";
 
 fn invalid(why: impl fmt::Display) -> Failure {
     Failure::new(Code::TokenInvalid, why)
-}
-
-fn not_this_version(text: &str) -> Failure {
-    if text.is_empty() {
-        return invalid("it is empty");
-    }
-    if PREFIX.starts_with(text) {
-        return invalid(DAMAGED);
-    }
-    match text.strip_prefix("underpass-enroll-").and_then(|rest| rest.split_once('.')) {
-        Some((version, _)) if !version.is_empty() && version.len() < 9 && version.bytes().all(|b| b.is_ascii_digit()) => {
-            invalid(format_args!("it is of version {version}, and this program reads version 1"))
-        }
-        _ => invalid(format_args!("it does not begin with `{PREFIX}`")),
-    }
-}
-
-fn checksum(message: &[u8]) -> [u8; CHECKSUM] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(PREFIX.as_bytes());
-    context.update(message);
-    let mut sum = [0; CHECKSUM];
-    sum.copy_from_slice(&context.finish().as_ref()[..CHECKSUM]);
-    sum
 }
 
 /// The 256 random bits of a token: not printable, wiped when dropped, compared in constant time.
@@ -156,6 +141,14 @@ impl TokenSecret {
     }
 }
 
+/// The bytes inside a token.
+impl TryFrom<&[u8]> for TokenSecret {
+    type Error = Failure;
+    fn try_from(bytes: &[u8]) -> Result<Self, Failure> {
+        bytes.try_into().map(Self).map_err(|_| invalid("its secret has not 32 bytes"))
+    }
+}
+
 impl fmt::Debug for TokenSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
@@ -170,145 +163,9 @@ impl PartialEq for TokenSecret {
 
 impl Eq for TokenSecret {}
 
-#[derive(Clone, PartialEq, Message)]
-#[prost(skip_debug)]
-struct TokenMessage {
-    #[prost(string, repeated, tag = "1")]
-    endpoints: Vec<String>,
-    #[prost(bytes = "vec", tag = "2")]
-    pin: Vec<u8>,
-    #[prost(bytes = "vec", tag = "3")]
-    secret: Vec<u8>,
-    #[prost(int64, tag = "4")]
-    expires: i64,
-    #[prost(string, tag = "5")]
-    tenant: String,
-    #[prost(string, tag = "6")]
-    group: String,
-}
-
-impl fmt::Debug for TokenMessage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[enrollment token]")
-    }
-}
-
-impl Drop for TokenMessage {
-    fn drop(&mut self) {
-        self.secret.zeroize();
-    }
-}
-
-impl TryFrom<TokenMessage> for EnrollmentToken {
-    type Error = Failure;
-    fn try_from(message: TokenMessage) -> Result<Self, Failure> {
-        if message.endpoints.is_empty() || message.endpoints.len() > limits::MAX_TOKEN_ENDPOINTS {
-            return Err(invalid(format_args!("{} endpoints inside", message.endpoints.len())));
-        }
-        let endpoints = message.endpoints.iter().map(|text| text.parse().or_fail(Code::TokenInvalid, "an endpoint inside"));
-        let name = |text: &str| Name::parse(text).or_fail(Code::TokenInvalid, "its tenant or group");
-        Ok(Self {
-            endpoints: endpoints.collect::<Result<_, _>>()?,
-            pin: message.pin.as_slice().try_into().map_err(|_| invalid("its pin has not 32 bytes"))?,
-            secret: TokenSecret(message.secret.as_slice().try_into().map_err(|_| invalid("its secret has not 32 bytes"))?),
-            expires: OffsetDateTime::from_unix_timestamp(message.expires).or_fail(Code::TokenInvalid, "its expiry")?,
-            group: GroupId { tenant: name(&message.tenant)?, group: name(&message.group)? },
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn token() -> EnrollmentToken {
-        EnrollmentToken {
-            endpoints: vec!["wss://gw1.example:443".parse().unwrap(), "wss://[fd00::1]:8443".parse().unwrap()],
-            pin: [7; 32],
-            secret: TokenSecret([0xa5; 32]),
-            expires: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
-            group: GroupId { tenant: Name::parse("acme").unwrap(), group: Name::parse("dc1").unwrap() },
-        }
-    }
-
-    fn refused(text: &str) -> String {
-        let failure = EnrollmentToken::parse(text).unwrap_err();
-        assert_eq!(failure.code, Code::TokenInvalid);
-        failure.detail
-    }
-
-    /// A token around any bytes, with a right checksum.
-    fn wrap(message: &[u8]) -> String {
-        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode([message, &checksum(message)].concat()))
-    }
-
-    #[test]
-    fn a_token_survives_the_way_over_paper() {
-        let text = token().encode();
-        assert!(text.expose().bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)), "one printable word");
-        assert_eq!(EnrollmentToken::parse(text.expose()).unwrap(), token());
-        assert_eq!(EnrollmentToken::parse(&format!("  {}\r\n", text.expose())).unwrap(), token());
-    }
-
-    #[test]
-    fn the_form_is_stable() {
-        let expected = "underpass-enroll-1.ChV3c3M6Ly9ndzEuZXhhbXBsZTo0NDMKFHdzczovL1tmZDAwOjoxXTo4NDQzEiAHBwcHBwcHBwcHBwcHB\
-                        wcHBwcHBwcHBwcHBwcHBwcHBxogpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaUggKSn2gYqBGFjbWUyA2RjMX5YqWM\
-                        ";
-        assert_eq!(token().encode().expose(), expected);
-    }
-
-    #[test]
-    fn a_half_copied_or_mistyped_token_is_named_as_such() {
-        let secret = token().encode();
-        let text = secret.expose();
-        for end in 1..text.len() {
-            assert_eq!(refused(&text[..end]), DAMAGED, "cut at {end}");
-        }
-        for at in PREFIX.len()..text.len() {
-            let mut changed = text.as_bytes().to_vec();
-            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-            assert_eq!(refused(std::str::from_utf8(&changed).unwrap()), DAMAGED, "changed at {at}");
-        }
-    }
-
-    #[test]
-    fn anything_else_is_refused() {
-        let secret = token().encode();
-        let text = secret.expose();
-        assert!(refused("").contains("empty"));
-        assert!(refused("hello").contains("does not begin"));
-        assert!(refused(&text.replacen("-1.", "-2.", 1)).contains("version 2"));
-        assert!(refused(&text.replacen("-1.", "-\u{1b}[2J.", 1)).contains("does not begin"));
-        for garbage in ["=", "A", "AAAA", "==", ".", "\0", "é"] {
-            assert_eq!(refused(&format!("{text}{garbage}")), DAMAGED);
-        }
-        assert!(refused(&format!("{} {}", &text[..40], &text[40..])).contains("white space"));
-        assert!(refused(&format!("{text}{}", "A".repeat(limits::MAX_TOKEN))).contains("too many"));
-        assert!(refused(&format!("{text}\n{text}")).contains("white space"));
-    }
-
-    #[test]
-    fn a_message_with_unknown_or_wrong_parts_is_refused() {
-        let bytes = |change: fn(&mut TokenMessage)| {
-            let secret = token().encode();
-            let raw = URL_SAFE_NO_PAD.decode(&secret.expose()[PREFIX.len()..]).unwrap();
-            let mut message = TokenMessage::decode(&raw[..raw.len() - CHECKSUM]).unwrap();
-            change(&mut message);
-            message.encode_to_vec()
-        };
-        assert!(EnrollmentToken::parse(&wrap(&bytes(|_| ()))).is_ok());
-        assert!(refused(&wrap(&[bytes(|_| ()), vec![0x38, 1]].concat())).contains("doesn't know"));
-        assert!(refused(&wrap(&[bytes(|_| ()), vec![0x20, 0]].concat())).contains("doesn't know"), "a field twice");
-        assert!(refused(&wrap(&bytes(|m| m.endpoints.clear()))).contains("endpoints"));
-        assert!(refused(&wrap(&bytes(|m| m.endpoints = vec!["wss://a:1".into(); 17]))).contains("17 endpoints"));
-        assert!(refused(&wrap(&bytes(|m| m.endpoints[0] = "ws://a:1".into()))).contains("endpoint"));
-        assert!(refused(&wrap(&bytes(|m| m.pin.truncate(31)))).contains("pin"));
-        assert!(refused(&wrap(&bytes(|m| m.secret.truncate(16)))).contains("secret"));
-        assert!(refused(&wrap(&bytes(|m| m.expires = i64::MAX))).contains("expiry"));
-        assert!(refused(&wrap(&bytes(|m| m.tenant = "../x".into()))).contains("tenant"));
-        assert!(refused(&wrap(b"\xff\xff\xff")).contains("message"));
-    }
 
     #[test]
     fn s6_a_secret_has_256_fresh_bits() {
@@ -318,20 +175,6 @@ mod tests {
         assert_eq!(TokenSecret::parse(one.encode().expose()).unwrap(), one);
         for bad in ["", "A", &"A".repeat(44), &"A".repeat(42), &"=".repeat(43), &"B".repeat(43)] {
             assert_eq!(TokenSecret::parse(bad).unwrap_err().code, Code::TokenRefused, "{bad}");
-        }
-    }
-
-    #[test]
-    fn i1_neither_debug_nor_an_error_shows_the_secret() {
-        let token = token();
-        let text = token.encode();
-        let secret = token.secret.encode();
-        assert!(!format!("{token:?} {text:?}").contains(secret.expose()));
-        let shown = format!("{token:?}");
-        assert!(shown.contains("[secret]") && !shown.contains("165"), "{shown}");
-        for bad in [text.expose()[..100].to_owned(), format!("{}.", text.expose()), text.expose()[1..].to_owned()] {
-            let detail = refused(&bad);
-            assert!(!detail.contains(&text.expose()[30..60]), "{detail}");
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use bytes::BytesMut;
 
 use super::codec::{self, Wire};
@@ -14,7 +15,7 @@ use super::open::Open;
 use super::refusal::Refusal;
 use super::reply::Reply;
 use super::resume::{Claim, PROOF, Resume};
-use super::token::EnrollmentToken;
+use super::token::{ClientToken, EnrollmentToken};
 use crate::base::code::Code;
 use crate::base::id::{InstanceId, Name, RequestId, SessionId};
 use crate::base::secret::Secret;
@@ -160,4 +161,14 @@ fn the_token_is_as_specified() {
     assert_eq!((token.expires.unix_timestamp(), token.group.to_string()), (1_800_000_000, "acme/dc1".to_owned()));
     assert_eq!(token.encode().expose(), vector("token"));
     assert_eq!(token.secret.encode().expose(), vector("secret in the enrollment request"));
+}
+
+#[test]
+fn the_client_token_is_as_specified() {
+    let token = ClientToken::parse(vector("client token")).unwrap();
+    assert_eq!(token.endpoints, ["wss://gw1.example:443".parse().unwrap(), "wss://[fd00::1]:8443".parse().unwrap()]);
+    assert_eq!((token.pin, *token.secret.expose()), ([7; 32], [0xa5; 32]));
+    assert_eq!(token.encode().expose(), vector("client token"));
+    let kept = digest::digest(&digest::SHA256, token.encode().expose().as_bytes());
+    assert_eq!(hex(kept.as_ref()), vector("client token, as the gateway keeps it"));
 }
