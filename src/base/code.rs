@@ -274,6 +274,9 @@ codes! {
     AgentSessions "agent_sessions" Agent Unavailable false:
         "This agent has, or begins, more sessions with this gateway than one agent may." ;
         "Look for clones of its machine: each agent needs an enrollment of its own. If its key was stolen, revoke it."
+    DuplicateIdentity "duplicate_identity" Agent Unavailable false:
+        "Two processes hold one agent's identity at the same time: a cloned machine, or a stolen key." ;
+        "Find both by the addresses in the detail. Enroll the clone under a name of its own; if the key was stolen, revoke the agent."
 
     TokenInvalid "token_invalid" Caller Usage false:
         "The text is no enrollment token." ;

@@ -196,6 +196,13 @@ pub const MAX_SESSIONS_PER_AGENT: usize = 64;
 /// Sessions that one agent begins in a minute: each costs handshakes and two audit rows, which nobody may fill with them.
 pub const SESSIONS_PER_MINUTE: u32 = 120;
 
+/// Two processes that hold one agent's identity together for this long are clones: longer than a dead session lingers beside the
+/// one that replaces it ([`DEAD_AFTER`], [`TCP_USER_TIMEOUT`]).
+pub const DUPLICATE_AFTER: Duration = Duration::from_secs(10);
+
+/// Sessions that one audit row names.
+pub const AUDIT_SESSIONS: usize = 8;
+
 /// Lanes of one session unless the gateway's configuration says otherwise: one connection each.
 pub const MAX_LANES: usize = 4;
 

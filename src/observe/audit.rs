@@ -205,6 +205,13 @@ pub enum Event<'a> {
         #[serde(serialize_with = "capped")]
         peer: &'a str,
     },
+    /// So many processes have held one agent's identity together for a while; the eldest session of each, the first few.
+    DuplicateIdentity {
+        #[serde(serialize_with = "text")]
+        agent: &'a AgentId,
+        instances: usize,
+        sessions: &'a [Holder],
+    },
     /// A further lane ended; `code` is absent when it was closed in good order.
     LaneClosed {
         session: SessionId,
@@ -306,6 +313,15 @@ pub enum Event<'a> {
     },
     /// So many rows about strangers were not written one by one since the last that was.
     Suppressed { count: u64 },
+}
+
+/// A session, whose process it is, and where that is.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the fields are named for what they hold")]
+pub struct Holder {
+    pub session: SessionId,
+    pub instance: InstanceId,
+    pub peer: SocketAddr,
 }
 
 impl Event<'_> {
