@@ -130,6 +130,7 @@ fn the_limits_are_those_of_the_code() {
         format!("over all agents tried | {} s |", limits::REPLY_DEADLINE.as_secs()),
         format!("of these from one address | {}, {} |", limits::MAX_ENROLLING, limits::MAX_ENROLLING_PER_SOURCE),
         format!("begun in a minute | {}; {} |", limits::MAX_SESSIONS_PER_AGENT, limits::SESSIONS_PER_MINUTE),
+        format!("until that is told | {} s |", limits::DUPLICATE_AFTER.as_secs()),
         format!(
             "in a minute | {} (`limits.max_lanes`); {}, {} |",
             limits::MAX_LANES,
