@@ -293,6 +293,9 @@ codes! {
     EnrollLimited "enroll_limited" Caller Unavailable false:
         "Too many enrollment attempts from this address." ;
         "Wait a minute."
+    HandshakeLimited "handshake_limited" Caller Unavailable false:
+        "Too many connections from this address are in their handshake at the same time." ;
+        "Nothing: agents try again. If many sit behind one address, raise `limits.max_handshakes` in gateway.yaml: one has an eighth."
     CsrInvalid "csr_invalid" Caller Denied false:
         "The certificate signing request was refused." ;
         "Only an ECDSA P-256 key with a valid self-signature is taken; use `underpass agent enroll`."

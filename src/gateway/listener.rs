@@ -18,7 +18,6 @@ use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
 use crate::base::drain::Drain;
 use crate::base::id::TargetId;
-use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::tunnel::listen::{self, Service, bind};
 use crate::wire::hello::Kind;
@@ -171,10 +170,7 @@ impl Clients {
 
     fn report(&self, peer: SocketAddr, failure: &Failure) {
         metrics::refused(failure.code);
-        tracing::info!(source = %peer, code = %failure.code, detail = %failure.detail, "client refused");
-        let event = Event::ConnectRefused { source: peer.ip(), code: failure.code, detail: &failure.detail };
-        // The refusal stands whether or not its row can be kept.
-        let _ = self.gateway.audit.record(&event);
+        self.gateway.refused(peer, failure, "client refused");
     }
 }
 

@@ -15,6 +15,7 @@ use super::lanes::{self, Joining};
 use super::registry::{Facts, Live};
 use super::shares::Share;
 use super::{Gateway, enrollment};
+use crate::base::allow::network;
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
 use crate::base::limits::{
@@ -104,6 +105,7 @@ fn denied(peer: SocketAddr) -> Failure {
 impl Port {
     async fn secure(&self, io: TcpStream, peer: SocketAddr) -> Result<Ready, Failure> {
         let gateway = &self.0;
+        let _place = gateway.arrive(peer.ip())?;
         prepare_tunnel(&io);
         let io = BufReader::with_capacity(SOCKET_BUFFER, io);
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await;
@@ -122,7 +124,7 @@ impl Port {
         if protocol == Protocol::Enroll {
             let full = || Failure::new(Code::EnrollLimited, "too many connections that enroll, from this address or in all");
             // Before the handshake, which is what costs.
-            let share = gateway.enrolling.take(&peer.ip()).ok_or_else(full)?;
+            let share = gateway.enrolling.take(&network(peer.ip())).ok_or_else(full)?;
             let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
             return Ok(Ready::Enroll { stream, peer, share });
         }
@@ -146,10 +148,7 @@ impl Port {
 
     fn report(&self, peer: SocketAddr, failure: &Failure) {
         metrics::connect_refused(failure.code);
-        tracing::info!(source = %peer, code = %failure.code, detail = %failure.detail, "connection refused");
-        let event = Event::ConnectRefused { source: peer.ip(), code: failure.code, detail: &failure.detail };
-        // The refusal stands whether or not its row can be kept.
-        let _ = self.0.audit.record(&event);
+        self.0.refused(peer, failure, "connection refused");
     }
 
     async fn tunnel(&self, upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr) {

@@ -82,3 +82,17 @@ async fn s5_a_second_way_a_restart_and_a_handover_are_no_duplicates() {
     let _next = site.joins(InstanceId::fresh()).await;
     assert!(site.within(60).await.is_empty() && site.duplicates().is_empty());
 }
+
+#[tokio::test]
+async fn d1_one_source_has_an_eighth_of_the_handshakes_whatever_it_calls_itself() {
+    let Site { gateway, .. } = site();
+    let arrive = |source: &str| gateway.arrive(source.parse().unwrap()).map_err(|failure| failure.code);
+    let most = gateway.settings.caps.handshakes / 8;
+    for sources in [["192.0.2.1", "::ffff:192.0.2.1"], ["2001:db8::1", "2001:db8::2"]] {
+        let mut held: Vec<_> = (0..most).map(|n| arrive(sources[n % 2]).expect("its share")).collect();
+        assert_eq!(arrive(sources[0]).err(), Some(Code::HandshakeLimited));
+        assert!(arrive("192.0.2.2").is_ok() && arrive("2001:db8:0:1::1").is_ok(), "others have theirs");
+        held.pop();
+        assert!(arrive(sources[1]).is_ok(), "a place comes back");
+    }
+}
