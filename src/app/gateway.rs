@@ -18,7 +18,7 @@ use crate::base::code::{Code, Exit, Failure};
 use crate::base::drain::{Drain, Drained};
 use crate::base::endpoint::{Endpoint, Host};
 use crate::base::files;
-use crate::base::id::Name;
+use crate::base::id::{AgentId, Name};
 use crate::base::tasks::Tasks;
 use crate::config::{self, GatewayConfig, ListenerConfig, ListenerKind, MetricsSection};
 use crate::control::agents::{Live, LiveSession};
@@ -254,7 +254,8 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
         let allow = AllowFrom::only(allow_from.clone());
         ops::serve_metrics(*listen, allow, metrics.clone(), ready, &running.drain, &running.tasks)?;
     }
-    ops::keep_up(metrics, &running.tasks, || {});
+    let gateway = running.gateway.clone();
+    ops::keep_up(metrics, &running.tasks, move || metrics::duplicate_identities(gateway.registry().duplicates().len()));
     tracing::info!(
         port = %running.port,
         listeners = running.listeners.len(),
@@ -369,7 +370,8 @@ struct Sessions(Arc<Gateway>);
 
 impl Live for Sessions {
     fn sessions(&self) -> Vec<LiveSession> {
-        let sessions = self.0.registry().sessions();
+        let (sessions, duplicates) = (self.0.registry().sessions(), self.0.registry().duplicates());
+        let holders = |agent: &AgentId| duplicates.get(agent).into_iter().flatten();
         let shown = sessions.iter().filter(|live| live.link.pulse().alive()).map(|live| LiveSession {
             agent: live.agent.clone(),
             session: live.session,
@@ -378,6 +380,8 @@ impl Live for Sessions {
             lanes: live.lanes.count(),
             streams: live.streams(),
             version: live.version.clone(),
+            instance: live.instance,
+            duplicate: holders(&live.agent).any(|holder| holder.instance == live.instance),
         });
         shown.collect()
     }

@@ -79,20 +79,25 @@ pub(crate) struct Agent {
 
 /// A session of `acme/dc1/NAME` that offers `targets`, not in any registry.
 pub(crate) async fn agent(name: &str, targets: &[&str]) -> Agent {
+    process(name, targets, InstanceId::fresh()).await.0
+}
+
+/// The same of one process of that agent, with the gateway's end, to be attended to.
+pub(crate) async fn process(name: &str, targets: &[&str], instance: InstanceId) -> (Agent, Session) {
     let (theirs, ours, tasks) = sessions(targets).await;
     let facts = Facts {
         session: SessionId::fresh(),
         agent: format!("acme/dc1/{name}").parse::<AgentId>().unwrap(),
         serial: Serial::random().unwrap(),
         not_after: time::OffsetDateTime::now_utc() + time::Duration::days(30),
-        instance: InstanceId::fresh(),
+        instance,
         version: "test".to_owned(),
         peer: "192.0.2.1:1".parse().unwrap(),
         capacity: 100,
         resume_secret: Some(Secret::new("c2VjcmV0")),
     };
-    let live = Live::new(facts, &hello(targets).targets, ours.lanes, ours.notifier);
-    Agent { session: theirs, live: Arc::new(live), tasks }
+    let live = Live::new(facts, &hello(targets).targets, ours.lanes.clone(), ours.notifier.clone());
+    (Agent { session: theirs, live: Arc::new(live), tasks }, ours)
 }
 
 impl Agent {

@@ -19,7 +19,6 @@ use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
 use crate::base::drain::Drain;
 use crate::base::id::printable;
-use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::pki::tls;
 use crate::tunnel::listen::{self, Service, bind};
@@ -202,10 +201,7 @@ impl Clients {
 
     fn report(&self, peer: SocketAddr, failure: &Failure) {
         metrics::refused(failure.code);
-        tracing::info!(source = %peer, code = %failure.code, detail = %failure.detail, "client refused");
-        let event = Event::ConnectRefused { source: peer.ip(), code: failure.code, detail: &failure.detail };
-        // The refusal stands whether or not its row can be kept.
-        let _ = self.gateway.audit.record(&event);
+        self.gateway.refused(peer, failure, "client refused");
     }
 }
 

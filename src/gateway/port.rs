@@ -17,11 +17,14 @@ use super::registry::{Facts, Live};
 use super::relay::relay;
 use super::shares::Share;
 use super::{Gateway, Settings, enrollment};
+use crate::base::allow::network;
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
-use crate::base::limits::{HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, SOCKET_BUFFER};
+use crate::base::limits::{
+    AUDIT_SESSIONS, DUPLICATE_AFTER, HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, SOCKET_BUFFER,
+};
 use crate::base::secret::Secret;
-use crate::observe::audit::Event;
+use crate::observe::audit::{Event, Holder};
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
 use crate::pki::tls::{self, Protocol};
@@ -122,6 +125,7 @@ impl Port {
             self.admitted(*peer)?;
         }
         let peer = *peer;
+        let _place = gateway.arrive(peer.ip())?;
         prepare_tunnel(&io);
         let io = BufReader::with_capacity(SOCKET_BUFFER, io);
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await;
@@ -138,7 +142,7 @@ impl Port {
         if protocol == Protocol::Enroll {
             let full = || Failure::new(Code::EnrollLimited, "too many connections that enroll, from this address or in all");
             // Before the handshake, which is what costs.
-            let share = gateway.enrolling.take(&peer.ip()).ok_or_else(full)?;
+            let share = gateway.enrolling.take(&network(peer.ip())).ok_or_else(full)?;
             let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
             return Ok(Some(Ready::Enroll { stream, peer, share }));
         }
@@ -170,10 +174,7 @@ impl Port {
 
     fn report(&self, peer: SocketAddr, failure: &Failure) {
         metrics::connect_refused(failure.code);
-        tracing::info!(source = %peer, code = %failure.code, detail = %failure.detail, "connection refused");
-        let event = Event::ConnectRefused { source: peer.ip(), code: failure.code, detail: &failure.detail };
-        // The refusal stands whether or not its row can be kept.
-        let _ = self.0.audit.record(&event);
+        self.0.refused(peer, failure, "connection refused");
     }
 
     async fn tunnel(&self, upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr) {
@@ -276,6 +277,8 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
     let mut told = false;
     let expired = expires(gateway, live);
     tokio::pin!(expired);
+    let mut doubts = tokio::time::interval_at(live.began + DUPLICATE_AFTER, DUPLICATE_AFTER);
+    let mut doubted = false;
     loop {
         // Also before the first change: the certificate may have been revoked during the handshake.
         if gateway.revocations.contains(&live.serial) {
@@ -305,6 +308,7 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
                 live.drain();
                 told = true;
             }
+            _ = doubts.tick(), if !doubted => doubted = report_duplicate(gateway, live),
             count = live.lanes.wanted(), if !live.draining() => {
                 tracing::info!(session = %live.session, agent = %live.agent, count, "asking for more lanes");
                 session.notifier.tell(Notice::Lanes { count });
@@ -329,6 +333,26 @@ async fn expires(gateway: &Gateway, live: &Live) {
     tokio::time::sleep(deadline).await;
 }
 
+/// Tells of an agent whose identity another process has held for longer; whether there is one. Each process that joins others is
+/// told of once, by its eldest session.
+fn report_duplicate(gateway: &Gateway, live: &Live) -> bool {
+    let holders = gateway.registry.holders(&live.agent);
+    if !holders.iter().skip(1).any(|holder| holder.session == live.session) {
+        return false;
+    }
+    let sessions: Vec<_> = holders
+        .iter()
+        .take(AUDIT_SESSIONS)
+        .map(|holder| Holder { session: holder.session, instance: holder.instance, peer: holder.peer })
+        .collect();
+    let peers: Vec<_> = sessions.iter().map(|holder| holder.peer.to_string()).collect();
+    let (agent, instances) = (&live.agent, holders.len());
+    tracing::warn!(%agent, instances, peers = peers.join(" "), code = %Code::DuplicateIdentity, "several processes hold one agent's identity");
+    // Both serve on, whether or not the row can be kept.
+    let _ = gateway.audit.record(&Event::DuplicateIdentity { agent, instances, sessions: &sessions });
+    true
+}
+
 fn noticed(live: &Live, notice: Notice) {
     match notice {
         Notice::Drain { deadline } if !live.draining() => {
@@ -341,3 +365,6 @@ fn noticed(live: &Live, notice: Notice) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;
