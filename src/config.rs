@@ -13,6 +13,7 @@ use crate::base::files;
 mod agent;
 mod common;
 mod gateway;
+mod listener;
 mod problem;
 mod scalar;
 mod secret;
@@ -20,7 +21,10 @@ mod yaml;
 
 pub use agent::{AgentConfig, AgentGateway, AgentLimits, Kind, Proxy, ProxyUrl, SendProxy, Target, TargetLimits};
 pub use common::{AuditSection, Drain, LogSection, MetricsSection, Version};
-pub use gateway::{Enrollment, GatewayConfig, GatewayLimits, GatewaySection, ListenerConfig, Tenant, TenantLimits, TlsFiles};
+pub use gateway::{
+    ClientsSection, Enrollment, GatewayConfig, GatewayLimits, GatewaySection, Limits, Tenant,
+};
+pub use listener::{CertifiedClient, ClientCaSection, ListenerConfig, ListenerKind, TlsFiles};
 pub use secret::SecretRef;
 
 use problem::Problem;

@@ -16,30 +16,32 @@ pub mod relay;
 pub mod router;
 pub mod shares;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use crate::base::allow::AllowFrom;
+use crate::base::allow::{AllowFrom, network};
 use crate::base::code::{Code, Failure};
 use crate::base::drain::{Drain, Drained};
 use crate::base::endpoint::HostPort;
 use crate::base::id::{AgentId, InstanceId, Name};
 use crate::base::limits::{
-    HANDSHAKE_DEADLINE, LANES_PER_MINUTE, MAX_ENROLLING, MAX_ENROLLING_PER_SOURCE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE,
+    HANDSHAKE_DEADLINE, HANDSHAKE_SHARES, LANES_PER_MINUTE, MAX_ENROLLING, MAX_ENROLLING_PER_SOURCE, MAX_SESSIONS_PER_AGENT,
+    SESSIONS_PER_MINUTE,
 };
 use crate::base::tasks::Tasks;
-use crate::observe::audit::Audit;
+use crate::observe::audit::{Audit, Event};
 use crate::pki::revoke::Revocations;
 use crate::pki::tls::GatewayTls;
 use crate::tunnel::listen::Caps;
+use callers::Callers;
 use issuer::Issuer;
 use registry::Registry;
 use router::Table;
-use shares::Shares;
+use shares::{Share, Shares};
 
 /// What a gateway is told by whoever starts it.
 pub struct Settings {
@@ -49,6 +51,10 @@ pub struct Settings {
     pub allow_from: AllowFrom,
     /// Who may, for an enrollment.
     pub enroll_from: AllowFrom,
+    /// Who may, for a client's CONNECT.
+    pub clients_from: AllowFrom,
+    /// Balancers before the port: their connections begin with a PROXY header.
+    pub proxy_from: AllowFrom,
     /// Connections per listener.
     pub caps: Caps,
     /// Streams of one session.
@@ -67,12 +73,15 @@ pub struct Gateway {
     instance: InstanceId,
     tls: Arc<GatewayTls>,
     revocations: Revocations,
+    callers: Callers,
     issuer: Arc<dyn Issuer>,
     registry: Registry,
     table: Table,
     audit: Audit,
     drain: Drain,
-    /// Connections of strangers who enroll.
+    /// Connections in their handshake, by source.
+    handshakes: Arc<Shares<IpAddr>>,
+    /// Connections of strangers who enroll, by source.
     enrolling: Arc<Shares<IpAddr>>,
     /// Agents' sessions, from before their greeting, and how fast each agent begins them.
     held: Arc<Shares<AgentId>>,
@@ -92,20 +101,24 @@ impl Gateway {
         settings: Settings,
         tls: Arc<GatewayTls>,
         revocations: Revocations,
+        callers: Callers,
         issuer: Arc<dyn Issuer>,
         audit: Audit,
         tasks: &Tasks,
     ) -> Arc<Self> {
+        let per_source = (settings.caps.handshakes / HANDSHAKE_SHARES).max(1);
         Arc::new(Self {
             settings,
             instance: InstanceId::fresh(),
             tls,
             revocations,
+            callers,
             issuer,
             registry: Registry::default(),
             table: Table::default(),
             audit,
             drain: Drain::new(),
+            handshakes: Shares::new(per_source, usize::MAX),
             enrolling: Shares::new(MAX_ENROLLING_PER_SOURCE, MAX_ENROLLING),
             held: Shares::new(MAX_SESSIONS_PER_AGENT, usize::MAX),
             begun: per_minute(SESSIONS_PER_MINUTE),
@@ -139,6 +152,23 @@ impl Gateway {
     /// `stopping`.
     pub fn ready(&self) -> Result<(), Failure> {
         if self.drain.begun() { Err(Failure::new(Code::Stopping, "shutting down")) } else { Ok(()) }
+    }
+
+    /// A place for the handshake of a connection, to be held until it is over. Before anything else is done for it.
+    ///
+    /// # Errors
+    /// `handshake_limited` when its source has its share of them.
+    pub(in crate::gateway) fn arrive(&self, source: IpAddr) -> Result<Share<IpAddr>, Failure> {
+        let full = || Failure::new(Code::HandshakeLimited, format_args!("too many handshakes of {source} at a time"));
+        self.handshakes.take(&network(source)).ok_or_else(full)
+    }
+
+    /// Records a connection of somebody who has proved nothing and was refused, and logs it as long as its source is told of.
+    pub(in crate::gateway) fn refused(&self, peer: SocketAddr, failure: &Failure, what: &'static str) {
+        let event = Event::ConnectRefused { source: peer.ip(), code: failure.code, detail: &failure.detail };
+        if self.audit.stranger(&event) {
+            tracing::info!(source = %peer, code = %failure.code, detail = %failure.detail, "{what}");
+        }
     }
 
     /// Ends well: nothing new, agents told, streams given their time, then sessions closed.

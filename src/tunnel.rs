@@ -8,6 +8,7 @@ pub mod lane;
 pub mod ledger;
 pub mod listen;
 pub mod mux;
+pub mod proxy_header;
 pub mod session;
 pub mod splice;
 pub mod upgrade;

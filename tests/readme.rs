@@ -127,9 +127,11 @@ fn the_limits_are_those_of_the_code() {
             limits::DEAD_AFTER.as_secs(),
             limits::TCP_USER_TIMEOUT.as_secs()
         ),
+        format!("its head; all of it | {} s; {} s |", limits::HANDSHAKE_DEADLINE.as_secs(), limits::HTTP_DEADLINE.as_secs()),
         format!("over all agents tried | {} s |", limits::REPLY_DEADLINE.as_secs()),
         format!("of these from one address | {}, {} |", limits::MAX_ENROLLING, limits::MAX_ENROLLING_PER_SOURCE),
         format!("begun in a minute | {}; {} |", limits::MAX_SESSIONS_PER_AGENT, limits::SESSIONS_PER_MINUTE),
+        format!("until that is told | {} s |", limits::DUPLICATE_AFTER.as_secs()),
         format!(
             "in a minute | {} (`limits.max_lanes`); {}, {} |",
             limits::MAX_LANES,
@@ -162,6 +164,7 @@ fn the_limits_are_those_of_the_code() {
         format!("a control message | {} KiB; {} KiB |", kib(limits::MAX_MESSAGE), kib(limits::MAX_CONTROL_MESSAGE)),
         format!("its signing request | {} KiB; {} KiB |", kib(limits::MAX_HTTP_REQUEST), kib(limits::MAX_CSR)),
         format!("(IPv6: one /64) | {} a minute |", limits::ENROLL_PER_MINUTE),
+        format!("of all | {} a minute, {} a minute |", limits::AUDIT_STRANGERS_PER_SOURCE, limits::AUDIT_STRANGERS_PER_MINUTE),
         format!("| {}, {} MiB |", limits::LOG_LINES, limits::LOG_BUFFER / (1 << 20)),
     ];
     let missing: Vec<_> = rows.iter().filter(|row| !text.contains(row.as_str())).collect();

@@ -18,13 +18,15 @@ use crate::base::code::{Code, Exit, Failure};
 use crate::base::drain::{Drain, Drained};
 use crate::base::endpoint::{Endpoint, Host};
 use crate::base::files;
-use crate::base::id::Name;
+use crate::base::id::{AgentId, Name};
 use crate::base::tasks::Tasks;
-use crate::config::{self, GatewayConfig, ListenerConfig, MetricsSection};
+use crate::config::{self, GatewayConfig, ListenerConfig, ListenerKind, MetricsSection};
 use crate::control::agents::{Live, LiveSession};
 use crate::control::api::{Api, router};
 use crate::control::store::sqlite::Sqlite;
 use crate::control::{Control, Parts};
+use crate::gateway::callers::{Caller, Callers};
+use crate::gateway::ingress::{Entry, Terms};
 use crate::gateway::listener::{ListenerSpec, Listeners};
 use crate::gateway::quota::Limits;
 use crate::gateway::{Gateway, Settings, port};
@@ -133,6 +135,8 @@ pub struct Running {
     tasks: Tasks,
     drain: Drain,
     served: Listeners,
+    /// The CAs of the private PKI, which no listener may take for its clients'.
+    private: Vec<Pin>,
     config: GatewayConfig,
 }
 
@@ -151,7 +155,7 @@ impl Running {
         let (pki, now) = (state_dir.join("pki"), OffsetDateTime::now_utc());
         let authority = Arc::new(Authority::load(&pki)?);
         let credential = gateway_credential(&authority, &pki, &config.gateway.id, &config.gateway.endpoints, now)?;
-        let revocations = Revocations::new();
+        let (revocations, callers) = (Revocations::new(), Callers::new());
         let tls = Arc::new(GatewayTls::new(authority.root(), &credential, revocations.clone())?);
         let control = Control::start(Parts {
             store: Arc::new(Sqlite::open(&state_dir.join("state.db"))?),
@@ -163,18 +167,19 @@ impl Running {
         })
         .await?;
         let tasks = Tasks::new();
-        let gateway = Gateway::new(settings(&config), tls.clone(), revocations, control.clone(), audit.clone(), &tasks);
+        let gateway = Gateway::new(settings(&config), tls.clone(), revocations, callers.clone(), control.clone(), audit.clone(), &tasks);
         gateway.table().limit(&tenants(&config));
-        let served = Listeners::default();
-        let listeners = served.apply(&gateway, specs(&config.listeners)?)?;
+        let (served, private) = (Listeners::default(), authority.pins());
+        let listeners = served.apply(&gateway, specs(&config.listeners, &private)?)?;
         let port = socket.local_addr().unwrap_or(config.gateway.listen);
         port::serve(&gateway, socket);
         let following = control.clone();
         tasks.spawn(async move { following.follow().await });
+        tasks.spawn(async move { callers.expire().await });
         tasks.spawn(keep_certificate(authority, pki, config.clone(), tls));
         let instance = gateway.instance();
         audit.record(&Event::Started { role: "gateway", version: env!("CARGO_PKG_VERSION"), instance })?;
-        Ok(Self { gateway, control, port, listeners, audit, tasks, drain: Drain::new(), served, config })
+        Ok(Self { gateway, control, port, listeners, audit, tasks, drain: Drain::new(), served, private, config })
     }
 
     /// Serves the admin API.
@@ -197,13 +202,14 @@ impl Running {
         let restart = [
             ("gateway", config.gateway != old.gateway),
             ("enrollment", config.enrollment != old.enrollment),
+            ("clients", config.clients != old.clients),
             ("limits", config.limits != old.limits),
             ("drain", config.drain != old.drain),
             ("audit", config.audit != old.audit),
             ("metrics", config.metrics != old.metrics),
             ("log", config.log != old.log),
         ];
-        self.listeners = self.served.apply(&self.gateway, specs(&config.listeners)?)?;
+        self.listeners = self.served.apply(&self.gateway, specs(&config.listeners, &self.private)?)?;
         self.gateway.table().limit(&tenants(&config));
         self.config.listeners = config.listeners;
         self.config.tenants = config.tenants;
@@ -248,7 +254,8 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
         let allow = AllowFrom::only(allow_from.clone());
         ops::serve_metrics(*listen, allow, metrics.clone(), ready, &running.drain, &running.tasks)?;
     }
-    ops::keep_up(metrics, &running.tasks, || {});
+    let gateway = running.gateway.clone();
+    ops::keep_up(metrics, &running.tasks, move || metrics::duplicate_identities(gateway.registry().duplicates().len()));
     tracing::info!(
         port = %running.port,
         listeners = running.listeners.len(),
@@ -308,6 +315,8 @@ fn settings(config: &GatewayConfig) -> Settings {
         id: config.gateway.id.clone(),
         allow_from: AllowFrom::only(config.gateway.allow_from.clone()),
         enroll_from: AllowFrom::only(config.enrollment.allow_from.clone()),
+        clients_from: AllowFrom::only(config.clients.allow_from.clone()),
+        proxy_from: AllowFrom::only(Some(config.gateway.proxy_protocol_from.clone())),
         caps: Caps { connections: config.limits.max_connections, handshakes: config.limits.max_handshakes },
         max_streams: config.limits.max_streams,
         max_lanes: config.limits.max_lanes,
@@ -316,27 +325,44 @@ fn settings(config: &GatewayConfig) -> Settings {
     }
 }
 
-fn specs(listeners: &[ListenerConfig]) -> Result<Vec<ListenerSpec>, Failure> {
-    let spec = |listener: &ListenerConfig| {
-        let tls = listener.tls.as_ref().map(|files| tls::listener_config(&files.cert, &files.key)).transpose()?;
-        Ok(ListenerSpec {
-            listen: listener.listen,
-            target: listener.target.clone(),
-            allow_from: AllowFrom::only(listener.allow_from.clone()),
-            tls,
-            early_data: listener.early_data,
-        })
+fn specs(listeners: &[ListenerConfig], private: &[Pin]) -> Result<Vec<ListenerSpec>, Failure> {
+    listeners.iter().map(|listener| spec(listener, private)).collect()
+}
+
+fn spec(listener: &ListenerConfig, private: &[Pin]) -> Result<ListenerSpec, Failure> {
+    let clients = listener.client_ca.as_ref();
+    // A listener that leads to one target asks for nothing else.
+    let _ = private;
+    let tls = listener.tls.as_ref();
+    let tls = tls.map(|files| tls::listener_config(&files.cert, &files.key)).transpose()?;
+    let entry = match (listener.kind, &listener.target) {
+        (ListenerKind::Connect, _) => Entry::Connect,
+        (ListenerKind::Socks5, _) => Entry::Socks5,
+        (ListenerKind::Tcp, Some(target)) => Entry::tcp(target.clone(), listener.listen),
+        (ListenerKind::Tcp, None) => return Err(Failure::new(Code::ConfigInvalid, "a listener of kind tcp without a target")),
     };
-    listeners.iter().map(spec).collect()
+    let certified = clients.iter().flat_map(|clients| &clients.names).map(|(name, client)| {
+        let caller = Caller::new(format!("certificate {name}"), client.grants.clone(), limits(&client.limits));
+        (name.clone(), Arc::new(caller))
+    });
+    Ok(ListenerSpec {
+        listen: listener.listen,
+        terms: Terms { entry, early_data: listener.early_data, idle: listener.idle_timeout },
+        allow_from: AllowFrom::only(listener.allow_from.clone()),
+        proxy_from: AllowFrom::only(Some(listener.proxy_protocol_from.clone())),
+        tls,
+        certified: certified.collect(),
+    })
 }
 
 /// A rate beyond 4 GiB/s is no limit that this process could reach.
+fn limits(configured: &config::Limits) -> Limits {
+    let rate = configured.rate.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX)).and_then(NonZeroU32::new);
+    Limits { max_streams: configured.max_streams, rate }
+}
+
 fn tenants(config: &GatewayConfig) -> HashMap<Name, Limits> {
-    let rate = |rate: Option<u64>| rate.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX)).and_then(NonZeroU32::new);
-    let tenants = config.tenants.iter();
-    tenants
-        .map(|(name, tenant)| (name.clone(), Limits { max_streams: tenant.limits.max_streams, rate: rate(tenant.limits.rate) }))
-        .collect()
+    config.tenants.iter().map(|(name, tenant)| (name.clone(), limits(&tenant.limits))).collect()
 }
 
 /// What control's lists show of sessions.
@@ -344,7 +370,8 @@ struct Sessions(Arc<Gateway>);
 
 impl Live for Sessions {
     fn sessions(&self) -> Vec<LiveSession> {
-        let sessions = self.0.registry().sessions();
+        let (sessions, duplicates) = (self.0.registry().sessions(), self.0.registry().duplicates());
+        let holders = |agent: &AgentId| duplicates.get(agent).into_iter().flatten();
         let shown = sessions.iter().filter(|live| live.link.pulse().alive()).map(|live| LiveSession {
             agent: live.agent.clone(),
             session: live.session,
@@ -353,6 +380,8 @@ impl Live for Sessions {
             lanes: live.lanes.count(),
             streams: live.streams(),
             version: live.version.clone(),
+            instance: live.instance,
+            duplicate: holders(&live.agent).any(|holder| holder.instance == live.instance),
         });
         shown.collect()
     }

@@ -20,7 +20,7 @@ use super::process::{UPKEEP, measure};
 use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure, OrFail};
 use crate::base::drain::Drain;
-use crate::base::limits::{HANDSHAKE_DEADLINE, MAX_HTTP_REQUEST};
+use crate::base::limits::{HANDSHAKE_DEADLINE, HTTP_DEADLINE, MAX_HTTP_REQUEST};
 use crate::base::tasks::Tasks;
 use crate::control::Caller;
 use crate::observe::metrics::Metrics;
@@ -29,8 +29,8 @@ use crate::tunnel::listen::{self, Caps, Service, bind};
 /// Operators and scrapers are few.
 const CAPS: Caps = Caps { connections: 64, handshakes: 64 };
 
-/// One connection's whole life; a sample download may take its time.
-const DEADLINE: Duration = Duration::from_secs(3600);
+/// The sample server's: a download may take its time.
+const SAMPLE_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// Whether the process can do its work.
 pub type Readiness = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
@@ -52,24 +52,27 @@ pub fn serve_metrics(
         .route("/livez", get(|| async { "live\n" }))
         .route("/readyz", get(move || async move { readiness(&ready) }))
         .fallback(|| async { (StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n") });
-    serve_http_on(address, router, allow, drain, tasks)
+    listen_on(address, Http { router, allow, deadline: HTTP_DEADLINE }, drain, tasks)
 }
 
-/// Serves routes over TCP; yields where.
+/// Serves a sample's routes over TCP; yields where.
 ///
 /// # Errors
 /// `listen_failed`.
-pub fn serve_http_on(
+pub fn serve_sample(
     address: SocketAddr,
     router: Router,
     allow: AllowFrom,
     drain: &Drain,
     tasks: &Tasks,
 ) -> Result<SocketAddr, Failure> {
+    listen_on(address, Http { router, allow, deadline: SAMPLE_DEADLINE }, drain, tasks)
+}
+
+fn listen_on(address: SocketAddr, http: Http, drain: &Drain, tasks: &Tasks) -> Result<SocketAddr, Failure> {
     let socket = bind(address)?;
     let address = socket.local_addr().unwrap_or(address);
-    let service = Arc::new(Http { router, allow });
-    tasks.spawn(listen::serve(socket, CAPS, service, drain.clone(), tasks.clone()));
+    tasks.spawn(listen::serve(socket, CAPS, Arc::new(http), drain.clone(), tasks.clone()));
     Ok(address)
 }
 
@@ -92,7 +95,7 @@ pub async fn serve_admin(path: &Path, router: Router, drain: &Drain, tasks: &Tas
     let _ = std::fs::remove_file(path);
     let socket = UnixListener::bind(path).or_fail(Code::ListenFailed, path.display())?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).or_fail(Code::ListenFailed, path.display())?;
-    let service = Arc::new(Http { router, allow: AllowFrom::all() });
+    let service = Arc::new(Http { router, allow: AllowFrom::all(), deadline: HTTP_DEADLINE });
     tasks.spawn(listen::serve(socket, CAPS, service, drain.clone(), tasks.clone()));
     Ok(())
 }
@@ -113,6 +116,8 @@ pub fn keep_up(metrics: Metrics, tasks: &Tasks, more: impl Fn() + Send + 'static
 struct Http {
     router: Router,
     allow: AllowFrom,
+    /// A connection's whole life.
+    deadline: Duration,
 }
 
 impl Service<TcpStream, SocketAddr> for Http {
@@ -127,7 +132,7 @@ impl Service<TcpStream, SocketAddr> for Http {
     }
 
     async fn serve(&self, io: TcpStream) {
-        serve_http(io, self.router.clone()).await;
+        serve_http(io, self.router.clone(), self.deadline).await;
     }
 
     fn timed_out(&self, _: SocketAddr) {}
@@ -148,31 +153,60 @@ impl Service<UnixStream, Option<u32>> for Http {
     }
 
     async fn serve(&self, (io, caller): (UnixStream, Caller)) {
-        serve_http(io, self.router.clone().layer(axum::Extension(caller))).await;
+        serve_http(io, self.router.clone().layer(axum::Extension(caller)), self.deadline).await;
     }
 
     fn timed_out(&self, _: Option<u32>) {}
 }
 
-async fn serve_http<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: Io, router: Router) {
+async fn serve_http<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: Io, router: Router, deadline: Duration) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HANDSHAKE_DEADLINE)
         .max_buf_size(MAX_HTTP_REQUEST)
         .keep_alive(false)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
-    if let Ok(Err(error)) = tokio::time::timeout(DEADLINE, connection).await {
+    if let Ok(Err(error)) = tokio::time::timeout(deadline, connection).await {
         tracing::debug!(%error, "an admin connection broke off");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::post;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
     use super::*;
+
+    /// How long a client that sends `bytes` and reads nothing keeps its connection.
+    async fn kept(bytes: &[u8]) -> Duration {
+        let large = || async { "x".repeat(1 << 20) };
+        let router = Router::new().route("/", post(|body: String| async { body })).route("/large", get(large));
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        theirs.write_all(bytes).await.unwrap();
+        let began = Instant::now();
+        serve_http(ours, router, HTTP_DEADLINE).await;
+        // It was there all the time.
+        let _ = theirs.read(&mut [0]).await;
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn d1_a_client_without_a_head_a_body_or_an_ear_loses_its_place() {
+        for head in ["", "GET / HTTP/1.1\r\nHo"] {
+            assert_eq!(kept(head.as_bytes()).await.as_secs(), HANDSHAKE_DEADLINE.as_secs(), "{head:?}");
+        }
+        for request in ["POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", "GET /large HTTP/1.1\r\nHost: a\r\n\r\n"]
+        {
+            assert_eq!(kept(request.as_bytes()).await.as_secs(), HTTP_DEADLINE.as_secs(), "{request:?}");
+        }
+        assert_eq!(kept(b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n").await, Duration::ZERO);
+    }
 
     #[test]
     fn e11_an_admin_socket_serves_its_own_user_and_root_alone() {
-        let http = Http { router: Router::new(), allow: AllowFrom::all() };
+        let http = Http { router: Router::new(), allow: AllowFrom::all(), deadline: HTTP_DEADLINE };
         let admits = |uid| Service::<UnixStream, Option<u32>>::admits(&http, &uid);
         let own = rustix::process::geteuid().as_raw();
         assert!(admits(Some(own)) && admits(Some(0)));

@@ -182,7 +182,7 @@ fn sample(tasks: &Tasks) -> Result<SocketAddr, Failure> {
         .route("/", get(|| async { Html(include_str!("quickstart/sample.html")) }))
         .route("/mib/{count}", get(mebibytes))
         .route("/echo", post(|body: Body| async { body }));
-    ops::serve_http_on((Ipv4Addr::LOCALHOST, 0).into(), router, AllowFrom::all(), &Drain::new(), tasks)
+    ops::serve_sample((Ipv4Addr::LOCALHOST, 0).into(), router, AllowFrom::all(), &Drain::new(), tasks)
 }
 
 /// So many MiB of zeros, one at a time.

@@ -1,4 +1,4 @@
-//! Source allow-lists: which addresses may connect. Refuses to know to what.
+//! Where connections come from: allow-lists, and what counts as one source. Refuses to know what they want.
 
 use std::net::IpAddr;
 
@@ -15,6 +15,12 @@ impl AllowFrom {
         Self(None)
     }
 
+    /// Nobody.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self(Some(Vec::new()))
+    }
+
     /// These networks alone; `None` for everybody.
     #[must_use]
     pub fn only(networks: Option<Vec<IpNet>>) -> Self {
@@ -26,6 +32,15 @@ impl AllowFrom {
     pub fn admits(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.0.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&ip)))
+    }
+}
+
+/// What one party can easily take addresses from: a whole IPv6 /64, and one IPv4 address however it is written.
+#[must_use]
+pub fn network(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -42,6 +57,18 @@ mod tests {
             assert_eq!(list.admits(ip.parse().unwrap()), admitted, "{ip}");
         }
         assert!(AllowFrom::all().admits("203.0.113.1".parse().unwrap()));
-        assert!(!AllowFrom::only(Some(vec![])).admits("127.0.0.1".parse().unwrap()));
+        assert!(!AllowFrom::nobody().admits("127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn one_source_is_one_ipv4_address_or_one_ipv6_network() {
+        for (one, other, same) in [
+            ("2001:db8::1", "2001:db8::ffff:0:1", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+        ] {
+            assert_eq!(network(one.parse().unwrap()) == network(other.parse().unwrap()), same, "{one} and {other}");
+        }
     }
 }

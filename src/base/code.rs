@@ -298,6 +298,9 @@ codes! {
     AgentSessions "agent_sessions" Agent Unavailable false:
         "This agent has, or begins, more sessions with this gateway than one agent may." ;
         "Look for clones of its machine: each agent needs an enrollment of its own. If its key was stolen, revoke it."
+    DuplicateIdentity "duplicate_identity" Agent Unavailable false:
+        "Two processes hold one agent's identity at the same time: a cloned machine, or a stolen key." ;
+        "Find both by the addresses in the detail. Enroll the clone under a name of its own; if the key was stolen, revoke the agent."
 
     TokenInvalid "token_invalid" Caller Usage false:
         "The text is no token of the kind that is wanted here." ;
@@ -314,6 +317,9 @@ codes! {
     EnrollLimited "enroll_limited" Caller Unavailable false:
         "Too many enrollment attempts from this address." ;
         "Wait a minute."
+    HandshakeLimited "handshake_limited" Caller Unavailable false:
+        "Too many connections from this address are in their handshake at the same time." ;
+        "Nothing: agents try again. If many sit behind one address, raise `limits.max_handshakes` in gateway.yaml: one has an eighth."
     CsrInvalid "csr_invalid" Caller Denied false:
         "The certificate signing request was refused." ;
         "Only an ECDSA P-256 key with a valid self-signature is taken; use `underpass agent enroll`."

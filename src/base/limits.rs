@@ -160,6 +160,12 @@ pub const RETRY_MAX: Duration = Duration::from_secs(2);
 /// open has been told the end and may not mean to close it.
 pub const STDIN_LINGER: Duration = Duration::from_secs(5);
 
+/// How long a refused client has to take its answer.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long its connection is then kept until it closes: a reset must not overtake the answer.
+pub const ANSWER_LINGER: Duration = Duration::from_secs(1);
+
 /// A target's connect timeout unless its configuration says otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -193,6 +199,13 @@ pub const MAX_HTTP_REQUEST: usize = 16 * 1024;
 /// Connections in the handshake, per listener: beyond it the accept loop waits.
 pub const MAX_HANDSHAKES: usize = 512;
 
+/// The part of a gateway's places for handshakes that one source may have: an eighth. A host that holds its own half-open leaves
+/// the others most of theirs, and 64 at a time are some hundreds of agents a second behind one address.
+pub const HANDSHAKE_SHARES: usize = 8;
+
+/// One request of an operator or a scraper, from its connection to the last byte of its answer.
+pub const HTTP_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Connections of one listener.
 pub const MAX_CONNECTIONS: usize = 16 * 1024;
 
@@ -200,7 +213,7 @@ pub const MAX_CONNECTIONS: usize = 16 * 1024;
 /// they take 100 MiB at most.
 pub const MAX_ENROLLING: usize = 512;
 
-/// The same from one address.
+/// The same from one source: an IPv4 address, or an IPv6 network of 64 bits.
 pub const MAX_ENROLLING_PER_SOURCE: usize = 64;
 
 /// Sessions of one agent with one gateway at a time. It has one for each endpoint; more are clones of its machine, or an attack.
@@ -216,11 +229,15 @@ pub const CLIENT_HEAD: usize = 8 * 1024;
 /// Headers of these; a browser sends 10.
 pub const CLIENT_HEADERS: usize = 64;
 
-/// A client's token: a password of SOCKS5 holds no more (RFC 1929).
-pub const MAX_CLIENT_TOKEN: usize = 255;
-
 /// A PROXY header of version 2: the longest addresses (216 bytes, of Unix sockets) and what balancers add about TLS.
 pub const PROXY_HEADER: usize = 2 * 1024;
+
+/// Two processes that hold one agent's identity together for this long are clones: longer than a dead session lingers beside the
+/// one that replaces it ([`DEAD_AFTER`], [`TCP_USER_TIMEOUT`]).
+pub const DUPLICATE_AFTER: Duration = Duration::from_secs(10);
+
+/// Sessions that one audit row names.
+pub const AUDIT_SESSIONS: usize = 8;
 
 /// Lanes of one session unless the gateway's configuration says otherwise: one connection each.
 pub const MAX_LANES: usize = 4;
@@ -259,6 +276,9 @@ pub const ENROLL_SOURCES: usize = 64 * 1024;
 
 /// An enrollment token's text; with two endpoints it has 250 characters.
 pub const MAX_TOKEN: usize = 4 * 1024;
+
+/// A client token's text: what fits into a password of SOCKS5, whose length is one byte (RFC 1929, 2).
+pub const MAX_CLIENT_TOKEN: usize = 255;
 
 /// The gateways that one enrollment token names.
 pub const MAX_TOKEN_ENDPOINTS: usize = 16;
@@ -299,9 +319,18 @@ pub const AUDIT_SIZE_MIN: u64 = 1024 * 1024;
 /// The audit's files: each takes this part of its size.
 pub const AUDIT_FILES: u64 = 8;
 
-/// Audit rows a minute for refused connections and enrollments of strangers; further ones are counted in one row. Nobody without
-/// a certificate may fill the audit.
+/// Audit rows a minute for refused connections and enrollments of strangers, and the log lines beside them; further ones are
+/// counted in one row. Nobody without a certificate may fill the audit.
 pub const AUDIT_STRANGERS_PER_MINUTE: u32 = 120;
+
+/// The same of one source, so that whoever makes noise hides nobody else's.
+pub const AUDIT_STRANGERS_PER_SOURCE: u32 = 10;
+
+/// Sources of a minute that are told apart, some 64 bytes each; those of further ones are one sum.
+pub const AUDIT_SOURCES: usize = 1024;
+
+/// The sources that the row of a minute names: those that were counted most.
+pub const AUDIT_NOISIEST: usize = 8;
 
 /// Log lines that wait for a slow or blocked reader; further ones are dropped and counted.
 pub const LOG_LINES: usize = 4096;

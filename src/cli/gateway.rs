@@ -10,7 +10,7 @@ use super::{Outcome, admin, print};
 use crate::app::gateway::{self, Initialized, admin_socket};
 use crate::base::code::Exit;
 use crate::config;
-use crate::control::agents::{AgentInfo, RevokedAgent};
+use crate::control::agents::{AgentInfo, RevokedAgent, duplicates};
 use crate::control::api::{AGENTS, AgentsAnswer, GatewayStatus, STATUS, TOKENS, TokenAnswer, TokenRequest, revoke_path};
 
 pub(super) async fn run(command: GatewayCommand, json: bool) -> Outcome {
@@ -60,6 +60,9 @@ fn show_status(status: &GatewayStatus) {
     print::line(format!("endpoints    {}", endpoints.join(" ")));
     print::line(format!("issuing CA   ends {}", date(status.issuing_not_after)));
     print::line(format!("sessions     {}", status.sessions.len()));
+    for (agent, instances) in duplicates(&status.sessions) {
+        print::line(format!("duplicate    {agent} x{instances} (`underpass explain duplicate_identity`)"));
+    }
 }
 
 pub(super) async fn token(command: TokenCommand, json: bool) -> Outcome {
@@ -102,11 +105,13 @@ fn list(agents: &[AgentInfo]) {
 }
 
 fn row(info: &AgentInfo) -> [String; 7] {
-    let state = match (info.revoked, info.sessions.len()) {
-        (Some(_), _) => "revoked".to_owned(),
-        (None, 0) => "not connected".to_owned(),
-        (None, 1) => "connected".to_owned(),
-        (None, several) => format!("connected x{several}"),
+    let duplicates = duplicates(&info.sessions).get(&info.agent).copied();
+    let state = match (info.revoked, duplicates, info.sessions.len()) {
+        (Some(_), ..) => "revoked".to_owned(),
+        (None, Some(several), _) => format!("DUPLICATE x{several}"),
+        (None, None, 0) => "not connected".to_owned(),
+        (None, None, 1) => "connected".to_owned(),
+        (None, None, several) => format!("connected x{several}"),
     };
     let lanes: usize = info.sessions.iter().map(|session| session.lanes).sum();
     let streams: usize = info.sessions.iter().map(|session| session.streams).sum();

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::common::{AuditSection, Drain, LogSection, MetricsSection, Version, check_open};
+use super::common::{AuditSection, Drain, LogSection, MetricsSection, Version};
+use super::listener::ListenerConfig;
 use super::problem::{Problem, Step, problem};
 use super::{Config, rebase, scalar};
 use crate::base::code::Code;
 use crate::base::endpoint::{Endpoint, HostPort};
-use crate::base::id::{Name, TargetId};
+use crate::base::id::Name;
 use crate::base::limits;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -32,6 +33,9 @@ pub struct GatewayConfig {
     /// How agents get their certificates.
     #[serde(default)]
     pub enrollment: Enrollment,
+    /// Who may use `underpass connect`, on the port that agents dial.
+    #[serde(default)]
+    pub clients: ClientsSection,
     /// Where clients connect.
     #[serde(default)]
     pub listeners: Vec<ListenerConfig>,
@@ -74,6 +78,9 @@ pub struct GatewaySection {
     /// Networks that agents' tunnels may come from. Default any.
     #[serde(default, with = "scalar::networks")]
     pub allow_from: Option<Vec<IpNet>>,
+    /// Balancers in front: their connections begin with a PROXY header, whose source counts. Default none.
+    #[serde(default, with = "scalar::balancers")]
+    pub proxy_protocol_from: Vec<IpNet>,
 }
 
 fn default_id() -> Name {
@@ -102,38 +109,13 @@ impl Default for Enrollment {
     }
 }
 
-/// One of `listeners`: an address that leads to one target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListenerConfig {
-    /// The address. Off loopback it needs `allow_from`.
-    #[serde(deserialize_with = "scalar::listen")]
-    pub listen: SocketAddr,
-    /// Where streams go: `tenant/group/target`.
-    pub target: TargetId,
-    /// Networks that clients may come from. Default any, on loopback.
-    #[serde(default, with = "scalar::networks")]
+/// `clients`: who may use `underpass connect`.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientsSection {
+    /// Networks that they may come from; each shows a client token beside. Default any.
+    #[serde(with = "scalar::networks")]
     pub allow_from: Option<Vec<IpNet>>,
-    /// The certificate that clients see; absent: plain TCP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<TlsFiles>,
-    /// Whether client bytes may travel before the agent's reply. Default true.
-    #[serde(default = "default_early_data")]
-    pub early_data: bool,
-}
-
-fn default_early_data() -> bool {
-    true
-}
-
-/// `tls` of a listener: PEM files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsFiles {
-    /// The certificate chain, leaf first.
-    pub cert: PathBuf,
-    /// Its private key; no other user may be able to read it.
-    pub key: PathBuf,
 }
 
 /// One of `tenants`.
@@ -141,13 +123,13 @@ pub struct TlsFiles {
 #[serde(deny_unknown_fields, default)]
 pub struct Tenant {
     /// What it may use.
-    pub limits: TenantLimits,
+    pub limits: Limits,
 }
 
-/// `limits` of a tenant.
+/// `limits` of a tenant or a client.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct TenantLimits {
+pub struct Limits {
     /// Streams at a time. Default none.
     #[serde(with = "scalar::optional_count")]
     pub max_streams: Option<usize>,
@@ -193,10 +175,11 @@ impl Config for GatewayConfig {
             return Err(problem(at, Code::ConfigInvalid, "`certificate_lifetime` is from 1h to 365d"));
         }
         for (index, listener) in self.listeners.iter().enumerate() {
-            check_open(["listeners".into(), index.into(), "listen".into()], listener.listen, listener.allow_from.is_some())?;
+            listener.check(index)?;
         }
         for (name, tenant) in &self.tenants {
-            tenant.limits.check(name)?;
+            let of = |key| ["tenants".into(), name.as_str().into(), "limits".into(), key];
+            tenant.limits.check(of, &format!("tenant {name}"))?;
         }
         self.limits.check()?;
         self.audit.check()?;
@@ -205,10 +188,7 @@ impl Config for GatewayConfig {
     }
 
     fn rebase(&mut self, directory: &Path) {
-        for tls in self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()) {
-            rebase(&mut tls.cert, directory);
-            rebase(&mut tls.key, directory);
-        }
+        self.listeners.iter_mut().flat_map(ListenerConfig::files).for_each(|file| rebase(file, directory));
     }
 }
 
@@ -217,7 +197,10 @@ impl GatewayConfig {
     fn check_addresses(&self) -> Result<(), Problem> {
         let mut taken = vec![("`gateway.listen`".to_owned(), self.gateway.listen)];
         for (index, listener) in self.listeners.iter().enumerate() {
-            let name = format!("the listener of {}", listener.target);
+            let name = match &listener.target {
+                Some(target) => format!("the listener of {target}"),
+                None => "a listener".to_owned(),
+            };
             claim(&mut taken, name, listener.listen, || ["listeners".into(), index.into(), "listen".into()])?;
         }
         if let Some(metrics) = &self.metrics {
@@ -289,15 +272,12 @@ pub(super) fn check_endpoints(endpoints: &[Endpoint]) -> Result<(), Problem> {
     Ok(())
 }
 
-impl TenantLimits {
-    fn check(&self, tenant: &Name) -> Result<(), Problem> {
+impl Limits {
+    /// `of` is where they stand, `whose` they are in words.
+    pub(super) fn check<const N: usize>(&self, of: impl Fn(Step) -> [Step; N], whose: &str) -> Result<(), Problem> {
         let wrong = |key: &'static str| {
-            let at = ["tenants".into(), tenant.as_str().into(), "limits".into(), key.into()];
-            problem(
-                at,
-                Code::ConfigInvalid,
-                format_args!("`{key}` of tenant {tenant} is at least 1; leave it out for no limit"),
-            )
+            let why = format_args!("`{key}` of {whose} is at least 1; leave it out for no limit");
+            problem(of(key.into()), Code::ConfigInvalid, why)
         };
         match (self.max_streams, self.rate) {
             (Some(0), _) => Err(wrong("max_streams")),

@@ -134,7 +134,7 @@ pub(super) mod networks {
         }
     }
 
-    fn read_network(text: &str) -> Result<IpNet, String> {
+    pub(super) fn read_network(text: &str) -> Result<IpNet, String> {
         let network: IpNet = text
             .parse()
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
@@ -145,6 +145,28 @@ pub(super) mod networks {
         } else {
             Err(format!("`{network}` has bits after its prefix; did you mean `{whole}`?"))
         }
+    }
+}
+
+/// Networks of balancers, each of which is named: perhaps none, and never `any`.
+pub(super) mod balancers {
+    use super::*;
+
+    struct Network(IpNet);
+
+    impl<'de> Deserialize<'de> for Network {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            networks::read_network(&text).map(Self).map_err(serde::de::Error::custom)
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+        Ok(Vec::<Network>::deserialize(deserializer)?.into_iter().map(|Network(network)| network).collect())
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(value: &[IpNet], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(value.iter().map(IpNet::to_string))
     }
 }
 

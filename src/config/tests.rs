@@ -157,6 +157,45 @@ fn a_client_listener_off_loopback_says_who_may_connect() {
 }
 
 #[test]
+fn a_listener_whose_clients_log_in_is_open_to_all_and_makes_sense() {
+    let load = |listener: &str| parse_gateway("g", &format!("{GATEWAY}listeners: [{{{listener}}}]\n"));
+    let ca = "tls: {cert: c, key: k}, client_ca: {file: ca, names: {ci.example: {grants: [acme/dc1/*]}}}";
+    for good in [
+        "listen: \"0.0.0.0:1\", kind: connect",
+        "listen: \"[::]:1\", kind: socks5",
+        &format!("listen: \"0.0.0.0:1\", target: a/b/c, {ca}"),
+        &format!("listen: \"0.0.0.0:1\", kind: connect, {ca}"),
+    ] {
+        load(good).unwrap_or_else(|failure| panic!("{good}: {failure}"));
+    }
+    for (bad, told) in [
+        ("listen: \"127.0.0.1:1\"", "needs its `target`"),
+        ("listen: \"127.0.0.1:1\", kind: connect, target: a/b/c", "name the target themselves"),
+        ("listen: \"127.0.0.1:1\", kind: http", "unknown"),
+        ("listen: \"127.0.0.1:1\", kind: connect, client_ca: {file: ca, names: {x: {grants: [a/b/c]}}}", "needs `tls`"),
+        ("listen: \"127.0.0.1:1\", kind: connect, tls: {cert: c, key: k}, client_ca: {file: ca, names: {}}", "is empty"),
+        (
+            "listen: \"127.0.0.1:1\", kind: connect, tls: {cert: c, key: k}, client_ca: {file: ca, names: {x: {grants: []}}}",
+            "0 grants",
+        ),
+        (
+            "listen: \"127.0.0.1:1\", kind: connect, tls: {cert: c, key: k}, client_ca: {file: ca, names: {x: {grants: [a/b]}}}",
+            "is no grant",
+        ),
+        (
+            "listen: \"127.0.0.1:1\", kind: connect, tls: {cert: c, key: k}, client_ca: {file: ca, names: {x: {grants: [a/b/c], \
+             limits: {rate: 0B}}}}",
+            "`rate` of x is at least 1",
+        ),
+        ("listen: \"127.0.0.1:1\", kind: socks5, idle_timeout: 10ms", "at least 1s"),
+        ("listen: \"127.0.0.1:1\", kind: socks5, proxy_protocol_from: [any]", "`any` is not a network"),
+    ] {
+        let failure = load(bad).unwrap_err().to_string();
+        assert!(failure.contains(told) && failure.contains(":3:"), "{bad}: {failure}");
+    }
+}
+
+#[test]
 fn no_two_listeners_share_an_address() {
     let two = |a: &str, b: &str| {
         format!("listeners:\n  - {{listen: \"{a}\", target: acme/dc1/db}}\n  - {{listen: \"{b}\", target: acme/dc2/db}}")

@@ -1,6 +1,6 @@
 //! The enrolled agents: listing and revoking them. Refuses to know how live sessions are cut: it publishes what is revoked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -10,7 +10,7 @@ use super::records::{self, Agent, Record, Revocation, SerialRecord, Stored};
 use super::store::{CommitError, Expect};
 use super::{ATTEMPTS, Control, text};
 use crate::base::code::{Code, Failure};
-use crate::base::id::{AgentId, SessionId};
+use crate::base::id::{AgentId, InstanceId, SessionId};
 use crate::observe::audit::Event;
 use crate::pki::identity::Serial;
 
@@ -39,6 +39,20 @@ pub struct LiveSession {
     pub streams: usize,
     /// The agent's program version.
     pub version: String,
+    /// The agent's process.
+    pub instance: InstanceId,
+    /// Whether another process holds the same identity (`duplicate_identity`).
+    pub duplicate: bool,
+}
+
+/// The agents whose identity several processes hold, with how many.
+#[must_use]
+pub fn duplicates(sessions: &[LiveSession]) -> BTreeMap<&AgentId, usize> {
+    let mut held: BTreeMap<&AgentId, BTreeSet<InstanceId>> = BTreeMap::new();
+    for session in sessions.iter().filter(|session| session.duplicate) {
+        held.entry(&session.agent).or_default().insert(session.instance);
+    }
+    held.into_iter().map(|(agent, instances)| (agent, instances.len())).collect()
 }
 
 /// One enrolled agent.

@@ -44,10 +44,10 @@ impl Control {
             metrics::enrollment_refused(failure.code);
             // A source that goes on and on is recorded once, so that it can't drown the others.
             if verdict != (Verdict::Limited { first: false }) {
-                tracing::warn!(source = %ask.source, code = %failure.code, "enrollment refused: {}", failure.detail);
                 let event = Event::EnrollRefused { code: failure.code, detail: &failure.detail, source: ask.source };
-                // The refusal stands whether it could be recorded or not.
-                let _ = self.parts.audit.record(&event);
+                if self.parts.audit.stranger(&event) {
+                    tracing::warn!(source = %ask.source, code = %failure.code, "enrollment refused: {}", failure.detail);
+                }
             }
             for_strangers(failure)
         })

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::base::allow::network;
 use crate::base::limits;
 
 const WINDOW: Duration = Duration::from_secs(60);
@@ -76,14 +77,6 @@ impl Source {
         while self.tries.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
             self.tries.pop_front();
         }
-    }
-}
-
-/// What one party can easily take addresses from: a whole IPv6 /64, and one IPv4 address however it is written.
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

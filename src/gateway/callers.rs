@@ -66,10 +66,10 @@ impl Caller {
         &self.quota
     }
 
-    /// Whether it is what another configuration or list would make it.
+    /// Whether both have the same name and rights.
     #[must_use]
-    pub fn is(&self, name: &str, grants: &Grants, limits: Limits) -> bool {
-        self.name == name && self.grants == *grants && self.quota.limits() == limits
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.name, &self.grants, self.quota.limits()) == (&other.name, &other.grants, other.quota.limits())
     }
 
     /// Whether it may reach a target. The answer is the same for a target that doesn't exist.

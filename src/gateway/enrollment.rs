@@ -82,9 +82,9 @@ async fn read(request: Request<Incoming>, source: IpAddr) -> Result<EnrollAsk, F
 /// What the issuer never sees; its own refusals it records itself.
 fn report(gateway: &Gateway, source: IpAddr, failure: &Failure) {
     metrics::enrollment_refused(failure.code);
-    tracing::info!(%source, code = %failure.code, detail = %failure.detail, "enrollment refused");
-    // The refusal stands whether or not its row can be kept.
-    let _ = gateway.audit.record(&Event::EnrollRefused { code: failure.code, detail: &failure.detail, source });
+    if gateway.audit.stranger(&Event::EnrollRefused { code: failure.code, detail: &failure.detail, source }) {
+        tracing::info!(%source, code = %failure.code, detail = %failure.detail, "enrollment refused");
+    }
 }
 
 fn parse(body: &[u8], source: IpAddr) -> Result<EnrollAsk, Failure> {
@@ -127,4 +127,30 @@ fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Response<Full<Byte
     *response.status_mut() = status;
     response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::gateway::fixture::gateway;
+
+    #[tokio::test(start_paused = true)]
+    async fn d1_a_stranger_without_a_head_or_a_body_loses_its_place() {
+        let (gateway, ..) = gateway();
+        for (bytes, deadline) in [
+            ("", HANDSHAKE_DEADLINE),
+            ("POST /v1/enroll HTTP/1.1\r\nHo", HANDSHAKE_DEADLINE),
+            ("POST /v1/enroll HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf", DEADLINE),
+        ] {
+            let (ours, mut theirs) = tokio::io::duplex(1024);
+            theirs.write_all(bytes.as_bytes()).await.unwrap();
+            let began = Instant::now();
+            serve(&gateway, ours, "192.0.2.1".parse().unwrap()).await;
+            assert_eq!(began.elapsed().as_secs(), deadline.as_secs(), "{bytes:?}");
+            let _ = theirs.read(&mut [0]).await;
+        }
+    }
 }

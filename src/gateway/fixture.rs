@@ -7,15 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
-use super::ingress::{ClientIo, Wanted};
+use super::callers::{Caller, Callers};
+use super::ingress::{Answer, ClientIo, Wanted};
 use super::issuer::{EnrollAsk, Enrolling, Issuer};
+use super::quota::Limits;
 use super::registry::{Facts, Live};
 use super::{Gateway, Settings};
 use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
+use crate::base::grant::Grants;
 use crate::base::id::{AgentId, InstanceId, Name, SessionId};
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
@@ -51,6 +55,8 @@ pub(crate) fn gateway() -> (Arc<Gateway>, Rows, Tasks) {
         id,
         allow_from: AllowFrom::all(),
         enroll_from: AllowFrom::all(),
+        clients_from: AllowFrom::all(),
+        proxy_from: AllowFrom::nobody(),
         caps: Caps::default(),
         max_streams: 1024,
         max_lanes: 4,
@@ -59,7 +65,8 @@ pub(crate) fn gateway() -> (Arc<Gateway>, Rows, Tasks) {
     };
     let (audit, rows) = audit();
     let tasks = Tasks::new();
-    let gateway = Gateway::new(settings, Arc::new(tls), Revocations::new(), Arc::new(NoIssuer), audit, &tasks);
+    let parts = (Revocations::new(), Callers::new());
+    let gateway = Gateway::new(settings, Arc::new(tls), parts.0, parts.1, Arc::new(NoIssuer), audit, &tasks);
     (gateway, rows, tasks)
 }
 
@@ -72,20 +79,25 @@ pub(crate) struct Agent {
 
 /// A session of `acme/dc1/NAME` that offers `targets`, not in any registry.
 pub(crate) async fn agent(name: &str, targets: &[&str]) -> Agent {
+    process(name, targets, InstanceId::fresh()).await.0
+}
+
+/// The same of one process of that agent, with the gateway's end, to be attended to.
+pub(crate) async fn process(name: &str, targets: &[&str], instance: InstanceId) -> (Agent, Session) {
     let (theirs, ours, tasks) = sessions(targets).await;
     let facts = Facts {
         session: SessionId::fresh(),
         agent: format!("acme/dc1/{name}").parse::<AgentId>().unwrap(),
         serial: Serial::random().unwrap(),
         not_after: time::OffsetDateTime::now_utc() + time::Duration::days(30),
-        instance: InstanceId::fresh(),
+        instance,
         version: "test".to_owned(),
         peer: "192.0.2.1:1".parse().unwrap(),
         capacity: 100,
         resume_secret: Some(Secret::new("c2VjcmV0")),
     };
-    let live = Live::new(facts, &hello(targets).targets, ours.lanes, ours.notifier);
-    Agent { session: theirs, live: Arc::new(live), tasks }
+    let live = Live::new(facts, &hello(targets).targets, ours.lanes.clone(), ours.notifier.clone());
+    (Agent { session: theirs, live: Arc::new(live), tasks }, ours)
 }
 
 impl Agent {
@@ -115,10 +127,19 @@ pub(crate) fn wanted(target: &str) -> Wanted {
     Wanted {
         target: format!("acme/dc1/{target}").parse().unwrap(),
         kind: Kind::Tcp,
-        caller: "test".to_owned(),
+        caller: caller("test", "acme/dc1/*"),
         source: "192.0.2.9:9".parse().unwrap(),
         early_data: true,
+        idle: None,
+        answer: Answer::Nothing,
+        early: BytesMut::new(),
     }
+}
+
+/// A caller with one grant.
+pub(crate) fn caller(name: &str, grant: &str) -> Arc<Caller> {
+    let grants = Grants::new(vec![grant.parse().unwrap()]).unwrap();
+    Arc::new(Caller::new(name.to_owned(), grants, Limits::default()))
 }
 
 /// A client's connection as the gateway has it.

@@ -1,16 +1,31 @@
-//! What a client's connection wants: from it, or from the listener it came in by, to tenant, group and target.
-//! It refuses to know where that goes.
+//! What a client's connection wants: from what it says first, or from the listener it came in by, to a target and the caller who asks;
+//! and how it is answered. It refuses to know where that goes.
+
+mod ask;
+pub mod socks5;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite};
+use time::OffsetDateTime;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::base::id::TargetId;
+use super::Gateway;
+use super::callers::Caller;
+use super::quota::Limits;
+use crate::base::code::{Code, Failure};
+use crate::base::grant::Grants;
+use crate::base::id::{RequestId, TargetId};
+use crate::base::limits::{ANSWER_DEADLINE, ANSWER_LINGER};
+use crate::base::secret::Secret;
+use crate::wire::connect::{self, Refused};
 use crate::wire::hello::Kind;
+use crate::wire::refusal::Refusal;
 
 /// What is wanted, and by whom.
 #[derive(Clone, Debug)]
@@ -19,12 +34,158 @@ pub struct Wanted {
     pub target: TargetId,
     /// What will be spoken.
     pub kind: Kind,
-    /// Who asks: the listener's address, for a listener that asks for no name.
-    pub caller: String,
+    /// Who asks.
+    pub caller: Arc<Caller>,
     /// The client's address.
     pub source: SocketAddr,
     /// Whether client bytes may go ahead of the reply.
     pub early_data: bool,
+    /// Closes the stream when nothing has moved for this long.
+    pub idle: Option<Duration>,
+    /// How the client is answered.
+    pub answer: Answer,
+    /// What it said behind its asking.
+    pub early: BytesMut,
+}
+
+/// How clients of a listener ask, and what is settled for all of them.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// How they ask.
+    pub entry: Entry,
+    /// Whether client bytes may go ahead of the reply.
+    pub early_data: bool,
+    /// Closes a stream when nothing has moved for this long.
+    pub idle: Option<Duration>,
+}
+
+/// How clients of a listener ask.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// Not at all: every connection goes to this target, in the name of the listener unless it has shown a certificate.
+    Tcp(TargetId, Arc<Caller>),
+    /// HTTP CONNECT.
+    Connect,
+    /// SOCKS5.
+    Socks5,
+}
+
+/// What a client asked for, by its own words.
+struct Asked {
+    target: TargetId,
+    caller: Arc<Caller>,
+    /// What came behind.
+    early: BytesMut,
+}
+
+impl Entry {
+    /// Leads to a target in the name of the listener at an address.
+    #[must_use]
+    pub fn tcp(target: TargetId, listen: SocketAddr) -> Self {
+        let caller = Caller::new(format!("listener {listen}"), Grants::only(&target), Limits::default());
+        Self::Tcp(target, Arc::new(caller))
+    }
+}
+
+impl Terms {
+    /// What a client wants. One that is refused has been told, after it was reported.
+    pub(super) async fn wanted<Io: ClientIo>(
+        &self,
+        gateway: &Gateway,
+        io: &mut Io,
+        source: SocketAddr,
+        certified: Option<Arc<Caller>>,
+        report: impl FnOnce(&Failure) + Send,
+    ) -> Option<Wanted> {
+        let login = Login { gateway, certified };
+        let (asked, answer) = match &self.entry {
+            Entry::Tcp(target, own) => {
+                let caller = login.certified.unwrap_or_else(|| own.clone());
+                (Ok(Asked { target: target.clone(), caller, early: BytesMut::new() }), Answer::Nothing)
+            }
+            Entry::Connect => (ask::connect(io, &login).await, Answer::Connect),
+            Entry::Socks5 => (ask::socks5(io, &login).await, Answer::Socks5),
+        };
+        match asked {
+            Ok(Asked { target, caller, early }) => {
+                let (early_data, idle) = (self.early_data, self.idle);
+                Some(Wanted { target, kind: Kind::Tcp, caller, source, early_data, idle, answer, early })
+            }
+            Err(socks5::Refused { failure, say }) => {
+                report(&failure);
+                dismiss(io, &say).await;
+                None
+            }
+        }
+    }
+}
+
+/// How a client is answered, once the agent has replied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Not at all: a refused one is reset.
+    Nothing,
+    /// As HTTP CONNECT asks for.
+    Connect,
+    /// As SOCKS5 does.
+    Socks5,
+}
+
+impl Answer {
+    /// What is said before the target's first byte.
+    #[must_use]
+    pub fn accepted(self) -> Vec<u8> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Connect => connect::accepted().to_vec(),
+            Self::Socks5 => socks5::reply(None).to_vec(),
+        }
+    }
+
+    /// Says why not. The detail stays here: it may name what is inside a site.
+    pub async fn refuse<Io: ClientIo>(self, io: &mut Io, refusal: &Refusal, request: RequestId) {
+        match self {
+            Self::Nothing => {}
+            Self::Connect => dismiss(io, &connect::refused(&Refused { code: refusal.code, detail: None, request: Some(request) })).await,
+            Self::Socks5 => dismiss(io, &socks5::reply(Some(refusal.code))).await,
+        }
+    }
+}
+
+/// Who a client is, from the token it shows, or the certificate that it has shown. A wrong token is not made good by a certificate.
+struct Login<'a> {
+    gateway: &'a Gateway,
+    certified: Option<Arc<Caller>>,
+}
+
+impl Login<'_> {
+    /// The caller.
+    ///
+    /// # Errors
+    /// `login_required`, `login_failed`.
+    fn caller(&self, token: Option<&Secret>) -> Result<Arc<Caller>, Failure> {
+        let Some(token) = token else {
+            let nobody = || Failure::new(Code::LoginRequired, "no token was shown");
+            return self.certified.clone().ok_or_else(nobody);
+        };
+        self.gateway.callers.login(token.expose(), OffsetDateTime::now_utc())
+    }
+}
+
+/// Says the last word and waits until the client has closed, or long enough: a connection that is closed with bytes unread is reset, and
+/// a reset may overtake the last word.
+async fn dismiss<Io: ClientIo>(io: &mut Io, word: &[u8]) {
+    let said = async {
+        io.write_all(word).await?;
+        io.shutdown().await
+    };
+    if !matches!(tokio::time::timeout(ANSWER_DEADLINE, said).await, Ok(Ok(()))) {
+        return;
+    }
+    io.reset_on_close(false);
+    let mut rest = [0; 1024];
+    let read = async { while matches!(io.read(&mut rest).await, Ok(1..)) {} };
+    let _ = tokio::time::timeout(ANSWER_LINGER, read).await;
 }
 
 /// A client's connection. A stream that failed must look failed to it.
@@ -39,7 +200,13 @@ impl ClientIo for TcpStream {
     }
 }
 
-impl ClientIo for TlsStream<TcpStream> {
+impl ClientIo for BufReader<TcpStream> {
+    fn reset_on_close(&self, reset: bool) {
+        self.get_ref().reset_on_close(reset);
+    }
+}
+
+impl<Io: ClientIo> ClientIo for TlsStream<Io> {
     /// A TLS client also sees that no `close_notify` came.
     fn reset_on_close(&self, reset: bool) {
         self.get_ref().0.reset_on_close(reset);

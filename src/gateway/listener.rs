@@ -1,5 +1,5 @@
-//! Clients' listeners: each leads to one target. They follow the configuration while they run.
-//! It refuses to know agents.
+//! Clients' listeners: who may come in by them, how they ask, and what is settled for all of them. They follow the configuration while they
+//! run. It refuses to know agents, and what clients say.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,29 +12,54 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Gateway;
-use super::ingress::Wanted;
+use super::callers::Caller;
+use super::ingress::{Entry, Terms, Wanted};
 use super::relay::relay;
 use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
 use crate::base::drain::Drain;
-use crate::base::id::TargetId;
-use crate::observe::audit::Event;
+use crate::base::id::printable;
 use crate::observe::metrics;
+use crate::pki::tls;
 use crate::tunnel::listen::{self, Service, bind};
-use crate::wire::hello::Kind;
+use crate::tunnel::proxy_header;
 
 /// A listener as configured.
 pub struct ListenerSpec {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Where it leads.
-    pub target: TargetId,
+    /// How its clients ask.
+    pub terms: Terms,
     /// Who may connect.
     pub allow_from: AllowFrom,
+    /// Balancers before it: their connections begin with a PROXY header.
+    pub proxy_from: AllowFrom,
     /// TLS towards clients, with the vendor's own certificate.
     pub tls: Option<Arc<ServerConfig>>,
-    /// Whether client bytes may go ahead of the reply.
-    pub early_data: bool,
+    /// Who is in by which name of its certificate; the configuration of TLS says whether one must be shown.
+    pub certified: HashMap<String, Arc<Caller>>,
+}
+
+impl ListenerSpec {
+    /// The same where it really listens: clients are told of, and audited under, the address that the system chose for port 0.
+    fn at(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        if let Entry::Tcp(target, _) = self.terms.entry {
+            self.terms.entry = Entry::tcp(target, address);
+        }
+        self
+    }
+
+    /// Who is in by the same name with the same rights as before stays the same caller; those who are not any more are cut.
+    fn follow(&mut self, before: &Self) {
+        for (name, caller) in &mut self.certified {
+            if let Some(same) = before.certified.get(name).filter(|old| old.is_like(caller)) {
+                *caller = same.clone();
+            }
+        }
+        let goes_on = |old: &Arc<Caller>| self.certified.values().any(|caller| Arc::ptr_eq(caller, old));
+        before.certified.values().filter(|old| !goes_on(old)).for_each(|old| old.revoke());
+    }
 }
 
 /// The listeners in force.
@@ -78,7 +103,9 @@ impl Listeners {
             match socket {
                 None => {
                     let listener = &running[&address];
-                    listener.service.spec.store(Arc::new(ListenerSpec { listen: listener.address, ..spec }));
+                    let mut spec = spec.at(listener.address);
+                    spec.follow(&listener.service.spec.load());
+                    listener.service.spec.store(Arc::new(spec));
                 }
                 Some(socket) => {
                     running.insert(address, Running::start(gateway, spec, socket));
@@ -93,9 +120,7 @@ impl Listeners {
 impl Running {
     fn start(gateway: &Arc<Gateway>, spec: ListenerSpec, socket: TcpListener) -> Self {
         let address = socket.local_addr().unwrap_or(spec.listen);
-        // Clients are told of, and audited under, the address that the system chose for port 0.
-        let spec = ListenerSpec { listen: address, ..spec };
-        let service = Arc::new(Clients { gateway: gateway.clone(), spec: ArcSwap::from_pointee(spec) });
+        let service = Arc::new(Clients { gateway: gateway.clone(), spec: ArcSwap::from_pointee(spec.at(address)) });
         let drain = gateway.drain.child();
         let (caps, tasks) = (gateway.settings.caps, gateway.clients.clone());
         gateway.clients.spawn(listen::serve(socket, caps, service.clone(), drain.clone(), tasks));
@@ -109,7 +134,7 @@ struct Clients {
     spec: ArcSwap<ListenerSpec>,
 }
 
-/// A client after TLS, if there is any.
+/// A client whose asking has been heard.
 enum Ready {
     Plain(TcpStream, Wanted),
     Tls(Box<TlsStream<TcpStream>>, Wanted),
@@ -119,62 +144,93 @@ impl Service<TcpStream, SocketAddr> for Clients {
     type Ready = Ready;
 
     fn admits(&self, peer: &SocketAddr) -> bool {
-        self.admits_by(&self.spec.load(), *peer)
+        let spec = self.spec.load();
+        if spec.proxy_from.admits(peer.ip()) {
+            return true;
+        }
+        self.admitted(&spec, *peer).map_err(|failure| self.report(*peer, &failure)).is_ok()
     }
 
-    async fn handshake(&self, io: TcpStream, peer: SocketAddr) -> Option<Ready> {
-        let spec = self.spec.load_full();
-        // Once more: a reload may have put another target behind the listener since, with others who may reach it.
-        if !self.admits_by(&spec, peer) {
+    async fn handshake(&self, mut io: TcpStream, peer: SocketAddr) -> Option<Ready> {
+        let (spec, mut source) = (self.spec.load_full(), peer);
+        if let Err(failure) = self.arrive(&spec, &mut source, &mut io).await {
+            self.report(source, &failure);
             return None;
         }
-        let wanted = Wanted {
-            target: spec.target.clone(),
-            kind: Kind::Tcp,
-            caller: format!("listener {}", spec.listen),
-            source: peer,
-            early_data: spec.early_data,
+        let report = |failure: &Failure| self.report(source, failure);
+        let Some(config) = &spec.tls else {
+            let wanted = spec.terms.wanted(&self.gateway, &mut io, source, None, report).await?;
+            return Some(Ready::Plain(io, wanted));
         };
-        let Some(tls) = &spec.tls else { return Some(Ready::Plain(io, wanted)) };
-        // Boxed, here and below, so that a client without TLS doesn't hold the room for one with it.
-        match Box::pin(TlsAcceptor::from(tls.clone()).accept(io)).await {
-            Ok(stream) => Some(Ready::Tls(Box::new(stream), wanted)),
-            Err(error) => {
-                self.report(peer, &Failure::new(Code::TlsFailed, format_args!("a client of {}: {error}", spec.listen)));
-                None
-            }
-        }
+        // Boxed, here and in `serve`, so that a client without TLS doesn't hold the room for one with it.
+        let (mut io, certified) = Box::pin(secure(&spec, config.clone(), io)).await.map_err(|failure| report(&failure)).ok()?;
+        let wanted = Box::pin(spec.terms.wanted(&self.gateway, &mut *io, source, certified, report)).await?;
+        Some(Ready::Tls(io, wanted))
     }
 
     async fn serve(&self, ready: Ready) {
         match ready {
-            Ready::Plain(io, wanted) => relay(&self.gateway, io, &wanted).await,
-            Ready::Tls(io, wanted) => Box::pin(relay(&self.gateway, *io, &wanted)).await,
+            Ready::Plain(io, wanted) => relay(&self.gateway, io, wanted).await,
+            Ready::Tls(io, wanted) => Box::pin(relay(&self.gateway, *io, wanted)).await,
         }
     }
 
     fn timed_out(&self, peer: SocketAddr) {
-        let detail = format!("a client of {} did not finish its TLS handshake", self.spec.load().listen);
-        self.report(peer, &Failure::new(Code::TlsFailed, detail));
+        let detail = format!("a client of {} did not say in time what it wants", self.spec.load().listen);
+        self.report(peer, &Failure::new(Code::RequestInvalid, detail));
     }
 }
 
 impl Clients {
-    fn admits_by(&self, spec: &ListenerSpec, peer: SocketAddr) -> bool {
-        let admitted = spec.allow_from.admits(peer.ip());
-        if !admitted {
-            let detail = format!("{} is not allowed on {}", peer.ip(), spec.listen);
-            self.report(peer, &Failure::new(Code::SourceDenied, detail));
+    /// Where a client really comes from, and whether it may.
+    async fn arrive(&self, spec: &ListenerSpec, source: &mut SocketAddr, io: &mut TcpStream) -> Result<(), Failure> {
+        if spec.proxy_from.admits(source.ip()) {
+            *source = proxy_header::read(io, *source).await?;
         }
-        admitted
+        // Once more also for those who were admitted: a reload may have put another target behind the listener since, with others who
+        // may reach it.
+        self.admitted(spec, *source)
+    }
+
+    fn admitted(&self, spec: &ListenerSpec, source: SocketAddr) -> Result<(), Failure> {
+        if spec.allow_from.admits(source.ip()) {
+            return Ok(());
+        }
+        Err(Failure::new(Code::SourceDenied, format_args!("{} is not allowed on {}", source.ip(), spec.listen)))
     }
 
     fn report(&self, peer: SocketAddr, failure: &Failure) {
         metrics::refused(failure.code);
-        tracing::info!(source = %peer, code = %failure.code, detail = %failure.detail, "client refused");
-        let event = Event::ConnectRefused { source: peer.ip(), code: failure.code, detail: &failure.detail };
-        // The refusal stands whether or not its row can be kept.
-        let _ = self.gateway.audit.record(&event);
+        self.gateway.refused(peer, failure, "client refused");
+    }
+}
+
+/// TLS with a client, and who it is by that.
+async fn secure(
+    spec: &ListenerSpec,
+    config: Arc<ServerConfig>,
+    io: TcpStream,
+) -> Result<(Box<TlsStream<TcpStream>>, Option<Arc<Caller>>), Failure> {
+    let failed = |error| Failure::new(Code::TlsFailed, format_args!("a client of {}: {error}", spec.listen));
+    let io = Box::new(TlsAcceptor::from(config).accept(io).await.map_err(failed)?);
+    let certified = certified(spec, &io)?;
+    Ok((io, certified))
+}
+
+/// Who a client is by the certificate that it has shown, if it has: exactly one of its names must be known here.
+fn certified(spec: &ListenerSpec, io: &TlsStream<TcpStream>) -> Result<Option<Arc<Caller>>, Failure> {
+    let _ = tls::peer_identity(io.get_ref().1);
+    let names: Vec<String> = Vec::new();
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let mut known = names.iter().filter_map(|name| spec.certified.get(name));
+    let shown = || printable(&names.join(", "), 200);
+    match (known.next(), known.next()) {
+        (Some(caller), None) => Ok(Some(caller.clone())),
+        (None, _) => Err(Failure::new(Code::LoginFailed, format_args!("no client is known by the certificate's names: {}", shown()))),
+        // Which of them it is must not depend on an order.
+        (Some(_), Some(_)) => Err(Failure::new(Code::LoginFailed, format_args!("the certificate has the names of several clients: {}", shown()))),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The port that agents dial: TLS by ALPN, the upgrade, the greeting, then the session's life.
-//! It refuses to know clients and how certificates are issued.
+//! It refuses to know how certificates are issued, and of clients all but that they may come in here, too.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,20 +11,26 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::ingress::{Entry, Terms, Wanted};
 use super::lanes::{self, Joining};
 use super::registry::{Facts, Live};
+use super::relay::relay;
 use super::shares::Share;
-use super::{Gateway, enrollment};
+use super::{Gateway, Settings, enrollment};
+use crate::base::allow::network;
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
-use crate::base::limits::{HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, SOCKET_BUFFER};
+use crate::base::limits::{
+    AUDIT_SESSIONS, DUPLICATE_AFTER, HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, SOCKET_BUFFER,
+};
 use crate::base::secret::Secret;
-use crate::observe::audit::Event;
+use crate::observe::audit::{Event, Holder};
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
 use crate::pki::tls::{self, Protocol};
 use crate::tunnel::ledger::Attendance;
 use crate::tunnel::listen::{self, Service, prepare_tunnel};
+use crate::tunnel::proxy_header;
 use crate::tunnel::session::{self, Session};
 use crate::tunnel::upgrade::{self, Upgraded};
 use crate::wire::hello::{Hello, Welcome};
@@ -58,25 +64,23 @@ enum Ready {
     Tunnel { upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
     Lane { upgraded: Upgraded<Secured>, joining: Joining, peer: SocketAddr },
     Enroll { stream: Secured, peer: SocketAddr, share: Share<IpAddr> },
+    Client { stream: Secured, wanted: Wanted },
 }
 
 impl Service<TcpStream, SocketAddr> for Port {
     type Ready = Box<Ready>;
 
     fn admits(&self, peer: &SocketAddr) -> bool {
-        let settings = &self.0.settings;
-        let admitted = settings.allow_from.admits(peer.ip()) || settings.enroll_from.admits(peer.ip());
-        if !admitted {
-            self.report(*peer, &denied(*peer));
-        }
-        admitted
+        let admitted = if self.0.settings.proxy_from.admits(peer.ip()) { Ok(()) } else { self.admitted(*peer) };
+        admitted.map_err(|failure| self.report(*peer, &failure)).is_ok()
     }
 
     async fn handshake(&self, io: TcpStream, peer: SocketAddr) -> Option<Box<Ready>> {
-        match self.secure(io, peer).await {
-            Ok(ready) => Some(Box::new(ready)),
+        let mut source = peer;
+        match self.secure(io, &mut source).await {
+            Ok(ready) => ready.map(Box::new),
             Err(failure) => {
-                self.report(peer, &failure);
+                self.report(source, &failure);
                 None
             }
         }
@@ -87,6 +91,12 @@ impl Service<TcpStream, SocketAddr> for Port {
             Ready::Tunnel { upgraded, identity, agent, peer } => self.tunnel(upgraded, identity, agent, peer).await,
             Ready::Lane { upgraded, joining, peer } => lanes::serve(&self.0, joining, upgraded, peer).await,
             Ready::Enroll { stream, peer, share: _share } => enrollment::serve(&self.0, stream, peer.ip()).await,
+            Ready::Client { stream, wanted } => {
+                let gateway = self.0.clone();
+                // Among the clients, so that a drain waits for it.
+                let relayed = self.0.clients.spawn(async move { relay(&gateway, stream, wanted).await });
+                let _ = relayed.await;
+            }
         }
     }
 
@@ -100,8 +110,22 @@ fn denied(peer: SocketAddr) -> Failure {
 }
 
 impl Port {
-    async fn secure(&self, io: TcpStream, peer: SocketAddr) -> Result<Ready, Failure> {
+    /// Whether somebody from there may anything here.
+    fn admitted(&self, source: SocketAddr) -> Result<(), Failure> {
+        let Settings { allow_from, enroll_from, clients_from, .. } = &self.0.settings;
+        let admitted = [allow_from, enroll_from, clients_from].into_iter().any(|from| from.admits(source.ip()));
+        if admitted { Ok(()) } else { Err(denied(source)) }
+    }
+
+    /// Everything before a connection is known; `peer` becomes where it really comes from. `None` for who has been told why already.
+    async fn secure(&self, mut io: TcpStream, peer: &mut SocketAddr) -> Result<Option<Ready>, Failure> {
         let gateway = &self.0;
+        if gateway.settings.proxy_from.admits(peer.ip()) {
+            *peer = proxy_header::read(&mut io, *peer).await?;
+            self.admitted(*peer)?;
+        }
+        let peer = *peer;
+        let _place = gateway.arrive(peer.ip())?;
         prepare_tunnel(&io);
         let io = BufReader::with_capacity(SOCKET_BUFFER, io);
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await;
@@ -110,9 +134,7 @@ impl Port {
         let (allowed, config) = match protocol {
             Protocol::Tunnel => (&gateway.settings.allow_from, gateway.tls.tunnel()),
             Protocol::Enroll => (&gateway.settings.enroll_from, gateway.tls.enroll()),
-            Protocol::Client => {
-                return Err(Failure::new(Code::ProtocolViolation, "this version has no client protocol on this port"));
-            }
+            Protocol::Client => (&gateway.settings.clients_from, gateway.tls.client()),
         };
         if !allowed.admits(peer.ip()) {
             return Err(denied(peer));
@@ -120,11 +142,19 @@ impl Port {
         if protocol == Protocol::Enroll {
             let full = || Failure::new(Code::EnrollLimited, "too many connections that enroll, from this address or in all");
             // Before the handshake, which is what costs.
-            let share = gateway.enrolling.take(&peer.ip()).ok_or_else(full)?;
+            let share = gateway.enrolling.take(&network(peer.ip())).ok_or_else(full)?;
             let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
-            return Ok(Ready::Enroll { stream, peer, share });
+            return Ok(Some(Ready::Enroll { stream, peer, share }));
         }
-        let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
+        let mut stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
+        if protocol == Protocol::Client {
+            if gateway.drain.begun() {
+                return Err(Failure::new(Code::Stopping, "the gateway is shutting down"));
+            }
+            let terms = Terms { entry: Entry::Connect, early_data: true, idle: None };
+            let wanted = terms.wanted(gateway, &mut stream, peer, None, |failure| self.report(peer, failure)).await;
+            return Ok(wanted.map(|wanted| Ready::Client { stream, wanted }));
+        }
         let identity = tls::peer_identity(stream.get_ref().1)?;
         let Role::Agent { agent, .. } = identity.role.clone() else {
             return Err(Failure::new(Code::CertificateRefused, "the certificate is no agent's"));
@@ -136,18 +166,15 @@ impl Port {
             }
             resume.map(|resume| lanes::admit(gateway, &agent, &resume, &exporter)).transpose()
         };
-        match upgrade::server(stream, admit).await? {
-            (upgraded, None) => Ok(Ready::Tunnel { upgraded, identity, agent, peer }),
-            (upgraded, Some(joining)) => Ok(Ready::Lane { upgraded, joining, peer }),
-        }
+        Ok(Some(match upgrade::server(stream, admit).await? {
+            (upgraded, None) => Ready::Tunnel { upgraded, identity, agent, peer },
+            (upgraded, Some(joining)) => Ready::Lane { upgraded, joining, peer },
+        }))
     }
 
     fn report(&self, peer: SocketAddr, failure: &Failure) {
         metrics::connect_refused(failure.code);
-        tracing::info!(source = %peer, code = %failure.code, detail = %failure.detail, "connection refused");
-        let event = Event::ConnectRefused { source: peer.ip(), code: failure.code, detail: &failure.detail };
-        // The refusal stands whether or not its row can be kept.
-        let _ = self.0.audit.record(&event);
+        self.0.refused(peer, failure, "connection refused");
     }
 
     async fn tunnel(&self, upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr) {
@@ -250,6 +277,8 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
     let mut told = false;
     let expired = expires(gateway, live);
     tokio::pin!(expired);
+    let mut doubts = tokio::time::interval_at(live.began + DUPLICATE_AFTER, DUPLICATE_AFTER);
+    let mut doubted = false;
     loop {
         // Also before the first change: the certificate may have been revoked during the handshake.
         if gateway.revocations.contains(&live.serial) {
@@ -279,6 +308,7 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
                 live.drain();
                 told = true;
             }
+            _ = doubts.tick(), if !doubted => doubted = report_duplicate(gateway, live),
             count = live.lanes.wanted(), if !live.draining() => {
                 tracing::info!(session = %live.session, agent = %live.agent, count, "asking for more lanes");
                 session.notifier.tell(Notice::Lanes { count });
@@ -303,6 +333,26 @@ async fn expires(gateway: &Gateway, live: &Live) {
     tokio::time::sleep(deadline).await;
 }
 
+/// Tells of an agent whose identity another process has held for longer; whether there is one. Each process that joins others is
+/// told of once, by its eldest session.
+fn report_duplicate(gateway: &Gateway, live: &Live) -> bool {
+    let holders = gateway.registry.holders(&live.agent);
+    if !holders.iter().skip(1).any(|holder| holder.session == live.session) {
+        return false;
+    }
+    let sessions: Vec<_> = holders
+        .iter()
+        .take(AUDIT_SESSIONS)
+        .map(|holder| Holder { session: holder.session, instance: holder.instance, peer: holder.peer })
+        .collect();
+    let peers: Vec<_> = sessions.iter().map(|holder| holder.peer.to_string()).collect();
+    let (agent, instances) = (&live.agent, holders.len());
+    tracing::warn!(%agent, instances, peers = peers.join(" "), code = %Code::DuplicateIdentity, "several processes hold one agent's identity");
+    // Both serve on, whether or not the row can be kept.
+    let _ = gateway.audit.record(&Event::DuplicateIdentity { agent, instances, sessions: &sessions });
+    true
+}
+
 fn noticed(live: &Live, notice: Notice) {
     match notice {
         Notice::Drain { deadline } if !live.draining() => {
@@ -315,3 +365,6 @@ fn noticed(live: &Live, notice: Notice) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

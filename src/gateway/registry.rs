@@ -1,14 +1,16 @@
 //! The live sessions by group, and which of them gets the next stream. It refuses to know clients and bytes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::base::code::Code;
 use crate::base::id::{AgentId, GroupId, InstanceId, Name, SessionId};
+use crate::base::limits::DUPLICATE_AFTER;
 use crate::base::secret::Secret;
 use crate::pki::identity::Serial;
 use crate::tunnel::mux::Link;
@@ -43,6 +45,8 @@ pub struct Live {
     pub peer: SocketAddr,
     /// Since when.
     pub since: OffsetDateTime,
+    /// The same, by a clock that does not jump.
+    pub began: Instant,
     /// Streams it takes.
     pub capacity: usize,
     /// What a further lane must prove to know; none: there is one lane alone.
@@ -124,6 +128,26 @@ impl Registry {
         groups.get(group)?.iter().find(|live| live.session == session).cloned()
     }
 
+    /// Those who hold this agent's identity: of each process its eldest serving session, see [`holders`].
+    #[must_use]
+    pub fn holders(&self, agent: &AgentId) -> Vec<Arc<Live>> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        let own = groups.get(&agent.group).into_iter().flatten().filter(|live| live.agent == *agent && live.usable());
+        holders(own.map(held).collect(), Instant::now())
+    }
+
+    /// The agents whose identity several processes hold, with the eldest session of each process.
+    #[must_use]
+    pub fn duplicates(&self) -> BTreeMap<AgentId, Vec<Arc<Live>>> {
+        let mut serving: BTreeMap<AgentId, Vec<_>> = BTreeMap::new();
+        for live in self.sessions().iter().filter(|live| live.usable()) {
+            serving.entry(live.agent.clone()).or_default().push(held(live));
+        }
+        let now = Instant::now();
+        let all = serving.into_iter().map(|(agent, serving)| (agent, holders(serving, now)));
+        all.filter(|(_, holders)| holders.len() > 1).collect()
+    }
+
     /// Every session, in the order of the agents' names.
     #[must_use]
     pub fn sessions(&self) -> Vec<Arc<Live>> {
@@ -148,7 +172,7 @@ impl Live {
         let Facts { session, agent, serial, not_after, instance, version, peer, capacity, resume_secret } = facts;
         let link = lanes.first().link().clone();
         let offers = RwLock::new(targets.iter().map(|offer| (offer.name.clone(), offer.kind)).collect());
-        let (since, draining) = (OffsetDateTime::now_utc(), AtomicBool::new(false));
+        let (since, began, draining) = (OffsetDateTime::now_utc(), Instant::now(), AtomicBool::new(false));
         Self {
             session,
             agent,
@@ -158,6 +182,7 @@ impl Live {
             version,
             peer,
             since,
+            began,
             capacity,
             resume_secret,
             lanes,
@@ -219,6 +244,21 @@ impl Live {
     fn load(&self) -> usize {
         self.lanes.streams().saturating_mul(1000) / self.capacity.max(1)
     }
+}
+
+fn held(live: &Arc<Live>) -> (Instant, InstanceId, Arc<Live>) {
+    (live.began, live.instance, live.clone())
+}
+
+/// Who holds one identity, of its serving sessions with their beginnings and processes: the eldest of each process, in the order in
+/// which they came, once it has lasted [`DUPLICATE_AFTER`]. More than one are clones. An agent that has restarted while its old
+/// session lingers is not, nor is one that reaches this gateway twice.
+fn holders<S>(mut serving: Vec<(Instant, InstanceId, S)>, now: Instant) -> Vec<S> {
+    serving.sort_by_key(|(began, ..)| *began);
+    let mut processes = HashSet::new();
+    let eldest = serving.into_iter().filter(|(_, process, _)| processes.insert(*process));
+    let lasting = eldest.filter(|(began, ..)| now.saturating_duration_since(*began) >= DUPLICATE_AFTER);
+    lasting.map(|(.., session)| session).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
@@ -11,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 use super::Gateway;
-use super::ingress::{ClientIo, Wanted};
+use super::ingress::{Answer, ClientIo, Wanted};
 use super::quota::Slot;
 use super::registry::Live;
 use super::router::Route;
@@ -33,11 +32,9 @@ struct Ask<'a> {
     request: RequestId,
     wanted: &'a Wanted,
     route: Route,
-    since: Instant,
 }
 
 /// Client bytes that came before the reply, kept so that another agent can have them too.
-#[derive(Default)]
 struct Early {
     kept: BytesMut,
     /// The client has said its last byte.
@@ -61,15 +58,27 @@ struct AgentEnd {
     stream: Stream,
 }
 
-/// An open stream's claims: the tenant's slot and the place on a lane.
+/// What a stream counts against.
+struct Slots {
+    tenant: Slot,
+    caller: Slot,
+}
+
+/// An open stream's claims: its slots and the place on a lane.
 struct Held {
-    slot: Slot,
+    slots: Slots,
     place: Place,
 }
 
 impl Pace for Held {
     fn pace(&self, bytes: usize) -> Option<Delay<'_>> {
-        self.slot.pace(bytes)
+        match (self.slots.tenant.pace(bytes), self.slots.caller.pace(bytes)) {
+            (Some(tenant), Some(caller)) => Some(Box::pin(async move {
+                tenant.await;
+                caller.await;
+            })),
+            (one, other) => one.or(other),
+        }
     }
 
     fn moved(&self, bytes: usize) {
@@ -78,41 +87,46 @@ impl Pace for Held {
 }
 
 /// Relays one client to its end.
-pub async fn relay<Io: ClientIo>(gateway: &Gateway, mut client: Io, wanted: &Wanted) {
+pub async fn relay<Io: ClientIo>(gateway: &Gateway, mut client: Io, mut wanted: Wanted) {
     // Also if this task or the whole process is cut: only a finished stream may look finished.
     client.reset_on_close(true);
-    let route = gateway.table.route(wanted);
+    let mut early = Early { kept: std::mem::take(&mut wanted.early), ended: false, sent: false };
     let (request, target) = (RequestId::fresh(), wanted.target.to_string());
-    let mut asked = Asked::new(&gateway.audit, request, target, wanted.caller.clone(), Some(wanted.source), None);
-    let ask = Ask { request, wanted, route, since: asked.since };
-    let mut early = Early::default();
-    let refusal = match open(gateway, &ask, &mut client, &mut early).await {
-        Ok((Opened { live, stream, place, first }, slot)) => {
+    let caller = wanted.caller.name().to_owned();
+    let mut asked = Asked::new(&gateway.audit, request, target, caller, Some(wanted.source), None);
+    let since = asked.since;
+    let refusal = match open(gateway, request, since, &wanted, &mut client, &mut early).await {
+        Ok((Opened { live, stream, place, first }, slots)) => {
             let end = AgentEnd { lane: place.lane().number(), live, stream };
-            match asked.opened(end.live.session, &end.live.agent, None, Held { slot, place }) {
-                Ok(ledger) => return carry(client, early, end, first, ledger).await,
+            match asked.opened(end.live.session, &end.live.agent, None, Held { slots, place }) {
+                Ok(ledger) => return carry(client, early, end, first, ledger, &wanted).await,
                 Err(failure) => failure.into(),
             }
         }
         Err(refusal) => refusal,
     };
     asked.refused(&refusal);
+    wanted.answer.refuse(&mut client, &refusal, request).await;
 }
 
 /// Admits, then tries the group's agents in turn as long as a refusal says that another could do it.
 async fn open<Io: ClientIo>(
     gateway: &Gateway,
-    ask: &Ask<'_>,
+    request: RequestId,
+    since: Instant,
+    wanted: &Wanted,
     client: &mut Io,
     early: &mut Early,
-) -> Result<(Opened, Slot), Refusal> {
+) -> Result<(Opened, Slots), Refusal> {
     // Asked before anything is sent: once a target has had bytes, a refusal would come too late.
     gateway.audit.ready()?;
-    let slot = ask.route.tenant.admit()?;
-    if ask.wanted.early_data {
+    wanted.caller.may(&wanted.target)?;
+    let ask = Ask { request, wanted, route: gateway.table.route(wanted) };
+    let slots = Slots { tenant: ask.route.tenant.admit()?, caller: wanted.caller.quota().admit()? };
+    if wanted.early_data && wanted.answer == Answer::Nothing {
         first_words(client, early).await?;
     }
-    let deadline = ask.since + REPLY_DEADLINE;
+    let deadline = since + REPLY_DEADLINE;
     let mut tried = Vec::new();
     let mut last = None;
     loop {
@@ -121,9 +135,9 @@ async fn open<Io: ClientIo>(
             Err(nobody) => return Err(last.unwrap_or(nobody)),
         };
         tried.push(live.session);
-        let attempt = tokio::time::timeout_at(deadline, attempt(ask, &live, client, early, deadline)).await;
+        let attempt = tokio::time::timeout_at(deadline, attempt(&ask, &live, client, early, deadline)).await;
         let refusal = match attempt {
-            Ok(Ok(opened)) => return Ok((opened, slot)),
+            Ok(Ok(opened)) => return Ok((opened, slots)),
             Ok(Err(refusal)) => refusal,
             Err(_) => {
                 let detail = format!("{} did not answer within {} s", live.agent, REPLY_DEADLINE.as_secs());
@@ -136,7 +150,7 @@ async fn open<Io: ClientIo>(
         if refusal.code == Code::SessionLost && early.sent {
             return Err(Refusal::new(Code::OutcomeUnknown, refusal.detail));
         }
-        tracing::debug!(request = %ask.request, agent = %live.agent, code = %refusal.code, "trying another agent");
+        tracing::debug!(%request, agent = %live.agent, code = %refusal.code, "trying another agent");
         last = Some(refusal);
     }
 }
@@ -168,6 +182,9 @@ async fn attempt<Io: ClientIo>(
     let mut wired = Wired::new(reader);
     match reply(&mut wired, &mut writer, client, early, ask, live).await? {
         Reply::Accepted => {
+            if !ask.wanted.early_data && !early.kept.is_empty() {
+                writer.write_all(&early.kept).await.map_err(|error| lost(live, &error.to_string()))?;
+            }
             let (reader, first) = wired.into_parts();
             Ok(Opened { live: live.clone(), stream: reader.unsplit(writer), place, first })
         }
@@ -193,7 +210,7 @@ fn message(ask: &Ask<'_>, deadline: Instant) -> Open {
         request: ask.request,
         target: ask.route.target.clone(),
         kind: ask.route.kind,
-        caller: ask.wanted.caller.clone(),
+        caller: ask.wanted.caller.name().to_owned(),
         source: Some(ask.wanted.source),
         deadline: deadline.saturating_duration_since(Instant::now()),
         trace: None,
@@ -249,14 +266,26 @@ fn lost(live: &Live, why: &str) -> Refusal {
     Refusal::new(Code::SessionLost, format_args!("{}: {why}", live.agent))
 }
 
-/// Both ways until the end. The early bytes have gone ahead.
-async fn carry<Io: ClientIo>(mut client: Io, early: Early, mut agent: AgentEnd, first: BytesMut, ledger: Ledger<Held>) {
+/// Both ways until the end, or until the caller is revoked. The early bytes have gone ahead.
+async fn carry<Io: ClientIo>(
+    mut client: Io,
+    early: Early,
+    mut agent: AgentEnd,
+    first: BytesMut,
+    ledger: Ledger<Held>,
+    wanted: &Wanted,
+) {
     ledger.count(Direction::Up, early.kept.len());
     drop(early);
-    let outcome = both_ways(&mut client, &mut agent.stream, &first, &ledger).await;
-    let code = code_of(&agent, &outcome);
+    let ended = tokio::select! {
+        biased;
+        outcome = both_ways(&mut client, &mut agent.stream, &first, &ledger, wanted) => Some(outcome),
+        () = wanted.caller.revoked() => None,
+    };
+    let code = ended.as_ref().map_or(Some(Code::CallerRevoked), |outcome| code_of(&agent, outcome));
     match code {
-        Some(code) if matches!(outcome, Outcome::Broken(End::Near, _)) => {
+        // What the agent can't know by itself: why the client's side ended.
+        Some(code) if matches!(ended, None | Some(Outcome::Broken(End::Near, _) | Outcome::Idle)) => {
             agent.live.notifier.closing(agent.lane, agent.stream.id(), code);
         }
         Some(_) => {}
@@ -265,14 +294,25 @@ async fn carry<Io: ClientIo>(mut client: Io, early: Early, mut agent: AgentEnd, 
     ledger.close(code);
 }
 
-async fn both_ways<Io: ClientIo>(client: &mut Io, stream: &mut Stream, first: &[u8], ledger: &Ledger<Held>) -> Outcome {
-    if !first.is_empty() {
-        if let Err(error) = client.write_all(first).await {
+async fn both_ways<Io: ClientIo>(
+    client: &mut Io,
+    stream: &mut Stream,
+    first: &[u8],
+    ledger: &Ledger<Held>,
+    wanted: &Wanted,
+) -> Outcome {
+    let answer = wanted.answer.accepted();
+    if !answer.is_empty() || !first.is_empty() {
+        let said = async {
+            client.write_all(&[&answer, first].concat()).await?;
+            client.flush().await
+        };
+        if let Err(error) = said.await {
             return Outcome::Broken(End::Near, error);
         }
         ledger.count(Direction::Down, first.len());
     }
-    splice(&mut Socket::new(client), stream, None::<Duration>, ledger).await
+    splice(&mut Socket::new(client), stream, wanted.idle, ledger).await
 }
 
 /// What the closing row says. A clean end of which the agent said otherwise was a reset that the mux could not tell.

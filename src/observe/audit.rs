@@ -19,9 +19,12 @@ use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, InstanceId, Name, RequestId, SessionId, printable};
 use crate::base::limits;
 
+mod noise;
 mod trail;
 
-use trail::{Budget, Trail};
+use noise::Noise;
+pub use noise::Noisy;
+use trail::Trail;
 
 /// Rows that an observer may be behind; it loses older ones.
 const OBSERVED: usize = 1024;
@@ -56,7 +59,7 @@ pub enum OnFull {
 
 struct Files {
     trail: Trail,
-    strangers: Budget,
+    noise: Noise,
 }
 
 impl Audit {
@@ -67,8 +70,7 @@ impl Audit {
     /// active file cannot be opened or is a symbolic link.
     pub fn open(settings: &AuditSettings) -> Result<Self, Failure> {
         let now = Instant::now();
-        let files =
-            Files { trail: Trail::open(settings, now)?, strangers: Budget::new(limits::AUDIT_STRANGERS_PER_MINUTE, now) };
+        let files = Files { trail: Trail::open(settings, now)?, noise: Noise::new(now) };
         Ok(Self { files: Some(Arc::new(Mutex::new(files))), observers: None })
     }
 
@@ -85,31 +87,53 @@ impl Audit {
         (Self { observers: Some(sender), ..self }, receiver)
     }
 
-    /// Writes a row. Blocks for one `write`; rows of strangers beyond `AUDIT_STRANGERS_PER_MINUTE` are only counted.
+    /// Writes a row. Blocks for one `write`. What strangers caused is kept short: see [`Audit::stranger`].
     ///
     /// # Errors
     /// `audit_full` with [`OnFull::Refuse`], if the row could not be written. The caller then refuses the work.
     pub fn record(&self, event: &Event<'_>) -> Result<(), Failure> {
-        match &self.files {
-            None => self.show(&Self::row(event)),
-            Some(files) => {
-                let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
-                let now = Instant::now();
-                if event.is_strangers() {
-                    if !files.strangers.take(now) || files.trail.is_half_full() {
-                        files.strangers.suppressed += 1;
-                        metrics::audit_suppressed();
-                        return Ok(());
-                    }
-                    let count = std::mem::take(&mut files.strangers.suppressed);
-                    if count > 0 {
-                        self.write(&mut files, &Event::Suppressed { count }, now)?;
-                    }
-                }
-                self.write(&mut files, event, now)?;
-            }
+        if event.is_strangers() {
+            self.stranger(event);
+            return Ok(());
         }
-        Ok(())
+        let Some(files) = &self.files else {
+            self.show(&Self::row(event));
+            return Ok(());
+        };
+        let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        self.tell_noise(&mut files, now, matches!(event, Event::Stopped { .. }));
+        self.write(&mut files, event, now)
+    }
+
+    /// Records what somebody caused who has proved nothing: one row each for a few of one source a minute, and for not many of all;
+    /// what is beyond that is counted, and told in one row with the next one after the minute. Yields whether it is one of the few:
+    /// the log, too, is to tell of those alone. While the audit is half full none is written.
+    pub fn stranger(&self, event: &Event<'_>) -> bool {
+        let Some(files) = &self.files else {
+            self.show(&Self::row(event));
+            return true;
+        };
+        let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        self.tell_noise(&mut files, now, false);
+        let told = files.noise.admit(event.source(), now);
+        if told && !files.trail.is_half_full() {
+            // The refusal stands whether or not its row can be kept.
+            let _ = self.write(&mut files, event, now);
+        } else {
+            files.noise.count(event.source());
+            metrics::audit_suppressed();
+        }
+        told
+    }
+
+    /// Writes what was counted in the minute before, or up to now. What can't be written is not forgotten.
+    fn tell_noise(&self, files: &mut Files, now: Instant, at_once: bool) {
+        let Some((count, most)) = files.noise.take(now, at_once) else { return };
+        if files.trail.is_half_full() || self.write(files, &Event::Suppressed { count, most: &most }, now).is_err() {
+            files.noise.count_again(count);
+        }
     }
 
     /// Whether work may begin that will have to be recorded: the last row could be written, or need not be. Every row tried
@@ -204,6 +228,13 @@ pub enum Event<'a> {
         lane: u32,
         #[serde(serialize_with = "capped")]
         peer: &'a str,
+    },
+    /// So many processes have held one agent's identity together for a while; the eldest session of each, the first few.
+    DuplicateIdentity {
+        #[serde(serialize_with = "text")]
+        agent: &'a AgentId,
+        instances: usize,
+        sessions: &'a [Holder],
     },
     /// A further lane ended; `code` is absent when it was closed in good order.
     LaneClosed {
@@ -304,8 +335,17 @@ pub enum Event<'a> {
         #[serde(serialize_with = "capped")]
         detail: &'a str,
     },
-    /// So many rows about strangers were not written one by one since the last that was.
-    Suppressed { count: u64 },
+    /// So many rows about strangers were not written one by one, and the sources of most of them.
+    Suppressed { count: u64, most: &'a [Noisy] },
+}
+
+/// A session, whose process it is, and where that is.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the fields are named for what they hold")]
+pub struct Holder {
+    pub session: SessionId,
+    pub instance: InstanceId,
+    pub peer: SocketAddr,
 }
 
 impl Event<'_> {
@@ -315,6 +355,15 @@ impl Event<'_> {
             Self::EnrollRefused { .. } | Self::ConnectRefused { .. } => true,
             Self::Refused { code, .. } => *code == Code::SourceDenied,
             _ => false,
+        }
+    }
+
+    /// The address that caused it, as far as it tells.
+    fn source(&self) -> Option<IpAddr> {
+        match self {
+            Self::EnrollRefused { source, .. } | Self::ConnectRefused { source, .. } => Some(*source),
+            Self::Refused { source, .. } => source.map(|source| source.ip()),
+            _ => None,
         }
     }
 }

@@ -58,6 +58,8 @@ metrics! {
         "Since the last frame received from the endpoint; a dead peer shows here first."
     RECONNECTS "underpass_reconnects_total" Counter Count ["code"]
         "Sessions and attempts of the agent that ended, by why."
+    DUPLICATE_IDENTITIES "underpass_duplicate_identities" Gauge Count []
+        "Agents whose identity several processes hold at the same time."
     CONNECTS_REFUSED "underpass_connects_refused_total" Counter Count ["code"]
         "Connections to the gateway that did not become a session or a lane of one, by why."
     STREAMS_OPEN "underpass_streams_open" Gauge Count []
@@ -195,6 +197,12 @@ pub fn reconnect(code: Code) {
 /// A connection to the gateway was refused before it was a session.
 pub fn connect_refused(code: Code) {
     counter!(CONNECTS_REFUSED, "code" => code.as_str()).increment(1);
+}
+
+/// How many agents' identities are held by several processes.
+#[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub fn duplicate_identities(agents: usize) {
+    gauge!(DUPLICATE_IDENTITIES).set(agents as f64);
 }
 
 /// Counts an accepted stream, and shows it as open while it lives.

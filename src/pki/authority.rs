@@ -123,6 +123,12 @@ impl Authority {
         self.pin
     }
 
+    /// The pins of all its CAs: root and issuing.
+    #[must_use]
+    pub fn pins(&self) -> Vec<Pin> {
+        std::iter::once(self.pin).chain(Pin::of(&self.issuing)).collect()
+    }
+
     /// The end of the issuing CA; nothing that it issues outlives it.
     #[must_use]
     pub fn issuing_not_after(&self) -> OffsetDateTime {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
@@ -106,6 +106,13 @@ pub(crate) fn free_port() -> u16 {
 /// That port's address.
 pub(crate) fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// A connection of another host, by its address in 127.0.0.0/8.
+pub(crate) async fn connect_from(host: &str, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(host.parse().expect("an address"), 0))?;
+    socket.connect(to).await
 }
 
 /// Waits until a server accepts connections.

@@ -13,6 +13,7 @@ mod cli;
 mod enrollment;
 mod floods;
 mod groups;
+mod hostile;
 mod identity;
 mod lanes;
 mod limits;

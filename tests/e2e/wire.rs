@@ -11,7 +11,7 @@ use crate::fixtures::certificates::Identity;
 use crate::fixtures::peer::{DATA, FIN, Peer, SYN, TUNNEL, WINDOW, client_config, dial, yamux};
 use crate::harness::site::{Agent, Site};
 use crate::harness::target::{Target, echoes, pattern};
-use crate::harness::{SOON, eventually, heavy};
+use crate::harness::{SOON, connect_from, eventually, heavy};
 
 pub(crate) type Evil = Peer<tokio_rustls::client::TlsStream<TcpStream>>;
 
@@ -211,7 +211,8 @@ async fn d1_half_open_handshakes_are_let_go_and_a_live_stream_flows_on() {
     let before = attacked.site.gateway.process().descriptors();
     let mut open = Vec::new();
     for index in 0..500 {
-        let mut stream = TcpStream::connect(attacked.site.gateway.at).await.unwrap();
+        let host = format!("127.0.1.{}", index / 50);
+        let mut stream = connect_from(&host, attacked.site.gateway.at).await.unwrap();
         if index % 2 == 0 {
             // The beginning of a ClientHello of 512 bytes.
             stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.unwrap();

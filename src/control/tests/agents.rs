@@ -1,7 +1,7 @@
 //! Revoking: every certificate of the agent, at once, for good.
 
 use super::*;
-use crate::base::id::SessionId;
+use crate::base::id::{InstanceId, SessionId};
 use crate::control::agents::{Live, LiveSession};
 use crate::control::records::{Agent, SerialRecord};
 
@@ -22,6 +22,8 @@ fn session(agent: &AgentId) -> LiveSession {
         lanes: 2,
         streams: 3,
         version: "0.1.0".into(),
+        instance: InstanceId::fresh(),
+        duplicate: false,
     }
 }
 

@@ -4,11 +4,26 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::base::grant::Grants;
+use crate::base::tasks::Tasks;
+use crate::gateway::callers::{PublishedToken, token_hash};
 use crate::gateway::fixture::{agent, gateway, wanted};
+use crate::gateway::quota::Limits;
+use crate::tunnel::fixture::Rows;
 
 fn spec(listen: SocketAddr, target: &str) -> ListenerSpec {
-    let target = wanted(target).target;
-    ListenerSpec { listen, target, allow_from: AllowFrom::all(), tls: None, early_data: true }
+    of(listen, Entry::tcp(wanted(target).target, listen))
+}
+
+fn of(listen: SocketAddr, entry: Entry) -> ListenerSpec {
+    ListenerSpec {
+        listen,
+        terms: Terms { entry, early_data: true, idle: None },
+        allow_from: AllowFrom::all(),
+        proxy_from: AllowFrom::nobody(),
+        tls: None,
+        certified: HashMap::new(),
+    }
 }
 
 fn any() -> SocketAddr {
@@ -122,18 +137,96 @@ async fn a_drain_waits_for_clients_then_ends_the_sessions() {
 #[tokio::test]
 async fn a_client_that_was_admitted_before_a_reload_is_not_let_to_a_target_that_it_may_not_reach() {
     let spec = |target: &str, from: &str| ListenerSpec {
-        listen: "127.0.0.1:1".parse().unwrap(),
-        target: target.parse().unwrap(),
         allow_from: AllowFrom::only(Some(vec![from.parse().unwrap()])),
-        tls: None,
-        early_data: true,
+        ..spec("127.0.0.1:1".parse().unwrap(), target)
     };
     let (gateway, _rows, _tasks) = gateway();
-    let clients = Clients { gateway, spec: ArcSwap::from_pointee(spec("acme/dc1/web", "127.0.0.0/8")) };
+    let clients = Clients { gateway, spec: ArcSwap::from_pointee(spec("web", "127.0.0.0/8")) };
     let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let peer = "127.0.0.1:40000".parse().unwrap();
     let client = async || TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
     assert!(clients.admits(&peer) && clients.handshake(client().await, peer).await.is_some());
-    clients.spec.store(Arc::new(spec("other/dc1/db", "10.0.0.0/8")));
+    clients.spec.store(Arc::new(spec("db", "10.0.0.0/8")));
     assert!(clients.handshake(client().await, peer).await.is_none());
+}
+
+/// A gateway that knows the token `good`, and a listener of it.
+fn with_token(entry: Entry) -> (Arc<Gateway>, Rows, Tasks, SocketAddr) {
+    let (gateway, rows, tasks) = gateway();
+    let grants = Grants::new(vec!["acme/dc1/*".parse().unwrap()]).unwrap();
+    let (hash, name, limits) = (token_hash("good"), "ci".to_owned(), Limits::default());
+    gateway.callers.publish(vec![PublishedToken { hash, name, grants, limits, expires: None }]);
+    let address = Listeners::default().apply(&gateway, vec![of(any(), entry)]).unwrap()[0];
+    (gateway, rows, tasks, address)
+}
+
+/// Says something and reads what comes until the end.
+async fn told(address: SocketAddr, said: &[u8]) -> Vec<u8> {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(said).await.unwrap();
+    let mut told = Vec::new();
+    client.read_to_end(&mut told).await.unwrap();
+    told
+}
+
+fn connect(host: &str, more: &str) -> Vec<u8> {
+    format!("CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n{more}\r\n").into_bytes()
+}
+
+#[tokio::test]
+async fn clients_of_connect_log_in_and_learn_why_not() {
+    let (_gateway, mut rows, tasks, address) = with_token(Entry::Connect);
+    let (here, bearer) = ("db.dc1.acme.underpass", "Proxy-Authorization: Bearer good\r\n");
+    for (said, status, row) in [
+        (connect(here, ""), "407", "connect_refused login_required"),
+        (connect(here, "Proxy-Authorization: Bearer bad\r\n"), "407", "connect_refused login_failed"),
+        (connect("db.dc1.acme", bearer), "400", "connect_refused request_invalid"),
+        (connect("db.dc2.acme.underpass", bearer), "403", "refused not_granted"),
+        (connect(here, bearer), "503", "refused no_agent"),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "400", "connect_refused request_invalid"),
+    ] {
+        let answer = String::from_utf8(told(address, &said).await).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert_eq!(rows.take(), [row]);
+    }
+    tasks.abort().await;
+}
+
+#[tokio::test]
+async fn clients_of_socks5_log_in_and_learn_why_not() {
+    let (gateway, mut rows, tasks, address) = with_token(Entry::Socks5);
+    let request = |host: &str| [&[5, 1, 0, 3, u8::try_from(host.len()).unwrap()], host.as_bytes(), &[1, 187]].concat();
+    let login = |token: &str| [&[5, 1, 2, 1, 1, b'x', u8::try_from(token.len()).unwrap()], token.as_bytes()].concat();
+    let asks = |host: &str| [login("good"), request(host)].concat();
+    for (said, answer, row) in [
+        (vec![5, 1, 0], vec![5, 0xff], "connect_refused login_required"),
+        (login("bad"), vec![5, 2, 1, 1], "connect_refused login_failed"),
+        (asks("db.dc2.acme.underpass"), vec![5, 2, 1, 0, 5, 2, 0, 1, 0, 0, 0, 0, 0, 0], "refused not_granted"),
+        (asks("db.dc1.acme.underpass"), vec![5, 2, 1, 0, 5, 4, 0, 1, 0, 0, 0, 0, 0, 0], "refused no_agent"),
+    ] {
+        assert_eq!(told(address, &said).await, answer, "{row}");
+        assert_eq!(rows.take(), [row]);
+    }
+    let mut agent = agent("a", &["db"]).await;
+    gateway.registry().add(agent.live.clone());
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(&[asks("db.dc1.acme.underpass"), b"early".to_vec()].concat()).await.unwrap();
+    let (mut stream, early) = agent.accept().await;
+    assert_eq!(early, b"early");
+    stream.write_all(b"!").await.unwrap();
+    let mut answer = [0; 15];
+    client.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [5, 2, 1, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0, b'!']);
+    tasks.abort().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn d1_a_client_that_does_not_say_what_it_wants_is_closed() {
+    for entry in [Entry::Connect, Entry::Socks5] {
+        let (_gateway, mut rows, tasks, address) = with_token(entry);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        assert!(matches!(client.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+        assert_eq!(rows.take(), ["connect_refused request_invalid"]);
+        tasks.abort().await;
+    }
 }

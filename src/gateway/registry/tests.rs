@@ -1,6 +1,7 @@
 //! Which session gets the next stream. Refuses to know clients and bytes.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::*;
 use crate::gateway::fixture::{Agent, agent};
@@ -85,4 +86,19 @@ async fn d3_what_an_agent_offers_is_bounded() {
     let offers = (0..100).map(|n| Offer { name: Name::parse(&format!("t{n}")).unwrap(), kind: Kind::Tcp }).collect();
     agent.live.offers_changed(offers, &[], 10);
     assert_eq!(agent.live.targets().len(), 10);
+}
+
+#[test]
+fn s5_who_holds_an_identity_is_the_eldest_session_of_each_process_that_lasts() {
+    let now = Instant::now() + Duration::from_hours(1);
+    let (a, b, c) = (InstanceId::fresh(), InstanceId::fresh(), InstanceId::fresh());
+    let held = |ages: &[(u64, InstanceId)]| {
+        let sessions = ages.iter().map(|(age, process)| (now - Duration::from_secs(*age), *process, *age));
+        holders(sessions.collect(), now)
+    };
+    assert_eq!(held(&[]), [0; 0]);
+    assert_eq!(held(&[(70, a), (80, a), (60, a)]), [80], "several ways of one process");
+    assert_eq!(held(&[(9, b), (60, a)]), [60], "a restart, or a clone not yet");
+    assert_eq!(held(&[(10, b), (60, a), (9, b)]), [60, 10]);
+    assert_eq!(held(&[(60, a), (10, b), (3, c), (11, c)]), [60, 11, 10]);
 }

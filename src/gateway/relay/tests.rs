@@ -1,12 +1,13 @@
 //! Every outcome of an open and every end of a stream, as client, agent and audit see it. Refuses to know sockets and TLS.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::io::DuplexStream;
 
 use super::*;
 use crate::base::id::Name;
-use crate::gateway::fixture::{Agent, Left, agent, client, gateway, wanted};
+use crate::gateway::fixture::{Agent, Left, agent, caller, client, gateway, wanted};
 use crate::gateway::quota::Limits;
 use crate::tunnel::fixture::Rows;
 
@@ -37,7 +38,7 @@ impl Site {
     fn client_of(&self, wanted: Wanted) -> (DuplexStream, Left) {
         let (io, theirs, left) = client();
         let gateway = self.gateway.clone();
-        self.tasks.spawn(async move { relay(&gateway, io, &wanted).await });
+        self.tasks.spawn(async move { relay(&gateway, io, wanted).await });
         (theirs, left)
     }
 
@@ -307,8 +308,7 @@ async fn bytes_that_one_agent_refused_do_not_make_the_loss_of_another_an_unknown
     live.link.close();
     live.link.ended().await;
     let wanted = wanted("db");
-    let ask =
-        Ask { request: RequestId::fresh(), wanted: &wanted, route: site.gateway.table.route(&wanted), since: Instant::now() };
+    let ask = Ask { request: RequestId::fresh(), wanted: &wanted, route: site.gateway.table.route(&wanted) };
     let mut early = Early { kept: BytesMut::from("x"), ended: false, sent: true };
     let attempt = attempt(&ask, live, &mut client().0, &mut early, Instant::now() + REPLY_DEADLINE).await;
     assert!(attempt.is_err() && !early.sent);
@@ -368,4 +368,93 @@ async fn a_tenant_beyond_its_streams_is_refused_and_an_ended_stream_gives_its_pl
     drop(held);
     assert_eq!(site.quiet().await.len(), 1);
     site.opened().await;
+}
+
+#[tokio::test]
+async fn i2_what_a_caller_is_not_granted_is_refused_whether_it_is_there_or_not() {
+    let mut site = Site::new(1).await;
+    for target in ["acme/dc1/db", "acme/dc1/none", "acme/dc9/db", "nobody/dc1/db"] {
+        let (target, caller) = (target.parse().unwrap(), caller("token ci", "acme/dc1/web"));
+        let (client, left) = site.client_of(Wanted { target, caller, ..wanted("db") });
+        cut(client, &left).await;
+        assert_eq!(site.rows.take(), ["refused not_granted"]);
+    }
+}
+
+#[tokio::test]
+async fn f27_a_revoked_callers_stream_is_cut_and_told_to_the_agent_and_no_others() {
+    let mut site = Site::new(1).await;
+    let (mut kept, _, mut goes_on) = site.opened().await;
+    let revoked = caller("token ci", "acme/dc1/*");
+    let (client, left) = site.client_of(Wanted { caller: revoked.clone(), ..wanted("db") });
+    let (mut stream, _) = site.agents[0].accept().await;
+    stream.write_all(b"!").await.unwrap();
+    while site.rows.take().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    revoked.revoke();
+    assert_eq!(cut(client, &left).await, b"!");
+    assert!(stream.read_u8().await.is_err());
+    while site.agents[0].session.notifier.closed(0, stream.id()) != Some(Code::CallerRevoked) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(site.rows.take(), ["closed caller_revoked"]);
+    kept.write_all(b"?").await.unwrap();
+    assert_eq!(goes_on.read_u8().await.unwrap(), b'?');
+}
+
+#[tokio::test]
+async fn a_caller_beyond_its_streams_is_refused_and_others_are_not() {
+    let mut site = Site::new(1).await;
+    let limits = Limits { max_streams: Some(1), rate: None };
+    let limited = Arc::new(crate::gateway::callers::Caller::new("token ci".to_owned(), only("acme/dc1/*"), limits));
+    let ask = || Wanted { caller: limited.clone(), ..wanted("db") };
+    let (held, _) = site.client_of(ask());
+    let _stream = site.agents[0].accept().await;
+    let (client, left) = site.client_of(ask());
+    cut(client, &left).await;
+    while !site.rows.take().contains(&"refused quota_exceeded".to_owned()) {
+        tokio::task::yield_now().await;
+    }
+    let _other = site.opened().await;
+    drop(held);
+}
+
+fn only(grant: &str) -> crate::base::grant::Grants {
+    crate::base::grant::Grants::new(vec![grant.parse().unwrap()]).unwrap()
+}
+
+#[tokio::test]
+async fn a_connect_is_answered_after_the_reply_and_its_early_bytes_go_ahead() {
+    let mut site = Site::new(1).await;
+    let early = BytesMut::from("early");
+    let (mut client, _left) = site.client_of(Wanted { answer: Answer::Connect, early, ..wanted("db") });
+    let (wired, _) = site.agents[0].asked().await;
+    let (mut stream, mut said) = wired.into_parts();
+    while said.len() < 5 {
+        stream.read_buf(&mut said).await.unwrap();
+    }
+    assert_eq!(&said[..], b"early");
+    assert!(client.read_u8().now_or_never().is_none(), "an answer before the reply");
+    Wired::new(&mut stream).send(&Reply::Accepted).await.unwrap();
+    stream.write_all(b"220 ready").await.unwrap();
+    stream.shutdown().await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut told = String::new();
+    client.read_to_string(&mut told).await.unwrap();
+    assert_eq!(told, "HTTP/1.1 200 Connection established\r\n\r\n220 ready");
+}
+
+#[tokio::test]
+async fn a_refused_connect_is_told_the_code_and_nothing_from_inside_the_site() {
+    let mut site = Site::new(1).await;
+    let (mut client, left) = site.client_of(Wanted { answer: Answer::Connect, ..wanted("db") });
+    let (mut wired, _) = site.agents[0].asked().await;
+    wired.send(&Reply::Refused(Refusal::new(Code::TargetReset, "10.20.0.7:5432"))).await.unwrap();
+    let mut told = String::new();
+    client.shutdown().await.unwrap();
+    client.read_to_string(&mut told).await.unwrap();
+    assert!(told.starts_with("HTTP/1.1 502 ") && told.contains("Underpass-Refusal: target_reset\r\n"), "{told}");
+    assert!(!told.contains("10.20") && !left.reset(), "{told}");
+    assert_eq!(site.quiet().await, ["refused target_reset"]);
 }

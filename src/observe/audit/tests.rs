@@ -248,21 +248,50 @@ fn d8_strangers_cannot_fill_the_audit() {
 }
 
 #[test]
-fn d8_what_was_not_written_one_by_one_is_counted_in_a_row() {
-    let now = Instant::now();
-    let mut budget = Budget::new(60, now);
-    assert_eq!((0..100).filter(|_| budget.take(now)).count(), 60);
-    assert!(!budget.take(now + Duration::from_millis(900)));
-    assert!(budget.take(now + Duration::from_millis(1100)));
-    assert_eq!((0..100).filter(|_| budget.take(now + Duration::from_hours(1))).count(), 60);
-
+fn d8_one_source_has_few_rows_and_what_is_beyond_them_is_told_in_one_at_the_latest_at_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let audit = Audit::open(&settings(dir.path(), 1 << 20, OnFull::Refuse)).unwrap();
-    audit.files.as_ref().unwrap().lock().unwrap().strangers.suppressed = 7;
-    audit.record(&Event::ConnectRefused { source: "192.0.2.1".parse().unwrap(), code: Code::TlsFailed, detail: "" }).unwrap();
+    let stranger = |source: &str| {
+        audit.stranger(&Event::ConnectRefused { source: source.parse().unwrap(), code: Code::TlsFailed, detail: "junk" })
+    };
+    assert_eq!((0..5000).filter(|_| stranger("192.0.2.1")).count(), 10, "as many log lines as rows");
+    assert!(stranger("192.0.2.2"), "another source has its own row in the same minute");
+    assert_eq!(all_rows(dir.path()).len(), 11);
+    // As if the minute were over.
+    let minute_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+    audit.files.as_ref().unwrap().lock().unwrap().noise.backdate(minute_ago);
+    audit.record(&reloaded("targets")).unwrap();
+    assert_eq!((0..20).filter(|_| stranger("2001:db8::1")).count(), 10);
+    audit.record(&Event::Stopped { role: "gateway", instance: InstanceId::fresh(), code: None }).unwrap();
     let rows = all_rows(dir.path());
-    assert_eq!((&rows[0]["event"], &rows[0]["count"]), (&"suppressed".into(), &7.into()));
-    assert_eq!(rows[1]["event"], "connect_refused");
+    let suppressed: Vec<_> = rows.iter().filter(|row| row["event"] == "suppressed").collect();
+    assert_eq!(suppressed.len(), 2);
+    assert_eq!(suppressed[0]["count"], 4990);
+    assert_eq!(suppressed[0]["most"], serde_json::json!([{"source": "192.0.2.1", "count": 4990}]));
+    assert_eq!(suppressed[1]["most"], serde_json::json!([{"source": "2001:db8::/64", "count": 10}]));
+    assert_eq!(rows[11]["event"], "suppressed", "before the row that came after the minute");
+    assert_eq!(rows.last().unwrap()["event"], "stopped");
+}
+
+#[test]
+fn d8_while_the_audit_is_half_full_noise_is_counted_and_told_once_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path(), 8192, OnFull::Refuse);
+    let audit = Audit::open(&settings).unwrap();
+    while total(dir.path()) <= 4096 {
+        audit.record(&reloaded("targets")).unwrap();
+    }
+    let junk = Event::ConnectRefused { source: "192.0.2.1".parse().unwrap(), code: Code::TlsFailed, detail: "junk" };
+    assert!(audit.stranger(&junk), "the log tells of it");
+    let stopped = || Event::Stopped { role: "gateway", instance: InstanceId::fresh(), code: None };
+    audit.record(&stopped()).unwrap();
+    let told = || all_rows(dir.path()).iter().filter(|row| row["event"] == "suppressed").count();
+    assert_eq!(told(), 0, "{:?}", all_rows(dir.path()));
+    fs::remove_dir_all(&settings.dir).unwrap();
+    fs::create_dir(&settings.dir).unwrap();
+    while audit.record(&reloaded("found again")).is_err() || all_rows(dir.path()).is_empty() {}
+    audit.record(&stopped()).unwrap();
+    assert_eq!(told(), 1);
 }
 
 #[test]

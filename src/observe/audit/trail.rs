@@ -269,33 +269,6 @@ fn list_rotated(dir: &Path) -> io::Result<VecDeque<(PathBuf, u64)>> {
     Ok(files.into())
 }
 
-/// A bucket that fills evenly: so many a minute, and as many at once.
-pub(super) struct Budget {
-    per_minute: f64,
-    left: f64,
-    filled: Instant,
-    /// How many were turned away since this was last set to nothing.
-    pub(super) suppressed: u64,
-}
-
-impl Budget {
-    pub(super) fn new(per_minute: u32, now: Instant) -> Self {
-        let per_minute = f64::from(per_minute);
-        Self { per_minute, left: per_minute, filled: now, suppressed: 0 }
-    }
-
-    pub(super) fn take(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.left = (self.left + passed / 60.0 * self.per_minute).min(self.per_minute);
-        self.filled = now;
-        let enough = self.left >= 1.0;
-        if enough {
-            self.left -= 1.0;
-        }
-        enough
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -197,6 +197,14 @@ impl Agent {
         }
     }
 
+    /// The same agent on another machine, before it runs: its state directory was copied with its key.
+    pub(crate) async fn clone_of(&self) -> Self {
+        let scratch = Scratch::new();
+        Program::new("cp").arg("-a").arg(self.dir()).arg(scratch.path("agent")).run().await.ok();
+        let (name, endpoint) = (self.name.clone(), self.endpoint.clone());
+        Self { scratch, name, endpoint, netns: None, resolver: None, envs: Vec::new(), process: None }
+    }
+
     /// The command that enrolls it with a token.
     pub(crate) fn enrollment(&self, token: &str) -> Program {
         let file = self.scratch.write("token", token);

@@ -1,0 +1,98 @@
+//! What a session's attendant notices by itself. Refuses to know TLS and greetings.
+
+use super::*;
+use crate::base::id::InstanceId;
+use crate::base::tasks::Tasks;
+use crate::gateway::fixture::{Agent, gateway, process};
+use crate::tunnel::fixture::Rows;
+
+/// A gateway, and those who attend to the sessions of `acme/dc1/a`.
+struct Site {
+    gateway: Arc<Gateway>,
+    rows: Rows,
+    tasks: Tasks,
+}
+
+fn site() -> Site {
+    let (gateway, rows, tasks) = gateway();
+    Site { gateway, rows, tasks }
+}
+
+impl Site {
+    /// A session of this process begins.
+    async fn joins(&self, instance: InstanceId) -> Agent {
+        let (agent, mut session) = process("a", &["db"], instance).await;
+        let (gateway, live) = (self.gateway.clone(), agent.live.clone());
+        gateway.registry.add(live.clone());
+        self.tasks.spawn(async move {
+            let _entered = Entered(&gateway, &live);
+            attend(&gateway, &live, &mut session).await
+        });
+        agent
+    }
+
+    /// The rows of so many seconds.
+    async fn within(&mut self, seconds: u64) -> Vec<String> {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        self.rows.take()
+    }
+
+    /// Who holds several of which identity, as status and metrics tell.
+    fn duplicates(&self) -> Vec<(String, usize)> {
+        let duplicates = self.gateway.registry.duplicates();
+        duplicates.iter().map(|(agent, holders)| (agent.to_string(), holders.len())).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s5_two_processes_of_one_identity_are_told_of_once_and_until_one_ends() {
+    let mut site = site();
+    let first = site.joins(InstanceId::fresh()).await;
+    assert!(site.within(60).await.is_empty());
+    let second = site.joins(InstanceId::fresh()).await;
+    assert!(site.within(9).await.is_empty() && site.duplicates().is_empty());
+    assert_eq!(site.within(2).await, ["duplicate_identity"]);
+    assert_eq!(site.duplicates(), [("acme/dc1/a".to_owned(), 2)]);
+    assert!(site.within(60).await.is_empty(), "it is told once");
+    let third = site.joins(InstanceId::fresh()).await;
+    assert_eq!(site.within(11).await, ["duplicate_identity"], "another process is news");
+    assert_eq!(site.duplicates(), [("acme/dc1/a".to_owned(), 3)]);
+    for clone in [&first, &third] {
+        clone.session.link.close();
+    }
+    assert!(site.within(1).await.is_empty() && site.duplicates().is_empty());
+    drop(second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s5_a_second_way_a_restart_and_a_handover_are_no_duplicates() {
+    let mut site = site();
+    let here = InstanceId::fresh();
+    let sessions = [site.joins(here).await, site.joins(here).await];
+    assert!(site.within(60).await.is_empty());
+    // What is left of the process before lingers for a while.
+    let restarted = site.joins(InstanceId::fresh()).await;
+    assert!(site.within(9).await.is_empty());
+    for session in &sessions {
+        session.session.link.close();
+    }
+    assert!(site.within(60).await.is_empty());
+    // One that takes no new streams has handed over.
+    restarted.session.notifier.tell(Notice::Drain { deadline: Duration::from_secs(600) });
+    let _next = site.joins(InstanceId::fresh()).await;
+    assert!(site.within(60).await.is_empty() && site.duplicates().is_empty());
+}
+
+#[tokio::test]
+async fn d1_one_source_has_an_eighth_of_the_handshakes_whatever_it_calls_itself() {
+    let Site { gateway, .. } = site();
+    let arrive = |source: &str| gateway.arrive(source.parse().unwrap()).map_err(|failure| failure.code);
+    let most = gateway.settings.caps.handshakes / 8;
+    for sources in [["192.0.2.1", "::ffff:192.0.2.1"], ["2001:db8::1", "2001:db8::2"]] {
+        let mut held: Vec<_> = (0..most).map(|n| arrive(sources[n % 2]).expect("its share")).collect();
+        assert_eq!(arrive(sources[0]).err(), Some(Code::HandshakeLimited));
+        assert!(arrive("192.0.2.2").is_ok() && arrive("2001:db8:0:1::1").is_ok(), "others have theirs");
+        held.pop();
+        assert!(arrive(sources[1]).is_ok(), "a place comes back");
+    }
+}
