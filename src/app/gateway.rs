@@ -25,6 +25,7 @@ use crate::control::agents::{Live, LiveSession};
 use crate::control::api::{Api, router};
 use crate::control::store::sqlite::Sqlite;
 use crate::control::{Control, Parts};
+use crate::gateway::callers::Callers;
 use crate::gateway::listener::{ListenerSpec, Listeners};
 use crate::gateway::quota::Limits;
 use crate::gateway::{Gateway, Settings, port};
@@ -157,6 +158,7 @@ impl Running {
             store: Arc::new(Sqlite::open(&state_dir.join("state.db"))?),
             authority: authority.clone(),
             revocations: revocations.clone(),
+            callers: Callers::new(),
             audit: audit.clone(),
             endpoints,
             certificate_lifetime: config.enrollment.certificate_lifetime,
@@ -335,9 +337,7 @@ fn tenants(config: &GatewayConfig) -> HashMap<Name, Limits> {
     let rate = |rate: Option<u64>| rate.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX)).and_then(NonZeroU32::new);
     let tenants = config.tenants.iter();
     tenants
-        .map(|(name, tenant)| {
-            (name.clone(), Limits { max_streams: tenant.limits.max_streams, rate: rate(tenant.limits.rate) })
-        })
+        .map(|(name, tenant)| (name.clone(), Limits { max_streams: tenant.limits.max_streams, rate: rate(tenant.limits.rate) }))
         .collect()
 }
 
