@@ -318,7 +318,7 @@ codes! {
         "Too many enrollment attempts from this address." ;
         "Wait a minute."
     HandshakeLimited "handshake_limited" Caller Unavailable false:
-        "Too many connections from this address are in their handshake at the same time." ;
+        "Too many connections from this address wait for their handshake at the same time." ;
         "Nothing: agents try again. If many sit behind one address, raise `limits.max_handshakes` in gateway.yaml: one has an eighth."
     CsrInvalid "csr_invalid" Caller Denied false:
         "The certificate signing request was refused." ;
@@ -329,6 +329,12 @@ codes! {
     AgentUnknown "agent_unknown" Caller Usage false:
         "No agent of that name is enrolled." ;
         "See `underpass agents list`."
+    ClientTokenUnknown "client_token_unknown" Caller Usage false:
+        "There is no client token of that name or id." ;
+        "See `underpass client-token list`."
+    ClientTokenExists "client_token_exists" Caller Usage false:
+        "A client token of that name is in use." ;
+        "Choose another `--name`, or revoke that one first: `underpass client-token revoke NAME`."
     CodeUnknown "code_unknown" Caller Usage false:
         "There is no such code." ;
         "`underpass explain` without a code lists them all."

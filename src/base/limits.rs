@@ -199,9 +199,13 @@ pub const MAX_HTTP_REQUEST: usize = 16 * 1024;
 /// Connections in the handshake, per listener: beyond it the accept loop waits.
 pub const MAX_HANDSHAKES: usize = 512;
 
-/// The part of a gateway's places for handshakes that one source may have: an eighth. A host that holds its own half-open leaves
-/// the others most of theirs, and 64 at a time are some hundreds of agents a second behind one address.
+/// The part of a listener's places for handshakes that one source may have: an eighth. Its further connections wait for these, so a host
+/// that holds its own half-open leaves the others most; and 64 at a time are some hundreds a second over any distance.
 pub const HANDSHAKE_SHARES: usize = 8;
+
+/// Connections of one source that are in their handshake or wait for it; one more is let go. A sixteenth of [`MAX_CONNECTIONS`], and more than
+/// the agents of a large site that all come back at once.
+pub const HANDSHAKES_WAITING: usize = 1024;
 
 /// One request of an operator or a scraper, from its connection to the last byte of its answer.
 pub const HTTP_DEADLINE: Duration = Duration::from_secs(30);
@@ -289,7 +293,23 @@ pub const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 /// An enrollment token's longest validity: it passes through chats and tickets, where it may be found later.
 pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// One record of the store; the largest, a redeemed token with its certificate chain, has 4 KiB.
+/// Client tokens of a gateway, also those that have ended and are still listed. Each change reads and publishes them all.
+pub const MAX_CLIENT_TOKENS: usize = 10_000;
+
+/// A client token's validity unless another is asked for: one that nobody remembers ends some day, and one that is in use is
+/// looked at once a year.
+pub const CLIENT_TOKEN_TTL: Duration = Duration::from_hours(365 * 24);
+
+/// A client token's shortest validity; it would end on the way to its user.
+pub const CLIENT_TOKEN_TTL_MIN: Duration = Duration::from_secs(60);
+
+/// A client token's longest validity: whoever means longer means `never`, and says so.
+pub const CLIENT_TOKEN_TTL_MAX: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// Client tokens stay listed for this long after their end, for whoever looks for why a client is refused.
+pub const CLIENT_TOKEN_KEPT: Duration = Duration::from_hours(30 * 24);
+
+/// One record of the store; the largest, a client token with all its grants and one redeemed with its certificate chain, have some 6 KiB.
 pub const MAX_RECORD: usize = 64 * 1024;
 
 /// Operations that wait for the store, and how many of them share one sync to the disk.

@@ -2,7 +2,7 @@
 //! run. It refuses to know agents, and what clients say.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ use super::Gateway;
 use super::callers::Caller;
 use super::ingress::{Entry, Terms, Wanted};
 use super::relay::relay;
-use crate::base::allow::AllowFrom;
+use crate::base::allow::{AllowFrom, network};
 use crate::base::code::{Code, Failure};
 use crate::base::drain::Drain;
 use crate::base::id::printable;
@@ -151,6 +151,10 @@ impl Service<TcpStream, SocketAddr> for Clients {
         self.admitted(&spec, *peer).map_err(|failure| self.report(*peer, &failure)).is_ok()
     }
 
+    fn source(&self, peer: &SocketAddr) -> Option<IpAddr> {
+        (!self.spec.load().proxy_from.admits(peer.ip())).then(|| network(peer.ip()))
+    }
+
     async fn handshake(&self, mut io: TcpStream, peer: SocketAddr) -> Option<Ready> {
         let (spec, mut source) = (self.spec.load_full(), peer);
         if let Err(failure) = self.arrive(&spec, &mut source, &mut io).await {
@@ -178,6 +182,11 @@ impl Service<TcpStream, SocketAddr> for Clients {
     fn timed_out(&self, peer: SocketAddr) {
         let detail = format!("a client of {} did not say in time what it wants", self.spec.load().listen);
         self.report(peer, &Failure::new(Code::RequestInvalid, detail));
+    }
+
+    fn crowded(&self, peer: SocketAddr) {
+        metrics::refused(Code::HandshakeLimited);
+        self.gateway.crowded(peer, "client refused");
     }
 }
 
@@ -228,9 +237,13 @@ fn certified(spec: &ListenerSpec, io: &TlsStream<TcpStream>) -> Result<Option<Ar
     let shown = || printable(&names.join(", "), 200);
     match (known.next(), known.next()) {
         (Some(caller), None) => Ok(Some(caller.clone())),
-        (None, _) => Err(Failure::new(Code::LoginFailed, format_args!("no client is known by the certificate's names: {}", shown()))),
+        (None, _) => {
+            Err(Failure::new(Code::LoginFailed, format_args!("no client is known by the certificate's names: {}", shown())))
+        }
         // Which of them it is must not depend on an order.
-        (Some(_), Some(_)) => Err(Failure::new(Code::LoginFailed, format_args!("the certificate has the names of several clients: {}", shown()))),
+        (Some(_), Some(_)) => {
+            Err(Failure::new(Code::LoginFailed, format_args!("the certificate has the names of several clients: {}", shown())))
+        }
     }
 }
 
