@@ -318,7 +318,7 @@ fn settings(config: &GatewayConfig) -> Settings {
 
 fn specs(listeners: &[ListenerConfig]) -> Result<Vec<ListenerSpec>, Failure> {
     let spec = |listener: &ListenerConfig| {
-        let tls = listener.tls.as_ref().map(|files| tls::listener_config(&files.cert, &files.key)).transpose()?;
+        let tls = listener.tls.as_ref().map(|files| tls::listener_config(&files.cert, &files.key, None)).transpose()?;
         Ok(ListenerSpec {
             listen: listener.listen,
             target: listener.target.clone(),

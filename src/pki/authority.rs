@@ -171,6 +171,12 @@ impl Authority {
         matches!(chain, [_, issuing, root] if *issuing == self.issuing && *root == self.root)
     }
 
+    /// Whether a certificate has the key of the root or of the issuing CA.
+    pub(super) fn has_key_of(&self, certificate: &CertificateDer<'_>) -> Result<bool, Failure> {
+        let pin = Pin::of(certificate)?;
+        Ok(pin == self.pin || pin == Pin::of(&self.issuing)?)
+    }
+
     fn leaf(&self, role: &Role, name: String, lifetime: Duration, now: OffsetDateTime) -> Result<CertificateParams, Failure> {
         if now >= self.issuing_not_after {
             let ended = format_args!("the issuing CA ended at {}, now it is {now}", self.issuing_not_after);
