@@ -1,6 +1,8 @@
 //! The one door for `fuzz/` and `benches/micro.rs`: what each fuzz target does with its input, which the tests do with its corpus, too;
 //! and an end of a connection for benchmarks. No part of the product. Refuses to know how inputs are found and what is measured.
 
+pub mod clients;
+
 use bytes::{Bytes, BytesMut};
 
 #[cfg(feature = "fuzzing")]
