@@ -21,6 +21,7 @@ mod yaml;
 pub use agent::{AgentConfig, AgentGateway, AgentLimits, Kind, Proxy, ProxyUrl, SendProxy, Target, TargetLimits};
 pub use common::{AuditSection, Drain, LogSection, MetricsSection, Version};
 pub use gateway::{Enrollment, GatewayConfig, GatewayLimits, GatewaySection, ListenerConfig, Tenant, TenantLimits, TlsFiles};
+pub(crate) use scalar::{read_size, show_size};
 pub use secret::SecretRef;
 
 use problem::Problem;

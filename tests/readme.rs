@@ -8,8 +8,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use underpass::base::code::Code;
+use underpass::base::grant::MAX_GRANTS;
 use underpass::base::limits;
 use underpass::cli::check_command_line;
 use underpass::config::{parse_agent, parse_gateway};
@@ -106,6 +108,7 @@ fn every_event_of_the_audit_has_its_row_and_its_example() {
 fn the_limits_are_those_of_the_code() {
     let text = read(README);
     let kib = |bytes: usize| bytes / 1024;
+    let days = |time: Duration| time.as_secs() / (24 * 60 * 60);
     let rows = [
         format!("| streams of a session | {} (`limits.max_streams`) |", limits::MAX_STREAMS),
         format!("| {} (`targets.NAME.limits.max_streams`), {} (", limits::TARGET_STREAMS, limits::MAX_STREAMS),
@@ -162,6 +165,14 @@ fn the_limits_are_those_of_the_code() {
         format!("a control message | {} KiB; {} KiB |", kib(limits::MAX_MESSAGE), kib(limits::MAX_CONTROL_MESSAGE)),
         format!("its signing request | {} KiB; {} KiB |", kib(limits::MAX_HTTP_REQUEST), kib(limits::MAX_CSR)),
         format!("(IPv6: one /64) | {} a minute |", limits::ENROLL_PER_MINUTE),
+        format!("stay listed for | {}; {} days |", limits::MAX_CLIENT_TOKENS, days(limits::CLIENT_TOKEN_KEPT)),
+        format!(
+            "its validity | {} bytes; {MAX_GRANTS}; {} minute to {} days, {} unless said, or none |",
+            limits::MAX_CLIENT_TOKEN,
+            limits::CLIENT_TOKEN_TTL_MIN.as_secs() / 60,
+            days(limits::CLIENT_TOKEN_TTL_MAX),
+            days(limits::CLIENT_TOKEN_TTL)
+        ),
         format!("| {}, {} MiB |", limits::LOG_LINES, limits::LOG_BUFFER / (1 << 20)),
     ];
     let missing: Vec<_> = rows.iter().filter(|row| !text.contains(row.as_str())).collect();
