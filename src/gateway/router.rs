@@ -77,7 +77,7 @@ mod tests {
         table.limit(&HashMap::from([(name("acme"), Limits { max_streams: Some(1), rate: None })]));
         let held = table.route(&Wanted { target: "busy/dc1/x".parse().unwrap(), ..wanted("x") });
         for n in 0..3 * MAX_TENANTS {
-            table.route(&Wanted { target: format!("t{n}/dc1/x").parse().unwrap(), ..wanted("x") });
+            let _ = table.route(&Wanted { target: format!("t{n}/dc1/x").parse().unwrap(), ..wanted("x") });
         }
         let tenants = table.0.read().unwrap();
         assert!(tenants.len() <= MAX_TENANTS, "{}", tenants.len());
