@@ -5,6 +5,7 @@
 mod admin;
 mod agent;
 mod args;
+mod client_token;
 mod explain;
 mod gateway;
 mod print;
@@ -74,6 +75,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Quickstart(args) => quickstart::run(args, json).await,
         Command::Gateway { command } => gateway::run(command, json).await,
         Command::Token { command } => gateway::token(command, json).await,
+        Command::ClientToken { command } => client_token::run(command, json).await,
         Command::Agents { command } => gateway::agents(command, json).await,
         Command::Agent { command } => agent::run(command, json).await,
         Command::Explain { code } => explain::run(code.as_deref(), json),

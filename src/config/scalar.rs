@@ -68,7 +68,8 @@ fn show_duration(value: &Duration) -> String {
 
 const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-fn read_size(text: &str) -> Result<u64, String> {
+/// Reads a size, such as `16MiB`.
+pub(crate) fn read_size(text: &str) -> Result<u64, String> {
     let number = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = text[number.len()..].trim_start();
     let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
@@ -81,7 +82,8 @@ fn read_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| wrong(text, "a size: expected a whole number and a unit, such as 512KiB, 16MiB or 2GiB"))
 }
 
-fn show_size(value: &u64) -> String {
+/// Writes a size as it is read.
+pub(crate) fn show_size(value: &u64) -> String {
     let (unit, factor) = UNITS.into_iter().find(|(_, factor)| *value > 0 && value.is_multiple_of(*factor)).unwrap_or(("B", 1));
     format!("{}{unit}", value / factor)
 }
