@@ -58,8 +58,7 @@ fn note(events: &mut Vec<Event>, event: Event) {
 
 fn length(event: &Event) -> usize {
     match event {
-        Event::Data(bytes) | Event::Ping(bytes) | Event::Pong(bytes) => bytes.len(),
-        Event::Close => 0,
+        Event::Data(bytes) | Event::Ping(bytes) | Event::Pong(bytes) | Event::Close(bytes) => bytes.len(),
     }
 }
 
