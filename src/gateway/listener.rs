@@ -44,8 +44,8 @@ impl ListenerSpec {
     /// The same where it really listens: clients are told of, and audited under, the address that the system chose for port 0.
     fn at(mut self, address: SocketAddr) -> Self {
         self.listen = address;
-        if let Entry::Tcp(target, _) = self.terms.entry {
-            self.terms.entry = Entry::tcp(target, address);
+        if let Entry::Tcp(target, Some(_)) = self.terms.entry {
+            self.terms.entry = Entry::open(target, address);
         }
         self
     }
@@ -228,9 +228,8 @@ async fn secure(
 
 /// Who a client is by the certificate that it has shown, if it has: exactly one of its names must be known here.
 fn certified(spec: &ListenerSpec, io: &TlsStream<TcpStream>) -> Result<Option<Arc<Caller>>, Failure> {
-    let _ = tls::peer_identity(io.get_ref().1);
-    let names: Vec<String> = Vec::new();
-    if names.is_empty() {
+    let names = tls::client_names(io.get_ref().1);
+    if io.get_ref().1.peer_certificates().is_none() {
         return Ok(None);
     }
     let mut known = names.iter().filter_map(|name| spec.certified.get(name));

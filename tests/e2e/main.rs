@@ -24,5 +24,6 @@ mod proxy;
 mod reach;
 mod recovery;
 mod secrets;
+mod tokens;
 mod traffic;
 mod wire;
