@@ -2,6 +2,7 @@
 //! The one place where all rooms meet. It refuses to know the command line and to print.
 
 pub mod agent;
+pub mod connect;
 pub mod gateway;
 pub mod ops;
 pub mod process;

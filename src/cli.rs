@@ -6,6 +6,7 @@ mod admin;
 mod agent;
 mod args;
 mod client_token;
+mod connect;
 mod explain;
 mod gateway;
 mod print;
@@ -78,6 +79,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::ClientToken { command } => client_token::run(command, json).await,
         Command::Agents { command } => gateway::agents(command, json).await,
         Command::Agent { command } => agent::run(command, json).await,
+        Command::Connect(args) => connect::run(args, json).await,
         Command::Explain { code } => explain::run(code.as_deref(), json),
     }
 }

@@ -11,6 +11,8 @@ pub mod wire;
 
 #[cfg(feature = "agent")]
 pub mod agent;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "control")]
 pub mod control;
 #[cfg(feature = "gateway")]

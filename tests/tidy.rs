@@ -16,6 +16,7 @@ const RANKS: &[(&str, u8)] = &[
     ("fuzzing", 3),
     ("gateway", 3),
     ("agent", 3),
+    ("client", 3),
     ("control", 4),
     ("config", 5),
     ("app", 6),

@@ -92,7 +92,7 @@ pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
         if lived >= SESSION_PROVEN {
             backoff.reset();
         }
-        let wait = if failure.code == Code::SameGateway { RECONNECT_MAX } else { backoff.next(random()) };
+        let wait = if failure.code == Code::SameGateway { RECONNECT_MAX } else { backoff.draw() };
         metrics::reconnect(failure.code);
         if !agent.drain.begun() {
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
@@ -317,14 +317,6 @@ fn tell_changes(session: &Session, before: &Policy, now: &Policy) {
     let removed =
         before.into_iter().map(|offer| offer.name).filter(|name| !now.iter().any(|offer| offer.name == *name)).collect();
     tell_offers(session, added, removed);
-}
-
-/// 32 random bits; without them every agent would return in the same instant.
-fn random() -> u32 {
-    let mut bytes = [0; 4];
-    // A failing random source is no reason to stay away.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    u32::from_be_bytes(bytes)
 }
 
 #[cfg(test)]

@@ -25,6 +25,14 @@ impl Backoff {
         ceiling.mul_f64(f64::from(random) / f64::from(u32::MAX))
     }
 
+    /// The next wait, drawn at random.
+    pub fn draw(&mut self) -> Duration {
+        let mut bytes = [0; 4];
+        // A failing random source is no reason to stay away.
+        let _ = aws_lc_rs::rand::fill(&mut bytes);
+        self.next(u32::from_be_bytes(bytes))
+    }
+
     /// Starts anew, after a success that lasted.
     pub fn reset(&mut self) {
         self.attempt = 0;

@@ -201,6 +201,9 @@ codes! {
     ClientReset "client_reset" Caller Unavailable false:
         "The client reset the connection in the middle." ;
         "Nothing on this side; look into the client."
+    StreamCut "stream_cut" Network Unavailable false:
+        "An open stream was cut in the middle: by the target, by the agent, by the gateway or by what lies between." ;
+        "The gateway's audit says which, in the stream's closing row. Connecting again makes a new stream."
     IdleTimeout "idle_timeout" Agent Unavailable false:
         "No byte flowed for the target's `idle_timeout`." ;
         "Raise `limits.idle_timeout` of the target, or send keep-alives in the protocol."

@@ -147,6 +147,19 @@ pub const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 /// From a client's connection to the reply, over all agents tried.
 pub const REPLY_DEADLINE: Duration = Duration::from_secs(15);
 
+/// One attempt of a client to reach one of the gateway's endpoints, so that the next has its turn before [`REPLY_DEADLINE`].
+pub const ENDPOINT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// From a client's CONNECT to the gateway's answer, which has [`REPLY_DEADLINE`] for it and a round trip.
+pub const ASK_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The longest wait of a client between two rounds through the endpoints: somebody sits before it.
+pub const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// How long a standard input may be silent, once the target has said its last byte, before it counts as ended: whoever holds it
+/// open has been told the end and may not mean to close it.
+pub const STDIN_LINGER: Duration = Duration::from_secs(5);
+
 /// How long a refused client has to take its answer.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::Place;
 use crate::base::endpoint::{Endpoint, HostPort};
 use crate::base::grant::Grant;
-use crate::base::id::{AgentId, Name};
+use crate::base::id::{AgentId, Name, TargetId};
 use crate::config::read_size;
 use crate::pki::identity::TrustDomain;
 
@@ -80,6 +80,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: AgentCommand,
     },
+    /// The client's side: reach one target through the gateway, from a program on this host
+    Connect(ConnectArgs),
     /// Say what an error's code means and what to do; without a code, list them all
     Explain {
         /// Such as `target_refused`
@@ -95,6 +97,46 @@ pub(super) struct QuickstartArgs {
     /// Where clients connect; port 0 lets the system choose
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
     pub(super) listen: SocketAddr,
+}
+
+const CONNECT_HELP: &str = "\
+Examples:
+  ssh -o ProxyCommand='underpass connect acme/dc1/ssh --stdio' user@host
+  underpass connect acme/dc1/sales-db --listen 127.0.0.1:15432     and then  psql -h 127.0.0.1 -p 15432
+
+Each connection is one stream: TLS to the gateway, whose root the token pins, and there the token says who calls. A gateway that is
+not there (restarting, or the network is away) is tried again for 15 s, each of its endpoints in turn; a refusal ends it at once.
+HTTPS_PROXY and NO_PROXY are honoured.
+
+With --stdio nothing but the stream's bytes is written to standard output, and errors go to standard error. The end of standard
+input is passed on, and the target may still answer. The target's end closes standard output; standard input may go on then, until
+it ends or has been silent for 5 s (a terminal: at once). The exit code is 0 when the stream ended well, 69 when it could not be
+opened or was cut, 77 when it was denied.
+
+With --listen a connection whose stream can't be opened, or is cut, is reset, and standard error says why. SIGTERM or Ctrl-C ends
+it; open streams may finish for 30 s, and a second signal cuts them.";
+
+#[derive(Args)]
+#[command(after_help = CONNECT_HELP)]
+pub(super) struct ConnectArgs {
+    /// tenant/group/target
+    #[arg(value_name = "TENANT/GROUP/TARGET")]
+    pub(super) target: TargetId,
+    /// Carry one stream on standard input and output, as ssh's ProxyCommand wants it
+    #[arg(long, conflicts_with = "listen")]
+    pub(super) stdio: bool,
+    /// Listen on this host, and carry a stream for each connection; port 0 lets the system choose
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Option<SocketAddr>,
+    /// Who may connect to --listen; needed off loopback, may be repeated
+    #[arg(long, requires = "listen", value_name = "NETWORK")]
+    pub(super) allow_from: Vec<ipnet::IpNet>,
+    /// The file with the client token that `underpass client-token create` printed; nobody else may read it (mode 0600)
+    #[arg(long, env = "UNDERPASS_CLIENT_TOKEN_FILE", value_name = "FILE")]
+    pub(super) token_file: PathBuf,
+    /// Where the gateway is, instead of where the token says; may be repeated
+    #[arg(long, value_name = "wss://HOST:PORT")]
+    pub(super) endpoint: Vec<Endpoint>,
 }
 
 fn tcp_url(text: &str) -> Result<HostPort, String> {

@@ -10,13 +10,24 @@ use crate::base::code::Failure;
 
 /// Prints an error: what, then what it means and what to do; as JSON on standard output for programs.
 pub(super) fn failure(failure: &Failure, json: bool) {
+    if json { self::json(&error(failure)) } else { explained(failure) }
+}
+
+/// The same with all of it on standard error, where standard output carries something else.
+pub(super) fn failure_beside(failure: &Failure, json: bool) {
+    if json { note(error(failure)) } else { explained(failure) }
+}
+
+/// An error for programs.
+pub(super) fn error(failure: &Failure) -> serde_json::Value {
     let code = failure.code;
-    if json {
-        let error = json!({
-            "code": code, "detail": failure.detail, "cause": code.cause(), "remedy": code.remedy(), "fault": code.fault().as_str()
-        });
-        return self::json(&json!({ "error": error }));
-    }
+    json!({ "error": {
+        "code": code, "detail": failure.detail, "cause": code.cause(), "remedy": code.remedy(), "fault": code.fault().as_str()
+    }})
+}
+
+fn explained(failure: &Failure) {
+    let code = failure.code;
     let (red, bold, plain) = if colours(&std::io::stderr()) { ("\x1b[31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
     eprintln!("{red}error{plain} {bold}{code}{plain}: {}", failure.detail);
     eprintln!("  {}", code.cause());

@@ -207,9 +207,13 @@ impl AgentTls {
 /// The configuration to enroll with, trusting nothing but the root with this pin, and what that root was.
 #[must_use]
 pub fn enroll_client(pin: Pin) -> (Arc<ClientConfig>, PinnedRoot) {
-    let verifier = PinVerifier::new(pin, provider());
-    let config = client_builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
-    (finished_client(config, Protocol::Enroll), PinnedRoot(pin))
+    (pinned_client(pin, Protocol::Enroll), PinnedRoot(pin))
+}
+
+/// The configuration with which a client asks for a target: it trusts nothing but the root with this pin, and shows no certificate.
+#[must_use]
+pub fn connect_client(pin: Pin) -> Arc<ClientConfig> {
+    pinned_client(pin, Protocol::Client)
 }
 
 /// The root that a gateway showed at enrollment.
@@ -311,6 +315,12 @@ fn without_resumption(mut config: ServerConfig) -> ServerConfig {
 
 fn client_builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
     ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]).expect("the provider has TLS 1.3 suites")
+}
+
+fn pinned_client(pin: Pin, protocol: Protocol) -> Arc<ClientConfig> {
+    let verifier = PinVerifier::new(pin, provider());
+    let config = client_builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
+    finished_client(config, protocol)
 }
 
 fn finished_client(mut config: ClientConfig, protocol: Protocol) -> Arc<ClientConfig> {

@@ -101,12 +101,31 @@ pub async fn secure_at(
     proxy: Option<&Proxy>,
     config: Arc<ClientConfig>,
 ) -> Result<Secured, Failure> {
+    let stream = reach(at, proxy).await?;
+    prepare_tunnel(&stream);
+    shake_hands(stream, to, config).await
+}
+
+/// As [`secure`], for a connection that is one client's stream. It has not what a tunnel has beside: its reader may rest for as
+/// long as it likes, which looks like acknowledging nothing.
+///
+/// # Errors
+/// As [`secure`].
+pub async fn secure_stream(to: &HostPort, proxy: Option<&Proxy>, config: Arc<ClientConfig>) -> Result<Secured, Failure> {
+    let stream = reach(to, proxy).await?;
+    shake_hands(stream, to, config).await
+}
+
+async fn reach(at: &HostPort, proxy: Option<&Proxy>) -> Result<TcpStream, Failure> {
     let stream = match proxy {
         Some(proxy) => through_proxy(proxy, at).await?,
         None => resolve_and_race(at, &Wording::GATEWAY).await?,
     };
     prepare(&stream);
-    prepare_tunnel(&stream);
+    Ok(stream)
+}
+
+async fn shake_hands(stream: TcpStream, to: &HostPort, config: Arc<ClientConfig>) -> Result<Secured, Failure> {
     let stream = BufReader::with_capacity(SOCKET_BUFFER, FirstBytes::new(stream));
     let handshake = TlsConnector::from(config).connect(tls::server_name(to)?, stream).into_fallible();
     handshake.await.map_err(|(error, stream)| tls::explain_plaintext(&error, stream.get_ref().first_bytes(), to))

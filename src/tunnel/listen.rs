@@ -111,6 +111,11 @@ pub fn prepare_tunnel(stream: &TcpStream) {
     let _ = socket.set_tcp_notsent_lowat(TCP_NOTSENT_LOWAT);
 }
 
+/// Says whether closing a connection resets it, which its peer can't take for an end of file.
+pub fn reset_on_close(stream: &TcpStream, reset: bool) {
+    let _ = SockRef::from(stream).set_linger(reset.then_some(Duration::ZERO));
+}
+
 fn set_up(socket: SockRef<'_>) {
     let _ = socket.set_tcp_nodelay(true);
     let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE / 3).with_retries(3);
