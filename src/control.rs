@@ -91,6 +91,9 @@ impl Control {
     pub async fn follow(&self) {
         let mut revocations = self.store().watch(Kind::Revocation);
         let mut client_tokens = self.store().watch(Kind::ClientToken);
+        // What has changed between the start and now would be missed.
+        revocations.mark_changed();
+        client_tokens.mark_changed();
         let mut daily = tokio::time::interval(Duration::from_secs(24 * 60 * 60));
         daily.tick().await;
         loop {
