@@ -13,13 +13,13 @@ const RANKS: &[(&str, u8)] = &[
     ("pki", 1),
     ("observe", 1),
     ("tunnel", 2),
-    ("fuzzing", 3),
     ("gateway", 3),
     ("agent", 3),
     ("control", 4),
     ("config", 5),
     ("app", 6),
     ("cli", 7),
+    ("fuzzing", 8),
 ];
 
 const MAX_LINES: usize = 600;
