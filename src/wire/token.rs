@@ -80,10 +80,11 @@ impl EnrollmentToken {
             return Err(invalid(DAMAGED));
         }
         let decoded = TokenMessage::decode(message).or_fail(Code::TokenInvalid, "the message inside")?;
-        if *Zeroizing::new(decoded.encode_to_vec()) != *message {
-            return Err(invalid("the message inside has parts that this version doesn't know"));
+        let token = Self::try_from(decoded)?;
+        if token.encode().expose() != text {
+            return Err(invalid("the message inside has parts that this version doesn't know, or writes them in another way"));
         }
-        decoded.try_into()
+        Ok(token)
     }
 }
 
@@ -308,6 +309,11 @@ mod tests {
         assert!(refused(&wrap(&bytes(|m| m.expires = i64::MAX))).contains("expiry"));
         assert!(refused(&wrap(&bytes(|m| m.tenant = "../x".into()))).contains("tenant"));
         assert!(refused(&wrap(b"\xff\xff\xff")).contains("message"));
+        for other in ["wss://gw1.example:0443", "wss://gw1.example", "wss://GW1.example:443", "wss://gw1.example:443/"] {
+            let mut message = TokenMessage::decode(&bytes(|_| ())[..]).unwrap();
+            message.endpoints[0] = other.into();
+            assert!(refused(&wrap(&message.encode_to_vec())).contains("another way"), "{other}");
+        }
     }
 
     #[test]
