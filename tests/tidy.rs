@@ -13,12 +13,12 @@ const RANKS: &[(&str, u8)] = &[
     ("pki", 1),
     ("observe", 1),
     ("tunnel", 2),
-    ("fuzzing", 3),
     ("gateway", 3),
     ("agent", 3),
     ("control", 4),
     ("config", 5),
     ("app", 6),
+    ("fuzzing", 6),
     ("cli", 7),
 ];
 
@@ -135,6 +135,8 @@ fn no_file_names_the_machine_it_was_written_on() {
         [
             "tests/run",
             "tests/peers/yamux-echo/main.go",
+            "tests/peers/websocket-echo/Cargo.toml",
+            "tests/peers/websocket-echo/README.md",
             "benches/run",
             "benches/instructions",
             "benches/README.md",
