@@ -19,6 +19,7 @@ const RANKS: &[(&str, u8)] = &[
     ("control", 4),
     ("config", 5),
     ("app", 6),
+    ("fuzzing", 6),
     ("cli", 7),
     ("fuzzing", 8),
 ];
@@ -155,6 +156,8 @@ fn no_file_names_the_machine_it_was_written_on() {
         [
             "tests/run",
             "tests/peers/yamux-echo/main.go",
+            "tests/peers/websocket-echo/Cargo.toml",
+            "tests/peers/websocket-echo/README.md",
             "benches/run",
             "benches/instructions",
             "benches/README.md",
