@@ -10,6 +10,7 @@ mod harness;
 
 mod attacks;
 mod cli;
+mod connect;
 mod enrollment;
 mod floods;
 mod groups;
