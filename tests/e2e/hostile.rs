@@ -44,7 +44,8 @@ async fn s5_a_cloned_agent_serves_beside_the_first_and_everybody_is_told_until_o
     assert!(row["sessions"][1]["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{row}");
 
     let shown = async |gateway: &Gateway, args: &[&str]| gateway.admin(args).run().await.ok();
-    assert!(shown(&gateway, &["agents", "list"]).await.contains("DUPLICATE x2"));
+    let list = shown(&gateway, &["agents", "list"]).await;
+    assert!(list.contains("DUPLICATE x2") && list.matches("127.0.0.1:").count() == 2, "both are to be found: {list}");
     assert!(shown(&gateway, &["gateway", "status"]).await.contains("acme/dc1/a1 x2"));
     let status: Value = serde_json::from_str(&shown(&gateway, &["gateway", "status", "--json"]).await).unwrap();
     assert!(status["sessions"].as_array().unwrap().iter().all(|session| session["duplicate"] == true), "{status}");
