@@ -77,7 +77,7 @@ fn every_task_has_an_owner() {
 /// Streams of a session are accepted, too: they are `incoming`, and where no listener is.
 #[test]
 fn every_socket_is_accepted_by_the_one_loop() {
-    let sockets = ["listener.accept()", "socket.accept()", "Listener::accept(", ".poll_accept("];
+    let sockets = ["listener.accept()", "socket.accept()", "Listener::accept(", "listener.poll_accept("];
     let accepts = |file: &PathBuf| {
         let code = code_of(file);
         let shipped = code.split("#[cfg(test)]").next().unwrap();
