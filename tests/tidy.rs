@@ -156,7 +156,6 @@ fn no_file_names_the_machine_it_was_written_on() {
         [
             "tests/run",
             "tests/peers/yamux-echo/main.go",
-            "tests/peers/websocket-echo/Cargo.toml",
             "tests/peers/websocket-echo/README.md",
             "benches/run",
             "benches/instructions",
