@@ -122,7 +122,7 @@ fn tests_wait_for_conditions_and_not_for_time() {
 }
 
 #[test]
-fn the_mux_is_one_without_known_holes() {
+fn ghsa_vxx9_2994_q338_the_mux_is_one_without_known_holes() {
     let lock = std::fs::read_to_string("Cargo.lock").unwrap();
     let versions: Vec<Vec<u32>> = lock
         .split("[[package]]")
