@@ -21,9 +21,7 @@ mod yaml;
 
 pub use agent::{AgentConfig, AgentGateway, AgentLimits, Kind, Proxy, ProxyUrl, SendProxy, Target, TargetLimits};
 pub use common::{AuditSection, Drain, LogSection, MetricsSection, Version};
-pub use gateway::{
-    ClientsSection, Enrollment, GatewayConfig, GatewayLimits, GatewaySection, Limits, Tenant,
-};
+pub use gateway::{ClientsSection, Enrollment, GatewayConfig, GatewayLimits, GatewaySection, Limits, Tenant};
 pub use listener::{CertifiedClient, ClientCaSection, ListenerConfig, ListenerKind, TlsFiles};
 pub use secret::SecretRef;
 

@@ -4,6 +4,7 @@
 
 pub mod agents;
 pub mod api;
+pub mod clients;
 pub mod enroll;
 mod op;
 mod records;
@@ -12,7 +13,7 @@ mod text;
 mod throttle;
 pub mod tokens;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use time::OffsetDateTime;
 
 use crate::base::code::Failure;
 use crate::base::endpoint::Endpoint;
+use crate::base::id::Name;
+use crate::gateway::callers::{Callers, PublishedToken};
 use crate::observe::audit::Audit;
 use crate::pki::authority::Authority;
 use crate::pki::identity::Serial;
@@ -45,6 +48,8 @@ pub struct Parts {
     pub authority: Arc<Authority>,
     /// Where revocations are published.
     pub revocations: Revocations,
+    /// Where client tokens are published.
+    pub callers: Callers,
     /// Where every decision is recorded.
     pub audit: Audit,
     /// The gateways that tokens and enrolled agents are told of.
@@ -58,34 +63,48 @@ pub struct Control {
     parts: Parts,
     throttle: Mutex<Throttle>,
     published: tokio::sync::Mutex<HashSet<Serial>>,
+    /// The client tokens that are published; held while they are changed, so that an older set never replaces a newer one.
+    client_tokens: tokio::sync::Mutex<BTreeMap<Name, PublishedToken>>,
 }
 
 impl Control {
-    /// Publishes the revocations of the store: when this returns, none that was ever acknowledged is forgotten.
+    /// Publishes the revocations and the client tokens of the store: when this returns, no revocation that was ever acknowledged
+    /// is forgotten.
     ///
     /// # Errors
     /// `store_failed`: without knowing the revocations nothing may be served.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, Failure> {
-        let control = Self { parts, throttle: Mutex::new(Throttle::new()), published: tokio::sync::Mutex::default() };
+        let control = Self::unpublished(parts);
         control.sweep(OffsetDateTime::now_utc()).await?;
         control.publish_revocations().await?;
+        control.publish_client_tokens().await?;
         Ok(Arc::new(control))
     }
 
-    /// Publishes revocations made through another gateway on the same store, and clears the store once a day. Runs until it is
-    /// dropped.
+    fn unpublished(parts: Parts) -> Self {
+        let throttle = Mutex::new(Throttle::new());
+        Self { parts, throttle, published: tokio::sync::Mutex::default(), client_tokens: tokio::sync::Mutex::default() }
+    }
+
+    /// Publishes revocations and client tokens made through another gateway on the same store, and clears the store once a day.
+    /// Runs until it is dropped.
     pub async fn follow(&self) {
-        let mut changes = self.store().watch(Kind::Revocation);
+        let mut revocations = self.store().watch(Kind::Revocation);
+        let mut client_tokens = self.store().watch(Kind::ClientToken);
         let mut daily = tokio::time::interval(Duration::from_secs(24 * 60 * 60));
         daily.tick().await;
         loop {
-            let done = tokio::select! {
-                changed = changes.changed() => match changed {
-                    Ok(()) => self.publish_revocations().await,
-                    // The store is closed: nothing changes any more.
-                    Err(_) => return,
-                },
-                _ = daily.tick() => self.sweep(OffsetDateTime::now_utc()).await,
+            let due = tokio::select! {
+                changed = revocations.changed() => changed.map(|()| Due::Revocations),
+                changed = client_tokens.changed() => changed.map(|()| Due::ClientTokens),
+                _ = daily.tick() => Ok(Due::Sweep),
+            };
+            let done = match due {
+                Ok(Due::Revocations) => self.publish_revocations().await,
+                Ok(Due::ClientTokens) => self.publish_client_tokens().await,
+                Ok(Due::Sweep) => self.sweep(OffsetDateTime::now_utc()).await,
+                // The store is closed: nothing changes any more.
+                Err(_) => return,
             };
             if let Err(failure) = done {
                 tracing::error!(code = %failure.code, "keeping up with the store: {}", failure.detail);
@@ -109,11 +128,11 @@ impl Control {
         self.parts.revocations.publish(published.clone());
     }
 
-    /// Deletes tokens that have expired. Expired certificates go when their agent enrolls again: until then they say when it was
+    /// Deletes tokens that have ended. Expired certificates go when their agent enrolls again: until then they say when it was
     /// lost. Revocations stay: a clock that once ran ahead must not make a stolen certificate good again, and there are no more of
     /// them than an operator has made.
     async fn sweep(&self, now: OffsetDateTime) -> Result<(), Failure> {
-        let mut gone = Vec::new();
+        let mut gone = self.old_client_tokens(now).await?;
         let tokens = records::list::<Token>(self.store()).await?;
         gone.extend(tokens.iter().filter(|token| token.record.expires + KEPT < now).map(records::Stored::delete));
         for batch in gone.chunks(256) {
@@ -134,6 +153,13 @@ impl Control {
     fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What following the store may have to do.
+enum Due {
+    Revocations,
+    ClientTokens,
+    Sweep,
 }
 
 #[cfg(test)]

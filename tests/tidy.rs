@@ -75,6 +75,21 @@ fn every_task_has_an_owner() {
     assert_eq!(found, [PathBuf::from("src/base/tasks.rs")]);
 }
 
+/// Streams of a session are accepted, too, and TLS: neither is a socket.
+#[test]
+fn every_socket_is_accepted_by_the_one_loop() {
+    let sockets = ["TcpListener::accept(", "UnixListener::accept(", "Self::accept(", ".poll_accept(", "libc::accept"];
+    let accepts = |file: &PathBuf| {
+        let code = code_of(file);
+        let shipped = code.split("#[cfg(test)]").next().unwrap();
+        let calls = shipped.matches(".accept()").count() - shipped.matches("incoming.accept()").count();
+        calls > 0 || sockets.iter().any(|call| shipped.contains(call))
+    };
+    let tests = |file: &PathBuf| file.components().any(|part| part.as_os_str().to_string_lossy().starts_with("tests"));
+    let found: Vec<_> = rust_files("src").into_iter().filter(|file| !tests(file) && accepts(file)).collect();
+    assert_eq!(found, [PathBuf::from("src/tunnel/listen.rs")]);
+}
+
 #[test]
 fn no_channel_is_unbounded() {
     let endless = ["unbounded_channel", "mpsc::channel()", "futures_channel::mpsc::unbounded"];

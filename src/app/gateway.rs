@@ -161,13 +161,15 @@ impl Running {
             store: Arc::new(Sqlite::open(&state_dir.join("state.db"))?),
             authority: authority.clone(),
             revocations: revocations.clone(),
+            callers: callers.clone(),
             audit: audit.clone(),
             endpoints,
             certificate_lifetime: config.enrollment.certificate_lifetime,
         })
         .await?;
         let tasks = Tasks::new();
-        let gateway = Gateway::new(settings(&config), tls.clone(), revocations, callers.clone(), control.clone(), audit.clone(), &tasks);
+        let gateway =
+            Gateway::new(settings(&config), tls.clone(), revocations, callers.clone(), control.clone(), audit.clone(), &tasks);
         gateway.table().limit(&tenants(&config));
         let (served, private) = (Listeners::default(), authority.pins());
         let listeners = served.apply(&gateway, specs(&config.listeners, &private)?)?;

@@ -329,6 +329,12 @@ codes! {
     AgentUnknown "agent_unknown" Caller Usage false:
         "No agent of that name is enrolled." ;
         "See `underpass agents list`."
+    ClientTokenUnknown "client_token_unknown" Caller Usage false:
+        "There is no client token of that name or id." ;
+        "See `underpass client-token list`."
+    ClientTokenExists "client_token_exists" Caller Usage false:
+        "A client token of that name is in use." ;
+        "Choose another `--name`, or revoke that one first: `underpass client-token revoke NAME`."
     CodeUnknown "code_unknown" Caller Usage false:
         "There is no such code." ;
         "`underpass explain` without a code lists them all."

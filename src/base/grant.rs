@@ -35,6 +35,18 @@ impl Grant {
         Self { tenant: part(&target.group.tenant), group: part(&target.group.group), target: part(&target.target) }
     }
 
+    /// The tenant that it names, unless it is for any.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&Name> {
+        self.tenant.0.as_ref()
+    }
+
+    /// The group that it names, unless it is for any.
+    #[must_use]
+    pub fn group(&self) -> Option<&Name> {
+        self.group.0.as_ref()
+    }
+
     /// Whether it covers a target.
     #[must_use]
     pub fn covers(&self, target: &TargetId) -> bool {
@@ -134,6 +146,16 @@ impl Grants {
     }
 }
 
+/// One after the other, with a space between.
+impl fmt::Display for Grants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, grant) in self.iter().enumerate() {
+            write!(f, "{}{grant}", if index == 0 { "" } else { " " })?;
+        }
+        Ok(())
+    }
+}
+
 /// Too few grants, or too many.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0} grants: a caller has 1 to {MAX_GRANTS}")]
@@ -185,7 +207,9 @@ mod tests {
         for text in ["acme/dc1/*", "*/*/*", "acme/dc1/sales-db"] {
             assert_eq!(text.parse::<Grant>().unwrap().to_string(), text);
         }
-        for bad in ["", "*", "acme/*", "acme/dc1/*/x", "acme//db", "acme/dc*/db", "Acme/dc1/db", "acme/dc1/**", "acme/dc1/\u{1b}"] {
+        for bad in
+            ["", "*", "acme/*", "acme/dc1/*/x", "acme//db", "acme/dc*/db", "Acme/dc1/db", "acme/dc1/**", "acme/dc1/\u{1b}"]
+        {
             assert!(bad.parse::<Grant>().is_err(), "{bad:?}");
         }
         assert!(Grants::new(vec![]).is_err());

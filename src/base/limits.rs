@@ -289,7 +289,23 @@ pub const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 /// An enrollment token's longest validity: it passes through chats and tickets, where it may be found later.
 pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// One record of the store; the largest, a redeemed token with its certificate chain, has 4 KiB.
+/// Client tokens of a gateway, also those that have ended and are still listed. Each change reads and publishes them all.
+pub const MAX_CLIENT_TOKENS: usize = 10_000;
+
+/// A client token's validity unless another is asked for: one that nobody remembers ends some day, and one that is in use is
+/// looked at once a year.
+pub const CLIENT_TOKEN_TTL: Duration = Duration::from_hours(365 * 24);
+
+/// A client token's shortest validity; it would end on the way to its user.
+pub const CLIENT_TOKEN_TTL_MIN: Duration = Duration::from_secs(60);
+
+/// A client token's longest validity: whoever means longer means `never`, and says so.
+pub const CLIENT_TOKEN_TTL_MAX: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// Client tokens stay listed for this long after their end, for whoever looks for why a client is refused.
+pub const CLIENT_TOKEN_KEPT: Duration = Duration::from_hours(30 * 24);
+
+/// One record of the store; the largest, a client token with all its grants and one redeemed with its certificate chain, have some 6 KiB.
 pub const MAX_RECORD: usize = 64 * 1024;
 
 /// Operations that wait for the store, and how many of them share one sync to the disk.

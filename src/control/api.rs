@@ -4,11 +4,16 @@
 //! | route | takes | gives |
 //! |---|---|---|
 //! | `POST /v1/enrollment-tokens` | [`TokenRequest`] | [`TokenAnswer`] |
+//! | `POST /v1/client-tokens` | [`clients::ClientTokenRequest`] | [`clients::ClientTokenAnswer`] |
+//! | `GET /v1/client-tokens` | | [`clients::ClientTokensAnswer`] |
+//! | `POST /v1/client-tokens/{name or id}/revoke` | | [`RevokedClientToken`](super::clients::RevokedClientToken) |
 //! | `GET /v1/agents` | | [`AgentsAnswer`] |
 //! | `POST /v1/agents/{tenant}/{group}/{agent}/revoke` | | [`RevokedAgent`] |
 //! | `GET /v1/status` | | [`GatewayStatus`] |
 //!
 //! Refusals are an [`ErrorBody`] with a fitting status.
+
+pub mod clients;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +129,7 @@ pub fn router(api: Api) -> Router {
         .route(AGENTS, get(list_agents))
         .route(&format!("{AGENTS}/{{tenant}}/{{group}}/{{agent}}/revoke"), post(revoke_agent))
         .route(STATUS, get(status))
+        .merge(clients::routes())
         .fallback(async || Refused(StatusCode::NOT_FOUND, Failure::new(Code::Usage, "there is no such route")))
         .method_not_allowed_fallback(async || {
             Refused(StatusCode::METHOD_NOT_ALLOWED, Failure::new(Code::Usage, "the route has another method"))
@@ -196,7 +202,8 @@ struct Refused(StatusCode, Failure);
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
         let status = match (failure.code, failure.code.exit()) {
-            (Code::AgentUnknown, _) => StatusCode::NOT_FOUND,
+            (Code::AgentUnknown | Code::ClientTokenUnknown, _) => StatusCode::NOT_FOUND,
+            (Code::ClientTokenExists, _) => StatusCode::CONFLICT,
             (_, Exit::Usage) => StatusCode::BAD_REQUEST,
             (_, Exit::Denied) => StatusCode::FORBIDDEN,
             (_, Exit::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,

@@ -1,5 +1,7 @@
 //! The records that control keeps, and how they become the store's bytes. Refuses to know who changes them and why.
 
+use std::num::NonZeroU32;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -7,7 +9,9 @@ use time::OffsetDateTime;
 use super::store::{Entry, Expect, Key, Kind, Revision, Store, Write};
 use super::text;
 use crate::base::code::{Code, Failure};
+use crate::base::grant::Grants;
 use crate::base::id::{AgentId, GroupId, Name};
+use crate::gateway::callers::TokenHash;
 use crate::pki::identity::Serial;
 
 /// What can be kept: JSON in the store, so that support staff can read it. An unknown field is an error, since writing the
@@ -203,3 +207,42 @@ pub(super) struct Revocation {
 }
 
 record!(Revocation Revocation |self| self.serial.to_string());
+
+/// A client token.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientToken {
+    /// Its caller's.
+    pub(super) name: Name,
+    /// The hash of its text.
+    #[serde(with = "text::hex_bytes")]
+    pub(super) sha256: TokenHash,
+    pub(super) grants: Grants,
+    /// Streams at a time.
+    pub(super) max_streams: Option<usize>,
+    /// Bytes per second.
+    pub(super) rate: Option<NonZeroU32>,
+    #[serde(with = "text::utc")]
+    pub(super) created: OffsetDateTime,
+    #[serde(with = "text::optional_utc")]
+    pub(super) expires: Option<OffsetDateTime>,
+    /// Who made it.
+    pub(super) by: String,
+    #[serde(with = "text::optional_utc")]
+    pub(super) revoked: Option<OffsetDateTime>,
+}
+
+record!(ClientToken ClientToken |self| self.name.to_string());
+
+impl ClientToken {
+    /// The first 16 digits of its hash: names the token in audit and lists.
+    pub(super) fn public_id(&self) -> String {
+        text::hex(&self.sha256[..8])
+    }
+
+    /// Since when it counts no more, if it doesn't.
+    pub(super) fn ended(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        let expired = self.expires.filter(|expires| *expires <= now);
+        [self.revoked, expired].into_iter().flatten().min()
+    }
+}

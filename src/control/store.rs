@@ -47,11 +47,14 @@ pub enum Kind {
     Token,
     /// A certificate that counts no more.
     Revocation,
+    /// What a client logs in with.
+    ClientToken,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [Self::Tenant, Self::Group, Self::Agent, Self::Serial, Self::Token, Self::Revocation];
+    pub const ALL: [Self; 7] =
+        [Self::Tenant, Self::Group, Self::Agent, Self::Serial, Self::Token, Self::Revocation, Self::ClientToken];
 
     /// The name that it is stored under; never changed.
     #[must_use]
@@ -63,6 +66,7 @@ impl Kind {
             Self::Serial => "serial",
             Self::Token => "token",
             Self::Revocation => "revocation",
+            Self::ClientToken => "client-token",
         }
     }
 }

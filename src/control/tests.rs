@@ -1,6 +1,7 @@
 //! Control on a real store, a real authority and a real audit, each in a directory of its own.
 
 mod agents;
+mod clients;
 mod enroll;
 mod records_kept;
 
@@ -79,6 +80,7 @@ async fn start(dir: &Path, audit_size: u64) -> Arc<Control> {
         store: Arc::new(Sqlite::open(&store_file(dir)).unwrap()),
         authority: Arc::new(Authority::load(&dir.join("pki")).unwrap()),
         revocations: Revocations::new(),
+        callers: Callers::new(),
         audit: Audit::open(&audit).unwrap(),
         endpoints: vec!["wss://gw1.example:443".parse().unwrap()],
         certificate_lifetime: Duration::from_secs(30 * 24 * 60 * 60),

@@ -67,9 +67,44 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A hash as those digits.
+pub(super) mod hex_bytes {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes it.
+    pub(in crate::control) fn serialize<S: Serializer>(bytes: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::hex(bytes))
+    }
+
+    /// The way back.
+    pub(in crate::control) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits: Vec<_> = text.chars().map_while(|c| c.to_digit(16)).filter_map(|digit| u8::try_from(digit).ok()).collect();
+        let bytes: Vec<_> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+        let whole = text.len() == 64 && digits.len() == 64;
+        bytes.try_into().ok().filter(|_| whole).ok_or_else(|| D::Error::custom("expected 64 hexadecimal digits"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, PartialEq, serde::Serialize, Deserialize)]
+    struct Hash(#[serde(with = "hex_bytes")] [u8; 32]);
+
+    #[test]
+    fn a_hash_is_written_in_hexadecimal_and_nothing_else_is_one() {
+        let text = format!("\"{}a5\"", "0".repeat(62));
+        let mut bytes = [0; 32];
+        bytes[31] = 0xa5;
+        assert_eq!(serde_json::to_string(&Hash(bytes)).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Hash>(&text).unwrap(), Hash(bytes));
+        for bad in [text.replace("a5", "a"), text.replace("a5", "a55"), text.replace("a5", "g5"), text.replace("a5", "é")] {
+            assert!(serde_json::from_str::<Hash>(&bad).is_err(), "{bad}");
+        }
+    }
 
     #[derive(Debug, PartialEq, serde::Serialize, Deserialize)]
     struct Times(#[serde(with = "utc")] time::OffsetDateTime, #[serde(with = "optional_utc")] Option<time::OffsetDateTime>);

@@ -146,7 +146,9 @@ impl Answer {
     pub async fn refuse<Io: ClientIo>(self, io: &mut Io, refusal: &Refusal, request: RequestId) {
         match self {
             Self::Nothing => {}
-            Self::Connect => dismiss(io, &connect::refused(&Refused { code: refusal.code, detail: None, request: Some(request) })).await,
+            Self::Connect => {
+                dismiss(io, &connect::refused(&Refused { code: refusal.code, detail: None, request: Some(request) })).await
+            }
             Self::Socks5 => dismiss(io, &socks5::reply(Some(refusal.code))).await,
         }
     }

@@ -228,9 +228,13 @@ fn certified(spec: &ListenerSpec, io: &TlsStream<TcpStream>) -> Result<Option<Ar
     let shown = || printable(&names.join(", "), 200);
     match (known.next(), known.next()) {
         (Some(caller), None) => Ok(Some(caller.clone())),
-        (None, _) => Err(Failure::new(Code::LoginFailed, format_args!("no client is known by the certificate's names: {}", shown()))),
+        (None, _) => {
+            Err(Failure::new(Code::LoginFailed, format_args!("no client is known by the certificate's names: {}", shown())))
+        }
         // Which of them it is must not depend on an order.
-        (Some(_), Some(_)) => Err(Failure::new(Code::LoginFailed, format_args!("the certificate has the names of several clients: {}", shown()))),
+        (Some(_), Some(_)) => {
+            Err(Failure::new(Code::LoginFailed, format_args!("the certificate has the names of several clients: {}", shown())))
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::broadcast;
 
 use super::{json, metrics};
 use crate::base::code::{Code, Failure};
+use crate::base::grant::Grants;
 use crate::base::id::{AgentId, InstanceId, Name, RequestId, SessionId, printable};
 use crate::base::limits;
 
@@ -311,6 +312,17 @@ pub enum Event<'a> {
         expires: OffsetDateTime,
         by: &'a str,
     },
+    /// A client token was made; `token` is its public id, never the text.
+    ClientTokenCreated {
+        token: &'a str,
+        name: &'a Name,
+        grants: &'a Grants,
+        #[serde(serialize_with = "optional_utc", skip_serializing_if = "Option::is_none")]
+        expires: Option<OffsetDateTime>,
+        by: &'a str,
+    },
+    /// A client token was revoked.
+    ClientTokenRevoked { token: &'a str, name: &'a Name, by: &'a str },
     /// An administrator asked for something; what came of it follows.
     Asked {
         op: &'a str,
@@ -381,6 +393,10 @@ fn optional_text<S: Serializer>(value: &Option<impl Display>, serializer: S) -> 
 
 fn utc<S: Serializer>(time: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&json::rfc3339(*time))
+}
+
+fn optional_utc<S: Serializer>(time: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.as_ref().map(|time| json::rfc3339(*time)).serialize(serializer)
 }
 
 fn capped<S: Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {

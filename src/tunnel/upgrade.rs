@@ -123,7 +123,12 @@ fn check_request(request: &Request) -> Result<Option<Resume>, Failure> {
     if !offered.split(',').any(|protocol| protocol.trim() == SUBPROTOCOL) {
         return Err(Failure::new(Code::ProtocolUnsupported, "the subprotocol is underpass.v1"));
     }
-    let parsed = request.headers().get(resume::HEADER).map(|value| value.to_str().unwrap_or_default().parse::<Resume>());
+    let mut claims = request.headers().get_all(resume::HEADER).iter();
+    let parsed = claims.next().map(|value| value.to_str().unwrap_or_default().parse::<Resume>());
+    // What is proved must be what is taken, whoever reads the request.
+    if claims.next().is_some() {
+        return Err(Failure::new(Code::UpgradeRefused, "one connection is one lane"));
+    }
     parsed.transpose().map_err(|error| Failure::new(Code::UpgradeRefused, error))
 }
 

@@ -17,14 +17,12 @@ use underpass::wire::open::Open;
 use underpass::wire::reply::Reply;
 
 use crate::fixtures::certificates::Identity;
-use crate::fixtures::peer::{ACK, DATA, Peer, RST, SYN, WINDOW, yamux};
+use crate::fixtures::peer::{ACK, DATA, PING, Peer, RST, SYN, WINDOW, yamux};
 use crate::harness::site::{Agent, Gateway};
 use crate::harness::target::Target;
 use crate::harness::{SOON, free_port, heavy, loopback};
 use crate::reach::{TakenOver, ask, open};
 use crate::wire::{Attacked, Evil};
-
-const PING: u8 = 2;
 
 /// The most that a flood may add to a gateway's memory, in KiB.
 const SLACK: u64 = 8 * 1024;
@@ -61,9 +59,9 @@ async fn endured(what: &str, flood: impl AsyncFnOnce(&mut Evil) -> std::io::Resu
 }
 
 #[tokio::test]
-async fn d3_pings_of_the_mux_whose_answers_nobody_reads_cost_no_memory() {
+async fn cve_2024_32984_d3_pings_of_the_mux_whose_answers_nobody_reads_cost_no_memory() {
     endured("a flood of pings", async |evil| {
-        // CVE-2024-32984: over many open streams.
+        // Over many open streams.
         let streams: Vec<u8> = (0..256).flat_map(|index| yamux(0, DATA, SYN, 3 + 2 * index, 0, b"")).collect();
         evil.raw(&message(&streams, true)).await?;
         let pings = message(&yamux(0, PING, SYN, 0, 7, b"").repeat(5000), true).repeat(20);
@@ -76,7 +74,7 @@ async fn d3_pings_of_the_mux_whose_answers_nobody_reads_cost_no_memory() {
 }
 
 #[tokio::test]
-async fn d3_a_flood_of_streams_costs_no_memory_whether_its_answers_are_read_or_not() {
+async fn cve_2025_8671_d3_a_flood_of_streams_that_the_gateway_resets_costs_no_memory_whether_its_answers_are_read_or_not() {
     for reads in [true, false] {
         endured("a flood of streams", async |evil| {
             for first in (3..200_003).step_by(8000) {
@@ -91,7 +89,7 @@ async fn d3_a_flood_of_streams_costs_no_memory_whether_its_answers_are_read_or_n
 }
 
 #[tokio::test]
-async fn d3_streams_opened_and_reset_cost_no_memory() {
+async fn cve_2023_44487_d3_streams_opened_and_reset_cost_no_memory() {
     endured("a flood of resets", async |evil| {
         for first in (3..200_003).step_by(4000) {
             let frames = |id| [yamux(0, DATA, SYN, id, 0, b""), yamux(0, DATA, RST, id, 0, b"")].concat();
@@ -104,7 +102,7 @@ async fn d3_streams_opened_and_reset_cost_no_memory() {
 }
 
 #[tokio::test]
-async fn d3_empty_data_and_credit_of_nothing_without_end_cost_no_memory() {
+async fn rustsec_2026_0258_d3_empty_data_and_credit_of_nothing_without_end_cost_no_memory() {
     for frame in [yamux(0, DATA, 0, 1, 0, b""), yamux(0, WINDOW, 0, 1, 0, b""), yamux(0, DATA, 0, 4711, 0, b"")] {
         endured("frames that bring nothing", async |evil| {
             let many = message(&frame.repeat(5000), true).repeat(20);
@@ -118,7 +116,7 @@ async fn d3_empty_data_and_credit_of_nothing_without_end_cost_no_memory() {
 }
 
 #[tokio::test]
-async fn d3_single_bytes_on_streams_that_nobody_wants_cost_no_memory() {
+async fn cve_2022_23486_d3_single_bytes_on_streams_that_nobody_wants_cost_no_memory() {
     endured("single bytes", async |evil| {
         for id in (3..27).step_by(2) {
             evil.pour(&message(&yamux(0, DATA, SYN, id, 0, b""), true)).await?;
@@ -133,7 +131,7 @@ async fn d3_single_bytes_on_streams_that_nobody_wants_cost_no_memory() {
 }
 
 #[tokio::test]
-async fn t2b_more_than_a_thousand_empty_frames_in_a_second_end_the_session_and_fewer_do_not() {
+async fn rustsec_2024_0332_t2b_more_than_a_thousand_empty_frames_in_a_second_end_the_session_and_fewer_do_not() {
     let mut attacked = Attacked::new().await;
     let most = usize::try_from(EMPTY_FRAMES_PER_SECOND).unwrap();
     let empty = [0x82, 0x80, 0, 0, 0, 0];
@@ -198,7 +196,7 @@ async fn d3_a_window_that_is_never_opened_holds_its_client_back_and_memory_stays
 }
 
 #[tokio::test]
-async fn d3_streams_that_a_gateway_opens_and_resets_dial_at_a_limited_rate() {
+async fn cve_2023_44487_d3_streams_that_a_gateway_opens_and_resets_dial_at_a_limited_rate() {
     let _turn = heavy().await;
     let (open_now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (now, peak) = (open_now.clone(), most.clone());

@@ -115,6 +115,13 @@ pub(crate) async fn connect_from(host: &str, to: SocketAddr) -> std::io::Result<
     socket.connect(to).await
 }
 
+/// A host that no other connection of the tests comes from, so that no limit on a source is met by chance.
+pub(crate) fn fresh_host() -> String {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = NEXT.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+    format!("127.77.{high}.{low}")
+}
+
 /// Waits until a server accepts connections.
 pub(crate) async fn listens(what: &str, address: SocketAddr) {
     eventually(&format!("{what} listens on {address}"), SOON, async || TcpStream::connect(address).await.ok()).await;

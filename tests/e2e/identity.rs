@@ -11,14 +11,14 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::fixtures::certificates::{Identity, Signer, uri};
-use crate::fixtures::peer::{ENROLL, Peer, TUNNEL, UPGRADE, client_config, dial, read_head};
+use crate::fixtures::peer::{ENROLL, Peer, TUNNEL, UPGRADE, client_config, dial, dial_afresh, read_head};
 use crate::harness::site::{Agent, Gateway, Site, TRUST_DOMAIN};
 use crate::harness::target::{Target, echoes};
 use crate::harness::{SOON, eventually};
 
 /// What a client with this certificate gets: the error that ended it, and how many bytes of application data came before.
 async fn refusal(gateway: &Gateway, identity: Option<&Identity>, alpn: &[&[u8]]) -> (String, usize) {
-    let mut stream = match dial(gateway, client_config(gateway, identity, alpn).into()).await {
+    let mut stream = match dial_afresh(gateway, client_config(gateway, identity, alpn).into()).await {
         Ok(stream) => stream,
         Err(error) => return (error.to_string(), 0),
     };
@@ -30,7 +30,7 @@ async fn refusal(gateway: &Gateway, identity: Option<&Identity>, alpn: &[&[u8]])
 }
 
 /// Checks that each identity is refused by a TLS alert without a byte of data, audited, and that the site serves on.
-async fn all_refused(wrong: Vec<(&str, Option<Identity>)>, site: &Site) {
+pub(crate) async fn all_refused(wrong: Vec<(&str, Option<Identity>)>, site: &Site) {
     let agents = site.gateway.agents().await.to_string();
     let refusals = || site.gateway.audit().iter().filter(|row| row["event"] == "connect_refused").count();
     for (what, identity) in wrong {
@@ -45,7 +45,8 @@ async fn all_refused(wrong: Vec<(&str, Option<Identity>)>, site: &Site) {
     timeout(SOON, echoes(&mut client, b"still serving")).await.unwrap().unwrap();
 }
 
-async fn site() -> (Site, Target) {
+/// A site with a target that echoes.
+pub(crate) async fn site() -> (Site, Target) {
     let echo = Target::echo().await;
     (Site::new(&[("echo", echo.address())]).await, echo)
 }

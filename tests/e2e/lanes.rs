@@ -268,7 +268,7 @@ async fn a_direct_address_leads_lanes_past_the_balancer() {
 }
 
 #[tokio::test]
-async fn s1_who_may_not_join_a_session_is_refused_by_name_and_audited() {
+async fn s1_e9_who_may_not_join_a_session_is_refused_by_name_and_audited() {
     let mut gateway = Gateway::init().await;
     gateway.start().await;
     let owner = Identity::of_agent(&Agent::enroll(&gateway, "owner").await);

@@ -19,6 +19,7 @@ mod lanes;
 mod limits;
 mod network;
 mod operate;
+mod precedents;
 mod proxy;
 mod reach;
 mod recovery;

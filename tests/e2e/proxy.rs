@@ -2,10 +2,15 @@
 //! Refuses to know what the tunnel carries.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
+use crate::fixtures::peer::read_head;
 use crate::fixtures::squid::{INSPECTOR, LOGIN, Squid};
 use crate::harness::site::{Agent, Gateway};
 use crate::harness::target::{Target, echoes, pattern};
@@ -161,4 +166,69 @@ async fn s4_enrollment_through_an_inspector_is_refused_and_burns_no_token() {
     let refused = agent.enrollment(&token).args(["--proxy", &squid.url()]).run().await.exits(77);
     assert!(refused.stderr.contains("tls_intercepted") && refused.stderr.contains(INSPECTOR), "{}", refused.stderr);
     agent.enrollment(&token).run().await.ok();
+}
+
+/// What an agent says of a proxy that answers each CONNECT with this, over and over; how often it asked, and how much it took.
+async fn answered(with: &'static [u8], repeated: usize) -> (String, String, usize, usize, Agent) {
+    let (_gateway, mut agent, echo, _) = site().await;
+    let (asked, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (asks, takes) = (asked.clone(), taken.clone());
+    let proxy = Target::start(move |mut stream| {
+        let (asks, takes) = (asks.clone(), takes.clone());
+        async move {
+            // Whoever asks again on the same connection is answered again.
+            loop {
+                read_head(&mut stream).await?;
+                asks.fetch_add(1, Ordering::SeqCst);
+                for _ in 0..repeated {
+                    stream.write_all(with).await?;
+                    takes.fetch_add(with.len(), Ordering::SeqCst);
+                }
+            }
+        }
+    })
+    .await;
+    let password = "canary-pr0xy-4711";
+    agent.configure(&through(&agent, &echo, &format!("http://{}", proxy.address()), password));
+    agent.launch();
+    let error = crate::harness::eventually("the agent says why", SOON, async || {
+        let error = agent.session().await?["last_error"].clone();
+        Some((error["code"].as_str()?.to_owned(), error["detail"].as_str()?.to_owned()))
+    })
+    .await;
+    let (asked, connections) = (asked.load(Ordering::SeqCst), proxy.connections());
+    assert!(asked <= connections, "{asked} times on {connections} connections: once each, then it waits");
+    assert!(connections <= 3, "{connections} connections by then");
+    let told = format!("{}{}{:?}", agent.process().stderr(), agent.status().await.unwrap(), agent.audit());
+    let basic = STANDARD.encode(format!("{}:{password}", LOGIN.0));
+    assert!(!told.contains(password) && !told.contains(&basic), "the password shows");
+    (error.0, error.1, asked, taken.load(Ordering::SeqCst), agent)
+}
+
+#[tokio::test]
+async fn e12_a_proxys_answer_of_a_gigabyte_is_cut_off() {
+    const LINE: &[u8] = &[b'a'; 1 << 20];
+    for start in [&b"HTTP/1.1 200 Connected\r\nX: "[..], b"HTTP/1.1 407 Wrong\r\nX: "] {
+        let answer: &'static [u8] = Box::leak([start, LINE].concat().into_boxed_slice());
+        let (code, detail, _, taken, mut agent) = answered(answer, 1024).await;
+        assert_eq!(code, "proxy_protocol", "{detail}");
+        assert!(taken < 64 << 20, "{taken} bytes were taken");
+        assert!(agent.process().rss_kib() < 64 * 1024, "{} KiB", agent.process().rss_kib());
+    }
+}
+
+#[tokio::test]
+async fn e12_a_proxy_that_asks_for_the_password_again_and_again_gets_it_once_a_connection() {
+    let asks = b"HTTP/1.1 407 Again\r\nProxy-Authenticate: Basic realm=\"site\"\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(answered(asks, 1).await.0, "proxy_auth_required");
+}
+
+#[tokio::test]
+async fn e12_what_a_proxy_slips_in_behind_its_answer_is_not_the_gateways() {
+    for junk in [
+        &b"HTTP/1.1 200 Connected\r\n\r\n\x16\x03\x03\x00\x02\x01\x00"[..],
+        b"HTTP/1.1 200 Connected\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    ] {
+        assert_eq!(answered(junk, 1).await.0, "proxy_protocol");
+    }
 }

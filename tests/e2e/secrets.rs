@@ -143,7 +143,7 @@ async fn e11_what_is_made_is_private_whatever_the_umask() {
 }
 
 #[tokio::test]
-async fn e11_keys_and_configurations_that_others_could_change_are_refused() {
+async fn cve_2020_24356_e11_keys_and_configurations_that_others_could_change_are_refused() {
     let mut gateway = Gateway::init().await;
     gateway.start().await;
     let mut agent = Agent::enroll(&gateway, "a1").await;

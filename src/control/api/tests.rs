@@ -1,14 +1,18 @@
 //! The API as its client sees it, without the socket.
 
+use std::num::NonZeroU32;
+
 use axum::body::Body;
 use axum::http::{Method, Request};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
+use super::clients::{CLIENT_TOKENS, ClientTokenAnswer, ClientTokensAnswer, revoke_client_token_path};
 use super::*;
+use crate::control::clients::{ClientTokenState, RevokedClientToken};
 use crate::control::tests::{Gateway, admin};
-use crate::wire::token::EnrollmentToken;
+use crate::wire::token::{ClientToken, EnrollmentToken};
 
 struct NoSessions;
 
@@ -91,6 +95,77 @@ async fn a_token_is_made_agents_are_listed_and_revoked() {
 }
 
 #[tokio::test]
+async fn a_client_token_is_made_listed_and_revoked() {
+    let client = Client::new().await;
+    client.gateway.token("acme/dc1").await;
+    let asked = r#"{"name":"ci","grants":["acme/dc1/*","acm/dc1/db"],"max_streams":5,"rate":1048576,"ttl_seconds":60}"#;
+    let (status, body) = client.post(CLIENT_TOKENS, asked).await;
+    assert_eq!(status, 200, "{body}");
+    let made: ClientTokenAnswer = serde_json::from_value(body.clone()).unwrap();
+    assert!(!format!("{made:?}").contains(made.token.expose()));
+    let token = ClientToken::parse(made.token.expose()).unwrap();
+    assert_eq!(token.endpoints, client.gateway.control.parts.endpoints);
+    assert_eq!(token.pin, *client.gateway.control.parts.authority.pin().as_bytes());
+    assert_eq!((&body["name"], &body["grants"]), (&"ci".into(), &serde_json::json!(["acme/dc1/*", "acm/dc1/db"])));
+    assert_eq!(made.unknown, ["tenant acm"]);
+    assert_eq!((made.info.max_streams, made.info.rate.map(NonZeroU32::get)), (Some(5), Some(1 << 20)));
+    assert_eq!(made.info.expires, Some(made.info.created + Duration::from_secs(60)));
+
+    let (_, body) = client.get(CLIENT_TOKENS).await;
+    assert!(!body.to_string().contains(&made.token.expose()[30..]), "{body}");
+    let list: ClientTokensAnswer = serde_json::from_value(body).unwrap();
+    assert_eq!(list.client_tokens, [made.info]);
+
+    let (status, body) = client.post(&revoke_client_token_path(&Name::parse("ci").unwrap()), "").await;
+    let revoked: RevokedClientToken = serde_json::from_value(body).unwrap();
+    assert_eq!((status, revoked.name.as_str(), &revoked.id), (200, "ci", &list.client_tokens[0].id));
+    let (_, body) = client.get(CLIENT_TOKENS).await;
+    let list: ClientTokensAnswer = serde_json::from_value(body).unwrap();
+    assert_eq!(list.client_tokens[0].state, ClientTokenState::Revoked);
+}
+
+#[tokio::test]
+async fn a_client_token_lives_as_long_as_was_said() {
+    let client = Client::new().await;
+    let made = async |more: &str| client.post(CLIENT_TOKENS, format!(r#"{{"grants":["a/b/c"]{more}}}"#)).await;
+    let life = |(status, body): (u16, serde_json::Value)| {
+        assert_eq!(status, 200, "{body}");
+        let info: ClientTokenAnswer = serde_json::from_value(body).unwrap();
+        info.info.expires.map(|expires| expires - info.info.created)
+    };
+    assert_eq!(life(made("").await), Some(time::Duration::days(365)));
+    assert_eq!(life(made(r#","ttl_seconds":60"#).await), Some(time::Duration::minutes(1)));
+    assert_eq!(life(made(r#","ttl_seconds":315360000"#).await), Some(time::Duration::days(3650)));
+    assert_eq!(life(made(r#","never_expires":true"#).await), None);
+    for wrong in ["0", "59", "315360001", "18446744073709551615"] {
+        let detail = assert_refused(made(&format!(r#","ttl_seconds":{wrong}"#)).await, 400, Code::Usage);
+        assert!(detail.contains("1 minute to 10 years"), "{detail}");
+    }
+    assert_refused(made(r#","ttl_seconds":60,"never_expires":true"#).await, 400, Code::Usage);
+}
+
+#[tokio::test]
+async fn a_wrong_ask_for_a_client_token_is_refused_and_says_what_is_wrong() {
+    let client = Client::new().await;
+    for (body, says) in [
+        ("{}", "missing field `grants`"),
+        (r#"{"grants":[]}"#, "0 grants: a caller has 1 to 64"),
+        (r#"{"grants":["acme/dc1"]}"#, "`acme/dc1` is no grant"),
+        (r#"{"grants":["a/b/c"],"name":"CI"}"#, "`CI` is not a name"),
+        (r#"{"grants":["a/b/c"],"expires":1}"#, "unknown field `expires`"),
+        (r#"{"grants":["a/b/c"],"max_streams":0}"#, "from 1 to 100000"),
+        (r#"{"grants":["a/b/c"],"rate":0}"#, "nonzero"),
+        (r#"{"grants":["a/b/c"],"rate":4294967296}"#, "4294967296"),
+    ] {
+        let detail = assert_refused(client.post(CLIENT_TOKENS, body).await, 400, Code::Usage);
+        assert!(detail.contains(says), "{body}: {detail}");
+    }
+    let many = serde_json::json!({ "grants": vec!["a/b/c"; 65] }).to_string();
+    assert_refused(client.post(CLIENT_TOKENS, many).await, 400, Code::Usage);
+    assert_eq!(client.get(CLIENT_TOKENS).await.1, serde_json::json!({ "client_tokens": [] }));
+}
+
+#[tokio::test]
 async fn the_status_says_what_agents_must_trust_and_until_when() {
     let client = Client::new().await;
     let (status, body) = client.get(STATUS).await;
@@ -108,6 +183,11 @@ async fn the_status_says_what_agents_must_trust_and_until_when() {
 async fn refusals_have_their_code_and_a_fitting_status() {
     let client = Client::new().await;
     assert_refused(client.post("/v1/agents/acme/dc1/web-1/revoke", "").await, 404, Code::AgentUnknown);
+    assert_refused(client.post("/v1/client-tokens/ci/revoke", "").await, 404, Code::ClientTokenUnknown);
+    assert_refused(client.post("/v1/client-tokens/CI/revoke", "").await, 400, Code::Usage);
+    let asked = r#"{"name":"ci","grants":["a/b/c"]}"#;
+    assert_eq!(client.post(CLIENT_TOKENS, asked).await.0, 200);
+    assert_refused(client.post(CLIENT_TOKENS, asked).await, 409, Code::ClientTokenExists);
     assert_refused(client.get("/v1/nothing").await, 404, Code::Usage);
     assert_refused(client.get(TOKENS).await, 405, Code::Usage);
     let detail = assert_refused(client.post(TOKENS, r#"{"tenant":"Acme","group":"dc1"}"#).await, 400, Code::Usage);
@@ -142,6 +222,8 @@ async fn r1_nothing_is_changed_for_somebody_unknown() {
     client.caller = None;
     assert_refused(client.post(TOKENS, r#"{"tenant":"acme","group":"dc1"}"#).await, 500, Code::Internal);
     assert_refused(client.post("/v1/agents/acme/dc1/web-1/revoke", "").await, 500, Code::Internal);
+    assert_refused(client.post(CLIENT_TOKENS, r#"{"grants":["a/b/c"]}"#).await, 500, Code::Internal);
+    assert_refused(client.post("/v1/client-tokens/ci/revoke", "").await, 500, Code::Internal);
     assert!(client.untouched());
 }
 
@@ -155,15 +237,18 @@ async fn d9_a_large_body_is_refused_unread() {
     // One that doesn't say how long it is, and never ends.
     let endless = futures_util::stream::repeat_with(|| Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b' '; 1024])));
     assert_refused(client.post(TOKENS, Body::from_stream(endless)).await, 413, Code::Usage);
+    let many = serde_json::json!({ "grants": vec!["acme/dc1/*"; 1300] }).to_string();
+    assert_refused(client.post(CLIENT_TOKENS, many).await, 413, Code::Usage);
     assert!(client.untouched());
 }
 
 #[tokio::test]
 async fn d9_depth_bombs_are_refused() {
     let client = Client::new().await;
-    for open in ["[", r#"{"tenant":"#, r#"{"a":"#, r#"[{"tenant":"#] {
+    for open in ["[", r#"{"tenant":"#, r#"{"a":"#, r#"[{"tenant":"#, r#"{"grants":"#, r#"{"grants":["#] {
         let bomb = open.repeat(16 * 1024 / open.len());
-        assert_refused(client.post(TOKENS, bomb).await, 400, Code::Usage);
+        assert_refused(client.post(TOKENS, bomb.clone()).await, 400, Code::Usage);
+        assert_refused(client.post(CLIENT_TOKENS, bomb).await, 400, Code::Usage);
     }
     let nested = format!(r#"{{"tenant":"a","group":{}"b"{}}}"#, "[".repeat(8000), "]".repeat(8000));
     assert_refused(client.post(TOKENS, nested).await, 400, Code::Usage);

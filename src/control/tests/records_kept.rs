@@ -35,6 +35,16 @@ async fn r1_each_decision_is_in_the_audit_before_its_answer() {
     assert_eq!((&row["agent"], &row["by"]), (&"acme/dc1/web-1".into(), &"uid 1000".into()));
     assert_eq!(row["serials"], serde_json::json!([identity(&enrolled).serial]));
 
+    let made = gateway.client_token("ci").await;
+    let row = last("client_token_created");
+    assert_eq!((&row["token"], &row["name"], &row["by"]), (&made.info.id.into(), &"ci".into(), &"uid 1000".into()));
+    assert_eq!(row["grants"], serde_json::json!(["acme/dc1/*"]));
+    assert!(row["expires"].as_str().unwrap().ends_with('Z'), "{row}");
+
+    let done = gateway.control.revoke_client_token(&Name::parse("ci").unwrap(), &admin()).await.unwrap();
+    let row = last("client_token_revoked");
+    assert_eq!((&row["token"], &row["name"], &row["by"]), (&done.id.into(), &"ci".into(), &"uid 1000".into()));
+
     gateway.control.create_token(&group("acme/dc1"), Some(Duration::ZERO), &admin()).await.unwrap_err();
     let row = last("failed");
     assert_eq!((&row["op"], &row["code"], &row["by"]), (&"token create".into(), &"usage".into(), &"uid 1000".into()));
@@ -45,6 +55,7 @@ async fn r1_with_a_full_audit_nothing_is_granted_and_nothing_burnt_but_revoking_
     let gateway = Gateway::new().await;
     let token = gateway.token("acme/dc1").await;
     let old = gateway.enroll("acme/dc1/old").await;
+    let client = gateway.client_token("ci").await;
     let gateway = gateway.restart(1).await;
     assert_eq!(code(gateway.control.create_token(&group("acme/dc9"), None, &admin()).await), Code::AuditFull);
     assert_eq!(gateway.count::<records::Group>().await, 1, "it was not made");
@@ -54,6 +65,11 @@ async fn r1_with_a_full_audit_nothing_is_granted_and_nothing_burnt_but_revoking_
     assert!(refused.detail.contains("audit_full"), "{refused}");
     let done = gateway.control.revoke(&old.agent, &admin()).await.unwrap();
     assert!(!done.audited && gateway.is_revoked(identity(&old).serial), "an attacker is cut off all the same");
+    let wish = clients::wish(Some("more"), &["acme/dc1/*"]);
+    assert_eq!(code(gateway.control.create_client_token(&wish, &admin()).await), Code::AuditFull);
+    assert_eq!(gateway.count::<records::ClientToken>().await, 1, "it was not made");
+    let done = gateway.control.revoke_client_token(&Name::parse("ci").unwrap(), &admin()).await.unwrap();
+    assert!(!done.audited && gateway.login(&client.token).is_err());
 
     let gateway = gateway.restart(AUDIT_SIZE).await;
     let enrolled = gateway.try_enroll(ask_with(&token, &key, Some("web-1"))).await.unwrap();
@@ -108,6 +124,37 @@ async fn i1_a_tokens_secret_is_in_no_file_log_error_or_debug_output() {
     }
 }
 
+#[tokio::test]
+async fn i1_a_client_tokens_text_is_in_no_file_log_error_or_debug_output() {
+    let (_guard, log) = captured_log();
+    let gateway = Gateway::new().await;
+    let made = gateway.client_token("ci").await;
+    let token = crate::wire::token::ClientToken::parse(made.token.expose()).unwrap();
+    let mut shown = format!("{made:?} {token:?} {:?}", gateway.login(&made.token).unwrap());
+    shown += &format!("{:?}", gateway.control.client_tokens().await.unwrap());
+    shown += &format!("{:?}", gateway.control.create_client_token(&clients::wish(Some("ci"), &["a/b/c"]), &admin()).await);
+    shown += &format!("{:?}", gateway.control.revoke_client_token(&Name::parse("ci").unwrap(), &admin()).await);
+    shown += &format!("{:?}", gateway.login(&made.token).unwrap_err());
+    let gateway = gateway.restart(AUDIT_SIZE).await;
+
+    let forms = [
+        token.secret.expose().to_vec(),
+        token.secret.encode().expose().as_bytes()[..42].to_vec(),
+        text::hex(token.secret.expose()).into_bytes(),
+        made.token.expose().as_bytes()[60..].to_vec(),
+    ];
+    let mut outputs = everything(gateway.dir.path());
+    outputs.push(("log".into(), log.lock().unwrap().clone()));
+    outputs.push(("errors and debug output".into(), shown.into_bytes()));
+    assert!(outputs.iter().any(|(path, bytes)| path.ends_with("store.sqlite") && contains(bytes, made.info.id.as_bytes())));
+    assert!(outputs.iter().any(|(path, bytes)| path.ends_with("log") && contains(bytes, b"client token revoked")));
+    for (path, bytes) in outputs {
+        for form in &forms {
+            assert!(!contains(&bytes, form), "{} has it", path.display());
+        }
+    }
+}
+
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
@@ -142,11 +189,12 @@ async fn i1_a_stranger_learns_nothing_of_what_is_wrong_inside() {
         store: Arc::new(Failing(tokio::sync::watch::Sender::default())),
         authority: Arc::clone(&gateway.control.parts.authority),
         revocations: Revocations::new(),
+        callers: Callers::new(),
         audit: gateway.control.parts.audit.clone(),
         endpoints: Vec::new(),
         certificate_lifetime: Duration::from_secs(60),
     };
-    let broken = Control { parts, throttle: Mutex::new(Throttle::new()), published: tokio::sync::Mutex::default() };
+    let broken = Control::unpublished(parts);
     let refused = broken.enroll(ask(&token, None)).await.unwrap_err();
     assert_eq!(refused.code, Code::EnrollRefused);
     assert!(!refused.detail.contains('/') && refused.detail.contains("store_failed"), "{refused}");
@@ -162,6 +210,7 @@ async fn nothing_starts_without_knowing_the_revocations() {
         store: Arc::new(Failing(tokio::sync::watch::Sender::default())),
         authority: Arc::clone(&gateway.control.parts.authority),
         revocations: Revocations::new(),
+        callers: Callers::new(),
         audit: Audit::discard(),
         endpoints: Vec::new(),
         certificate_lifetime: Duration::from_secs(60),

@@ -182,7 +182,7 @@ async fn s1_without_a_certificate_there_is_no_tunnel() {
 }
 
 #[tokio::test]
-async fn s1_another_agents_certificate_without_its_key_is_of_no_use() {
+async fn cve_2024_45337_s1_another_agents_certificate_without_its_key_is_of_no_use() {
     let world = World::new();
     let own = private_key_of(&PrivateKey::generate().unwrap());
     let stolen = Presented { name: "stolen", chain: world.credential.chain().to_vec(), key: own };

@@ -39,6 +39,12 @@ fn f39_addresses_alternate_and_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn d6_of_a_name_with_a_thousand_addresses_16_are_tried() {
+    let (won, begun) = raced(&["10.0.0.1:1"; 1000]).await;
+    assert_eq!((won.is_err(), begun.len()), (true, 16));
+}
+
+#[tokio::test(start_paused = true)]
 async fn f39_a_silent_address_delays_the_next_by_250_ms() {
     let (won, begun) = raced(&["[fd00::1]:60000", "10.0.0.1:10", "10.0.0.2:10"]).await;
     assert_eq!((won.unwrap(), begun), (10, vec![(60_000, 0), (10, 250)]));

@@ -153,6 +153,13 @@ async fn d1_no_more_than_their_cap_of_handshakes_run_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn d1_a_handshake_that_is_over_makes_room_for_the_next_while_its_connection_lives() {
+    let site = listening(9, 1);
+    site.arrive(&[2, 4, 6]).await;
+    assert_eq!(site.served().await, [2, 4, 6]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_not_admitted_takes_no_place() {
     let site = listening(1, 1);
     site.arrive(&[13, 13, 2]).await;
@@ -177,7 +184,7 @@ async fn a_drain_stops_accepting_and_connections_live_on() {
     site.arrive(&[2]).await;
     assert_eq!(site.served().await, [2]);
     site.drain.begin();
-    site.accepting.join().await;
+    tokio::time::timeout(HANDSHAKE_DEADLINE, site.accepting.join()).await.expect("the loop ends");
     assert_eq!(site.connections.len(), 1);
     site.service.end.notify_one();
     site.connections.join().await;

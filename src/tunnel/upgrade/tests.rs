@@ -71,6 +71,15 @@ async fn a_lane_of_a_session_that_is_not_there_is_told_apart_from_nonsense() {
 }
 
 #[tokio::test]
+async fn cve_2026_40910_a_request_that_makes_two_claims_is_judged_by_neither() {
+    let claim = |lane| Resume { claim: Claim::new_lane(SessionId::fresh(), lane), proof: [7; resume::PROOF] };
+    for (first, second) in [(claim(1).to_string(), claim(2).to_string()), (claim(1).to_string(), "x".to_owned())] {
+        let head = format!("{GOOD}Underpass-Resume: {first}\r\nUnderpass-Resume: {second}\r\n");
+        refused(&head, false, "400", Code::UpgradeRefused).await;
+    }
+}
+
+#[tokio::test]
 async fn e4_what_only_looks_like_an_upgrade_is_none() {
     for head in [
         GOOD.replace("GET", "POST"),
