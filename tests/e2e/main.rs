@@ -10,6 +10,7 @@ mod harness;
 
 mod attacks;
 mod cli;
+mod clients;
 mod enrollment;
 mod floods;
 mod groups;
