@@ -217,7 +217,7 @@ pub fn without_one_role(ours: &Authority) -> Vec<Presented> {
 }
 
 /// What is wrong with any leaf, whatever its role. `good` is what the leaf would be like.
-fn any_leaf(ours: &Authority, good: &CertificateParams, now: OffsetDateTime) -> Vec<Presented> {
+pub fn any_leaf(ours: &Authority, good: &CertificateParams, now: OffsetDateTime) -> Vec<Presented> {
     let changed = |name, change: &dyn Fn(&mut CertificateParams)| {
         let mut params = good.clone();
         change(&mut params);

@@ -5,6 +5,7 @@
 mod admin;
 mod agent;
 mod args;
+mod client_token;
 mod connect;
 mod explain;
 mod gateway;
@@ -75,6 +76,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Quickstart(args) => quickstart::run(args, json).await,
         Command::Gateway { command } => gateway::run(command, json).await,
         Command::Token { command } => gateway::token(command, json).await,
+        Command::ClientToken { command } => client_token::run(command, json).await,
         Command::Agents { command } => gateway::agents(command, json).await,
         Command::Agent { command } => agent::run(command, json).await,
         Command::Connect(args) => connect::run(args, json).await,

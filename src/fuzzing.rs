@@ -1,6 +1,8 @@
 //! The one door for `fuzz/` and `benches/micro.rs`: what each fuzz target does with its input, which the tests do with its corpus, too;
 //! and an end of a connection for benchmarks. No part of the product. Refuses to know how inputs are found and what is measured.
 
+pub mod clients;
+
 use bytes::{Bytes, BytesMut};
 
 #[cfg(feature = "fuzzing")]
@@ -56,8 +58,7 @@ fn note(events: &mut Vec<Event>, event: Event) {
 
 fn length(event: &Event) -> usize {
     match event {
-        Event::Data(bytes) | Event::Ping(bytes) | Event::Pong(bytes) => bytes.len(),
-        Event::Close => 0,
+        Event::Data(bytes) | Event::Ping(bytes) | Event::Pong(bytes) | Event::Close(bytes) => bytes.len(),
     }
 }
 

@@ -23,14 +23,13 @@ use std::time::Duration;
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use crate::base::allow::{AllowFrom, network};
+use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
 use crate::base::drain::{Drain, Drained};
 use crate::base::endpoint::HostPort;
 use crate::base::id::{AgentId, InstanceId, Name};
 use crate::base::limits::{
-    HANDSHAKE_DEADLINE, HANDSHAKE_SHARES, LANES_PER_MINUTE, MAX_ENROLLING, MAX_ENROLLING_PER_SOURCE, MAX_SESSIONS_PER_AGENT,
-    SESSIONS_PER_MINUTE,
+    HANDSHAKE_DEADLINE, LANES_PER_MINUTE, MAX_ENROLLING, MAX_ENROLLING_PER_SOURCE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE,
 };
 use crate::base::tasks::Tasks;
 use crate::observe::audit::{Audit, Event};
@@ -41,7 +40,7 @@ use callers::Callers;
 use issuer::Issuer;
 use registry::Registry;
 use router::Table;
-use shares::{Share, Shares};
+use shares::Shares;
 
 /// What a gateway is told by whoever starts it.
 pub struct Settings {
@@ -79,8 +78,6 @@ pub struct Gateway {
     table: Table,
     audit: Audit,
     drain: Drain,
-    /// Connections in their handshake, by source.
-    handshakes: Arc<Shares<IpAddr>>,
     /// Connections of strangers who enroll, by source.
     enrolling: Arc<Shares<IpAddr>>,
     /// Agents' sessions, from before their greeting, and how fast each agent begins them.
@@ -106,7 +103,6 @@ impl Gateway {
         audit: Audit,
         tasks: &Tasks,
     ) -> Arc<Self> {
-        let per_source = (settings.caps.handshakes / HANDSHAKE_SHARES).max(1);
         Arc::new(Self {
             settings,
             instance: InstanceId::fresh(),
@@ -118,7 +114,6 @@ impl Gateway {
             table: Table::default(),
             audit,
             drain: Drain::new(),
-            handshakes: Shares::new(per_source, usize::MAX),
             enrolling: Shares::new(MAX_ENROLLING_PER_SOURCE, MAX_ENROLLING),
             held: Shares::new(MAX_SESSIONS_PER_AGENT, usize::MAX),
             begun: per_minute(SESSIONS_PER_MINUTE),
@@ -154,13 +149,10 @@ impl Gateway {
         if self.drain.begun() { Err(Failure::new(Code::Stopping, "shutting down")) } else { Ok(()) }
     }
 
-    /// A place for the handshake of a connection, to be held until it is over. Before anything else is done for it.
-    ///
-    /// # Errors
-    /// `handshake_limited` when its source has its share of them.
-    pub(in crate::gateway) fn arrive(&self, source: IpAddr) -> Result<Share<IpAddr>, Failure> {
-        let full = || Failure::new(Code::HandshakeLimited, format_args!("too many handshakes of {source} at a time"));
-        self.handshakes.take(&network(source)).ok_or_else(full)
+    /// A connection of which too many of the same source wait.
+    pub(in crate::gateway) fn crowded(&self, peer: SocketAddr, what: &'static str) {
+        let detail = format_args!("too many connections of {} wait for their handshake", peer.ip());
+        self.refused(peer, &Failure::new(Code::HandshakeLimited, detail), what);
     }
 
     /// Records a connection of somebody who has proved nothing and was refused, and logs it as long as its source is told of.

@@ -8,8 +8,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use underpass::base::code::Code;
+use underpass::base::grant::MAX_GRANTS;
 use underpass::base::limits;
 use underpass::cli::check_command_line;
 use underpass::config::{parse_agent, parse_gateway};
@@ -167,8 +169,23 @@ fn the_limits_are_those_of_the_code() {
         format!("of all | {} a minute, {} a minute |", limits::AUDIT_STRANGERS_PER_SOURCE, limits::AUDIT_STRANGERS_PER_MINUTE),
         format!("| {}, {} MiB |", limits::LOG_LINES, limits::LOG_BUFFER / (1 << 20)),
     ];
-    let missing: Vec<_> = rows.iter().filter(|row| !text.contains(row.as_str())).collect();
-    assert!(missing.is_empty(), "{missing:#?}");
+    has(&text, &rows);
+}
+
+#[test]
+fn the_limits_of_client_tokens_are_those_of_the_code() {
+    let days = |time: Duration| time.as_secs() / (24 * 60 * 60);
+    let rows = [
+        format!("stay listed for | {}; {} days |", limits::MAX_CLIENT_TOKENS, days(limits::CLIENT_TOKEN_KEPT)),
+        format!(
+            "its validity | {} bytes; {MAX_GRANTS}; {} minute to {} days, {} unless said, or none |",
+            limits::MAX_CLIENT_TOKEN,
+            limits::CLIENT_TOKEN_TTL_MIN.as_secs() / 60,
+            days(limits::CLIENT_TOKEN_TTL_MAX),
+            days(limits::CLIENT_TOKEN_TTL)
+        ),
+    ];
+    has(&read(README), &rows);
 }
 
 /// systemd itself judges them where it is installed; that both have what they are praised for is checked everywhere.
@@ -227,6 +244,11 @@ fn every_test_that_the_crate_page_names_is_there() {
     let named: Vec<_> = section.split('`').skip(1).step_by(2).filter(|word| is_test_name(word)).collect();
     assert!(named.len() > 20, "{named:?}");
     let missing: Vec<_> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+fn has(text: &str, rows: &[String]) {
+    let missing: Vec<_> = rows.iter().filter(|row| !text.contains(row.as_str())).collect();
     assert!(missing.is_empty(), "{missing:#?}");
 }
 

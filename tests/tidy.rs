@@ -85,8 +85,10 @@ fn every_socket_is_accepted_by_the_one_loop() {
         let calls = shipped.matches(".accept()").count() - shipped.matches("incoming.accept()").count();
         calls > 0 || sockets.iter().any(|call| shipped.contains(call))
     };
+    // An engine has no sockets, and its `poll_accept` is a stream's.
+    let engine = |file: &PathBuf| file.starts_with("src/tunnel/mux");
     let tests = |file: &PathBuf| file.components().any(|part| part.as_os_str().to_string_lossy().starts_with("tests"));
-    let found: Vec<_> = rust_files("src").into_iter().filter(|file| !tests(file) && accepts(file)).collect();
+    let found: Vec<_> = rust_files("src").into_iter().filter(|file| !tests(file) && !engine(file) && accepts(file)).collect();
     assert_eq!(found, [PathBuf::from("src/tunnel/listen.rs")]);
 }
 

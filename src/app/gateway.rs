@@ -37,7 +37,7 @@ use crate::pki::identity::TrustDomain;
 use crate::pki::pin::Pin;
 use crate::pki::renew::gateway_credential;
 use crate::pki::revoke::Revocations;
-use crate::pki::tls::{self, GatewayTls};
+use crate::pki::tls::{self, ClientCa, GatewayTls};
 use crate::tunnel::listen::{Caps, bind};
 
 /// The configuration's name in the state directory.
@@ -135,8 +135,7 @@ pub struct Running {
     tasks: Tasks,
     drain: Drain,
     served: Listeners,
-    /// The CAs of the private PKI, which no listener may take for its clients'.
-    private: Vec<Pin>,
+    authority: Arc<Authority>,
     config: GatewayConfig,
 }
 
@@ -171,17 +170,17 @@ impl Running {
         let gateway =
             Gateway::new(settings(&config), tls.clone(), revocations, callers.clone(), control.clone(), audit.clone(), &tasks);
         gateway.table().limit(&tenants(&config));
-        let (served, private) = (Listeners::default(), authority.pins());
-        let listeners = served.apply(&gateway, specs(&config.listeners, &private)?)?;
+        let served = Listeners::default();
+        let listeners = served.apply(&gateway, specs(&config.listeners, &authority)?)?;
         let port = socket.local_addr().unwrap_or(config.gateway.listen);
         port::serve(&gateway, socket);
         let following = control.clone();
         tasks.spawn(async move { following.follow().await });
         tasks.spawn(async move { callers.expire().await });
-        tasks.spawn(keep_certificate(authority, pki, config.clone(), tls));
+        tasks.spawn(keep_certificate(authority.clone(), pki, config.clone(), tls));
         let instance = gateway.instance();
         audit.record(&Event::Started { role: "gateway", version: env!("CARGO_PKG_VERSION"), instance })?;
-        Ok(Self { gateway, control, port, listeners, audit, tasks, drain: Drain::new(), served, private, config })
+        Ok(Self { gateway, control, port, listeners, audit, tasks, drain: Drain::new(), served, authority, config })
     }
 
     /// Serves the admin API.
@@ -211,7 +210,7 @@ impl Running {
             ("metrics", config.metrics != old.metrics),
             ("log", config.log != old.log),
         ];
-        self.listeners = self.served.apply(&self.gateway, specs(&config.listeners, &self.private)?)?;
+        self.listeners = self.served.apply(&self.gateway, specs(&config.listeners, &self.authority)?)?;
         self.gateway.table().limit(&tenants(&config));
         self.config.listeners = config.listeners;
         self.config.tenants = config.tenants;
@@ -327,20 +326,22 @@ fn settings(config: &GatewayConfig) -> Settings {
     }
 }
 
-fn specs(listeners: &[ListenerConfig], private: &[Pin]) -> Result<Vec<ListenerSpec>, Failure> {
+fn specs(listeners: &[ListenerConfig], private: &Authority) -> Result<Vec<ListenerSpec>, Failure> {
     listeners.iter().map(|listener| spec(listener, private)).collect()
 }
 
-fn spec(listener: &ListenerConfig, private: &[Pin]) -> Result<ListenerSpec, Failure> {
+fn spec(listener: &ListenerConfig, private: &Authority) -> Result<ListenerSpec, Failure> {
     let clients = listener.client_ca.as_ref();
     // A listener that leads to one target asks for nothing else.
-    let _ = private;
+    let required = listener.kind == ListenerKind::Tcp;
+    let client_ca = clients.map(|clients| ClientCa { file: &clients.file, required, private });
     let tls = listener.tls.as_ref();
-    let tls = tls.map(|files| tls::listener_config(&files.cert, &files.key)).transpose()?;
+    let tls = tls.map(|files| tls::listener_config(&files.cert, &files.key, client_ca.as_ref())).transpose()?;
     let entry = match (listener.kind, &listener.target) {
         (ListenerKind::Connect, _) => Entry::Connect,
         (ListenerKind::Socks5, _) => Entry::Socks5,
-        (ListenerKind::Tcp, Some(target)) => Entry::tcp(target.clone(), listener.listen),
+        (ListenerKind::Tcp, Some(target)) if clients.is_some() => Entry::Tcp(target.clone(), None),
+        (ListenerKind::Tcp, Some(target)) => Entry::open(target.clone(), listener.listen),
         (ListenerKind::Tcp, None) => return Err(Failure::new(Code::ConfigInvalid, "a listener of kind tcp without a target")),
     };
     let certified = clients.iter().flat_map(|clients| &clients.names).map(|(name, client)| {

@@ -1,7 +1,7 @@
 //! The two small HTTP servers of a process: metrics and probes over TCP, the admin API over a Unix socket.
 //! It refuses to know what the admin routes do.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 use super::process::{UPKEEP, measure};
-use crate::base::allow::AllowFrom;
+use crate::base::allow::{AllowFrom, network};
 use crate::base::code::{Code, Failure, OrFail};
 use crate::base::drain::Drain;
 use crate::base::limits::{HANDSHAKE_DEADLINE, HTTP_DEADLINE, MAX_HTTP_REQUEST};
@@ -135,7 +135,13 @@ impl Service<TcpStream, SocketAddr> for Http {
         serve_http(io, self.router.clone(), self.deadline).await;
     }
 
+    fn source(&self, peer: &SocketAddr) -> Option<IpAddr> {
+        Some(network(peer.ip()))
+    }
+
     fn timed_out(&self, _: SocketAddr) {}
+
+    fn crowded(&self, _: SocketAddr) {}
 }
 
 impl Service<UnixStream, Option<u32>> for Http {
@@ -156,7 +162,14 @@ impl Service<UnixStream, Option<u32>> for Http {
         serve_http(io, self.router.clone().layer(axum::Extension(caller)), self.deadline).await;
     }
 
+    /// Its users are those who may end the process.
+    fn source(&self, _: &Option<u32>) -> Option<IpAddr> {
+        None
+    }
+
     fn timed_out(&self, _: Option<u32>) {}
+
+    fn crowded(&self, _: Option<u32>) {}
 }
 
 async fn serve_http<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: Io, router: Router, deadline: Duration) {

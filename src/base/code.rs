@@ -318,7 +318,7 @@ codes! {
         "Too many enrollment attempts from this address." ;
         "Wait a minute."
     HandshakeLimited "handshake_limited" Caller Unavailable false:
-        "Too many connections from this address are in their handshake at the same time." ;
+        "Too many connections from this address wait for their handshake at the same time." ;
         "Nothing: agents try again. If many sit behind one address, raise `limits.max_handshakes` in gateway.yaml: one has an eighth."
     CsrInvalid "csr_invalid" Caller Denied false:
         "The certificate signing request was refused." ;

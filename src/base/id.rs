@@ -223,20 +223,21 @@ uuid_id!(
     InstanceId
 );
 
-/// Makes a stranger's text fit to print: control characters, the direction overrides and quotes of logs are escaped, and it is
-/// cut at `max` characters.
+/// Makes a stranger's text fit to print: control characters, the direction overrides and quotes of logs are escaped. The whole
+/// has at most `max` characters, and one that says it was cut; what is fit to print stays as it is.
 #[must_use]
 pub fn printable(text: &str, max: usize) -> String {
-    let mut out = String::with_capacity(text.len().min(max));
-    for (count, c) in text.chars().enumerate() {
-        if count == max {
+    let (mut out, mut room) = (String::with_capacity(text.len().min(max)), max);
+    for c in text.chars() {
+        let escaped = unprintable(c).then(|| c.escape_unicode());
+        let Some(left) = room.checked_sub(escaped.as_ref().map_or(1, ExactSizeIterator::len)) else {
             out.push('…');
             break;
-        }
-        if unprintable(c) {
-            out.extend(c.escape_unicode());
-        } else {
-            out.push(c);
+        };
+        room = left;
+        match escaped {
+            Some(escaped) => out.extend(escaped),
+            None => out.push(c),
         }
     }
     out
@@ -276,5 +277,16 @@ mod tests {
         let out = printable("a\r\nb\u{1b}[2J\0\u{202e}c", 64);
         assert!(!out.contains(['\r', '\n', '\u{1b}', '\0', '\u{202e}']), "{out}");
         assert_eq!(printable(&"x".repeat(1 << 20), 16).chars().count(), 17);
+    }
+
+    #[test]
+    fn r2_a_strangers_text_does_not_grow_beyond_its_limit_and_is_escaped_once() {
+        for text in ["\u{feff}".repeat(1 << 10), "a\0".repeat(20), "x".repeat(17), "x".repeat(16), "é\n".to_owned()] {
+            let once = printable(&text, 16);
+            assert!(once.chars().count() <= 17, "{once}");
+            assert_eq!(printable(&once, 16), once);
+        }
+        assert_eq!(printable("\u{feff}\u{feff}", 16), "\\u{feff}\\u{feff}");
+        assert_eq!(printable("\u{feff}\u{feff}", 15), "\\u{feff}…");
     }
 }

@@ -199,9 +199,13 @@ pub const MAX_HTTP_REQUEST: usize = 16 * 1024;
 /// Connections in the handshake, per listener: beyond it the accept loop waits.
 pub const MAX_HANDSHAKES: usize = 512;
 
-/// The part of a gateway's places for handshakes that one source may have: an eighth. A host that holds its own half-open leaves
-/// the others most of theirs, and 64 at a time are some hundreds of agents a second behind one address.
+/// The part of a listener's places for handshakes that one source may have: an eighth. Its further connections wait for these, so a host
+/// that holds its own half-open leaves the others most; and 64 at a time are some hundreds a second over any distance.
 pub const HANDSHAKE_SHARES: usize = 8;
+
+/// Connections of one source that are in their handshake or wait for it; one more is let go. A sixteenth of [`MAX_CONNECTIONS`], and more than
+/// the agents of a large site that all come back at once.
+pub const HANDSHAKES_WAITING: usize = 1024;
 
 /// One request of an operator or a scraper, from its connection to the last byte of its answer.
 pub const HTTP_DEADLINE: Duration = Duration::from_secs(30);

@@ -1,13 +1,17 @@
 //! The grammar of the command line, and its help. It refuses to know what commands do.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::Place;
 use crate::base::endpoint::{Endpoint, HostPort};
+use crate::base::grant::Grant;
 use crate::base::id::{AgentId, Name, TargetId};
+use crate::config::read_size;
 use crate::pki::identity::TrustDomain;
 
 const AFTER_HELP: &str = "\
@@ -18,9 +22,22 @@ First steps:
   underpass token create --tenant acme --group dc1      a one-time token for one agent
   underpass agent enroll --token-file token.txt         on site: get an identity
   underpass agent run
+  underpass client-token create --grant 'acme/dc1/*'    what a client logs in with
 
 Exit codes: 0 ok, 64 usage, 69 unavailable, 70 internal, 75 a drain cut streams, 77 denied, 78 configuration.
 Every error has a code; `underpass explain CODE` says what it means and what to do.";
+
+const CLIENT_TOKEN_HELP: &str = "\
+Example:
+  umask 077
+  underpass client-token create --name ci --grant 'acme/dc1/*' --expires 30d > ci.token
+
+Only the token goes to standard output. Whoever has it reaches what it is granted, so keep it in a
+file of mode 0600 (`umask 077` makes such files). A client gives it as the password of its proxy,
+with any user name, or the file to `underpass connect`. The gateway can't show it again.
+
+A grant is tenant/group/target, each a name or * for any: acme/dc1/* is every target of one group.
+Quote it, or the shell may take the * for files.";
 
 /// Reach systems inside a network that accepts no inbound connections: an agent on site dials out to a gateway, over one
 /// TLS connection that both sides authenticate with a private CA.
@@ -47,6 +64,11 @@ pub(super) enum Command {
     Token {
         #[command(subcommand)]
         command: TokenCommand,
+    },
+    /// Tokens with which clients reach targets (asks the running gateway)
+    ClientToken {
+        #[command(subcommand)]
+        command: ClientTokenCommand,
     },
     /// The enrolled agents (asks the running gateway)
     Agents {
@@ -223,8 +245,62 @@ pub(super) enum TokenCommand {
         group: Name,
         /// How long it can be used, at most 7d
         #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
-        ttl: std::time::Duration,
+        ttl: Duration,
     },
+}
+
+#[derive(Subcommand)]
+pub(super) enum ClientTokenCommand {
+    /// Make a token for one caller, with what it may reach; printed once, on standard output
+    #[command(after_help = CLIENT_TOKEN_HELP)]
+    Create {
+        #[command(flatten)]
+        place: GatewayPlace,
+        /// What it may reach, such as 'acme/dc1/*'; may be given up to 64 times
+        #[arg(long = "grant", required = true, value_name = "TENANT/GROUP/TARGET")]
+        grants: Vec<Grant>,
+        /// Its name, in both audits and to revoke it by [default: one is made up]
+        #[arg(long)]
+        name: Option<Name>,
+        /// When it ends: after 1m to 3650d, or never
+        #[arg(long, default_value = "365d", value_parser = expiry, value_name = "DURATION|never")]
+        expires: Expiry,
+        /// Streams that it may have at a time [default: no limit]
+        #[arg(long, value_name = "N")]
+        max_streams: Option<usize>,
+        /// Bytes per second, both ways together, such as 10MiB [default: no limit]
+        #[arg(long, value_parser = rate, value_name = "SIZE")]
+        rate: Option<NonZeroU32>,
+    },
+    /// List them, with those that have ended in the last 30 days
+    List(GatewayPlace),
+    /// Revoke one: its streams are cut at once, and nobody logs in with it any more
+    Revoke {
+        #[command(flatten)]
+        place: GatewayPlace,
+        /// Its name, or its id
+        #[arg(value_name = "NAME")]
+        token: Name,
+    },
+}
+
+/// When a token ends.
+#[derive(Clone, Copy)]
+pub(super) enum Expiry {
+    After(Duration),
+    Never,
+}
+
+fn expiry(text: &str) -> Result<Expiry, String> {
+    if text == "never" {
+        return Ok(Expiry::Never);
+    }
+    humantime::parse_duration(text).map(Expiry::After).map_err(|_| "expected a duration, such as 30d, or never".to_owned())
+}
+
+fn rate(text: &str) -> Result<NonZeroU32, String> {
+    let bytes = u32::try_from(read_size(text)?).ok().and_then(NonZeroU32::new);
+    bytes.ok_or_else(|| "a rate is at least 1B and less than 4GiB".to_owned())
 }
 
 #[derive(Subcommand)]

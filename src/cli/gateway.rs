@@ -128,7 +128,7 @@ fn show_revoked(revoked: &RevokedAgent) {
     }
 }
 
-fn date(time: OffsetDateTime) -> String {
+pub(super) fn date(time: OffsetDateTime) -> String {
     time.date().to_string()
 }
 

@@ -49,18 +49,24 @@ scalar!(duration, optional_duration, Duration, read_duration, show_duration);
 scalar!(size, optional_size, u64, read_size, show_size);
 scalar!(count, optional_count, usize, read_count, Clone::clone);
 
+/// In nanoseconds.
+const SECOND: u128 = 1_000_000_000;
+const MINUTE: u128 = 60 * SECOND;
+const HOUR: u128 = 60 * MINUTE;
+const DAY: u128 = 24 * HOUR;
+
 fn read_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| wrong(text, "a duration: expected a number and a unit, such as 500ms, 10s, 5m, 2h or 30d"))
 }
 
 fn show_duration(value: &Duration) -> String {
-    let mut left = value.as_millis();
+    let mut left = value.as_nanos();
     let mut shown = String::new();
-    for (unit, millis) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
-        if left >= millis {
-            shown += &format!("{}{unit}", left / millis);
-            left %= millis;
+    for (unit, length) in [("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", 1_000_000), ("us", 1000), ("ns", 1)] {
+        if left >= length {
+            shown += &format!("{}{unit}", left / length);
+            left %= length;
         }
     }
     if shown.is_empty() { "0s".into() } else { shown }
@@ -68,7 +74,8 @@ fn show_duration(value: &Duration) -> String {
 
 const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-fn read_size(text: &str) -> Result<u64, String> {
+/// Reads a size, such as `16MiB`.
+pub(crate) fn read_size(text: &str) -> Result<u64, String> {
     let number = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = text[number.len()..].trim_start();
     let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
@@ -81,7 +88,8 @@ fn read_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| wrong(text, "a size: expected a whole number and a unit, such as 512KiB, 16MiB or 2GiB"))
 }
 
-fn show_size(value: &u64) -> String {
+/// Writes a size as it is read.
+pub(crate) fn show_size(value: &u64) -> String {
     let (unit, factor) = UNITS.into_iter().find(|(_, factor)| *value > 0 && value.is_multiple_of(*factor)).unwrap_or(("B", 1));
     format!("{}{unit}", value / factor)
 }

@@ -339,6 +339,23 @@ const FULL_GATEWAY: &str = include_str!("tests/gateway.yaml");
 const FULL_AGENT: &str = include_str!("tests/agent.yaml");
 
 #[test]
+fn what_is_written_out_is_read_as_the_same_whatever_it_holds() {
+    let words = ["null", "true", "no", "1", "0x1f", "1e3"].map(|word| format!("\"{word}\": {{limits: {{max_streams: 3}}}}"));
+    let strange = r#""\u0000\u0007\u0085\u2028\u007f\ufeff\uffff\u202e\\ 'a': {b} #c\t\"d\" ""#;
+    for line in [
+        format!("tenants: {{{}}}", words.join(", ")),
+        format!("audit: {{dir: {strange}}}"),
+        "audit: {dir: \"null\"}".to_owned(),
+        "drain: {timeout: 1s 1ms 1500us 1ns}".to_owned(),
+        "drain: {timeout: 18446744073709551615s}".to_owned(),
+    ] {
+        let config =
+            parse_gateway("gateway.yaml", &format!("{GATEWAY}{line}\n")).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert_eq!(parse_gateway("effective", &effective(&config)), Ok(config), "{line}");
+    }
+}
+
+#[test]
 fn the_effective_configuration_has_every_default_and_can_be_loaded_again() {
     for (given, expected) in
         [(GATEWAY, include_str!("tests/gateway-default.yaml")), (FULL_GATEWAY, include_str!("tests/gateway-effective.yaml"))]

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
+use crate::base::id::unprintable;
+
 /// The value as block-style YAML. Scalars are written as in JSON, whose quoted strings are YAML too; keys must be plain words.
 pub(super) fn to_yaml(value: &impl Serialize) -> String {
     let mut out = Vec::new();
@@ -84,6 +86,19 @@ impl Formatter for Block {
         if self.key { Ok(()) } else { writer.write_all(b"\"") }
     }
 
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if self.key && fragment == "null" {
+            // The one name that is nothing to YAML.
+            return writer.write_all(b"\"null\"");
+        }
+        let mut rest = fragment;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| unreadable(*c)) {
+            write!(writer, "{}\\u{:04x}", &rest[..at], u32::from(c))?;
+            rest = &rest[at + c.len_utf8()..];
+        }
+        writer.write_all(rest.as_bytes())
+    }
+
     fn begin_array<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
         self.begin();
         Ok(())
@@ -103,4 +118,9 @@ impl Formatter for Block {
         self.dash = false;
         Ok(())
     }
+}
+
+/// What YAML does not allow (5.1), and what nobody could see; all of it has four digits.
+fn unreadable(c: char) -> bool {
+    unprintable(c) || matches!(c, '\u{fffe}' | '\u{ffff}')
 }

@@ -62,8 +62,8 @@ pub struct Terms {
 /// How clients of a listener ask.
 #[derive(Clone, Debug)]
 pub enum Entry {
-    /// Not at all: every connection goes to this target, in the name of the listener unless it has shown a certificate.
-    Tcp(TargetId, Arc<Caller>),
+    /// Not at all: every connection goes to this target, in the name of this caller; none if a certificate must say in whose.
+    Tcp(TargetId, Option<Arc<Caller>>),
     /// HTTP CONNECT.
     Connect,
     /// SOCKS5.
@@ -81,9 +81,9 @@ struct Asked {
 impl Entry {
     /// Leads to a target in the name of the listener at an address.
     #[must_use]
-    pub fn tcp(target: TargetId, listen: SocketAddr) -> Self {
+    pub fn open(target: TargetId, listen: SocketAddr) -> Self {
         let caller = Caller::new(format!("listener {listen}"), Grants::only(&target), Limits::default());
-        Self::Tcp(target, Arc::new(caller))
+        Self::Tcp(target, Some(Arc::new(caller)))
     }
 }
 
@@ -100,8 +100,9 @@ impl Terms {
         let login = Login { gateway, certified };
         let (asked, answer) = match &self.entry {
             Entry::Tcp(target, own) => {
-                let caller = login.certified.unwrap_or_else(|| own.clone());
-                (Ok(Asked { target: target.clone(), caller, early: BytesMut::new() }), Answer::Nothing)
+                let caller = own.clone().map_or_else(|| login.caller(None), Ok);
+                let asked = caller.map(|caller| Asked { target: target.clone(), caller, early: BytesMut::new() });
+                (asked.map_err(|failure| socks5::Refused { failure, say: Vec::new() }), Answer::Nothing)
             }
             Entry::Connect => (ask::connect(io, &login).await, Answer::Connect),
             Entry::Socks5 => (ask::socks5(io, &login).await, Answer::Socks5),

@@ -2,7 +2,7 @@
 //! run. It refuses to know agents, and what clients say.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ use super::Gateway;
 use super::callers::Caller;
 use super::ingress::{Entry, Terms, Wanted};
 use super::relay::relay;
-use crate::base::allow::AllowFrom;
+use crate::base::allow::{AllowFrom, network};
 use crate::base::code::{Code, Failure};
 use crate::base::drain::Drain;
 use crate::base::id::printable;
@@ -44,8 +44,8 @@ impl ListenerSpec {
     /// The same where it really listens: clients are told of, and audited under, the address that the system chose for port 0.
     fn at(mut self, address: SocketAddr) -> Self {
         self.listen = address;
-        if let Entry::Tcp(target, _) = self.terms.entry {
-            self.terms.entry = Entry::tcp(target, address);
+        if let Entry::Tcp(target, Some(_)) = self.terms.entry {
+            self.terms.entry = Entry::open(target, address);
         }
         self
     }
@@ -151,6 +151,10 @@ impl Service<TcpStream, SocketAddr> for Clients {
         self.admitted(&spec, *peer).map_err(|failure| self.report(*peer, &failure)).is_ok()
     }
 
+    fn source(&self, peer: &SocketAddr) -> Option<IpAddr> {
+        (!self.spec.load().proxy_from.admits(peer.ip())).then(|| network(peer.ip()))
+    }
+
     async fn handshake(&self, mut io: TcpStream, peer: SocketAddr) -> Option<Ready> {
         let (spec, mut source) = (self.spec.load_full(), peer);
         if let Err(failure) = self.arrive(&spec, &mut source, &mut io).await {
@@ -178,6 +182,11 @@ impl Service<TcpStream, SocketAddr> for Clients {
     fn timed_out(&self, peer: SocketAddr) {
         let detail = format!("a client of {} did not say in time what it wants", self.spec.load().listen);
         self.report(peer, &Failure::new(Code::RequestInvalid, detail));
+    }
+
+    fn crowded(&self, peer: SocketAddr) {
+        metrics::refused(Code::HandshakeLimited);
+        self.gateway.crowded(peer, "client refused");
     }
 }
 
@@ -219,9 +228,8 @@ async fn secure(
 
 /// Who a client is by the certificate that it has shown, if it has: exactly one of its names must be known here.
 fn certified(spec: &ListenerSpec, io: &TlsStream<TcpStream>) -> Result<Option<Arc<Caller>>, Failure> {
-    let _ = tls::peer_identity(io.get_ref().1);
-    let names: Vec<String> = Vec::new();
-    if names.is_empty() {
+    let names = tls::client_names(io.get_ref().1);
+    if io.get_ref().1.peer_certificates().is_none() {
         return Ok(None);
     }
     let mut known = names.iter().filter_map(|name| spec.certified.get(name));

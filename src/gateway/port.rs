@@ -75,6 +75,10 @@ impl Service<TcpStream, SocketAddr> for Port {
         admitted.map_err(|failure| self.report(*peer, &failure)).is_ok()
     }
 
+    fn source(&self, peer: &SocketAddr) -> Option<IpAddr> {
+        (!self.0.settings.proxy_from.admits(peer.ip())).then(|| network(peer.ip()))
+    }
+
     async fn handshake(&self, io: TcpStream, peer: SocketAddr) -> Option<Box<Ready>> {
         let mut source = peer;
         match self.secure(io, &mut source).await {
@@ -103,6 +107,11 @@ impl Service<TcpStream, SocketAddr> for Port {
     fn timed_out(&self, peer: SocketAddr) {
         self.report(peer, &Failure::new(Code::TlsFailed, "the handshake took longer than 5 s"));
     }
+
+    fn crowded(&self, peer: SocketAddr) {
+        metrics::connect_refused(Code::HandshakeLimited);
+        self.0.crowded(peer, "connection refused");
+    }
 }
 
 fn denied(peer: SocketAddr) -> Failure {
@@ -125,7 +134,6 @@ impl Port {
             self.admitted(*peer)?;
         }
         let peer = *peer;
-        let _place = gateway.arrive(peer.ip())?;
         prepare_tunnel(&io);
         let io = BufReader::with_capacity(SOCKET_BUFFER, io);
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await;

@@ -123,12 +123,6 @@ impl Authority {
         self.pin
     }
 
-    /// The pins of all its CAs: root and issuing.
-    #[must_use]
-    pub fn pins(&self) -> Vec<Pin> {
-        std::iter::once(self.pin).chain(Pin::of(&self.issuing)).collect()
-    }
-
     /// The end of the issuing CA; nothing that it issues outlives it.
     #[must_use]
     pub fn issuing_not_after(&self) -> OffsetDateTime {
@@ -175,6 +169,12 @@ impl Authority {
     /// Whether a chain was issued by this authority as it is now.
     pub(super) fn has_issued(&self, chain: &[CertificateDer<'static>]) -> bool {
         matches!(chain, [_, issuing, root] if *issuing == self.issuing && *root == self.root)
+    }
+
+    /// Whether a certificate has the key of the root or of the issuing CA.
+    pub(super) fn has_key_of(&self, certificate: &CertificateDer<'_>) -> Result<bool, Failure> {
+        let pin = Pin::of(certificate)?;
+        Ok(pin == self.pin || pin == Pin::of(&self.issuing)?)
     }
 
     fn leaf(&self, role: &Role, name: String, lifetime: Duration, now: OffsetDateTime) -> Result<CertificateParams, Failure> {

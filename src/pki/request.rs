@@ -9,7 +9,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA25
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ECDSA_WITH_SHA256};
+use x509_parser::oid_registry::OID_SIG_ECDSA_WITH_SHA256;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
@@ -100,6 +100,11 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
+/// The SubjectPublicKeyInfo of an uncompressed P-256 key in DER (RFC 5480, 2), up to the point's 64 bytes. A key has this one
+/// form: parsers take others as well, and in these it would have another hash.
+const P256: [u8; 27] =
+    *b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04";
+
 /// A public key that its owner has asked to certify, and has proven to hold.
 #[derive(Clone, Debug)]
 pub struct RequestedKey {
@@ -123,18 +128,16 @@ impl RequestedKey {
             return Err(refused("it is followed by other bytes"));
         }
         // Before the signature is verified, so that its cost is that of P-256 whatever was sent.
-        let spki = &csr.certification_request_info.subject_pki;
-        let curve = spki.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok());
-        let uncompressed = matches!(spki.subject_public_key.data.as_ref(), [0x04, point @ ..] if point.len() == 64);
-        if spki.algorithm.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY || curve != Some(OID_EC_P256) || !uncompressed {
+        let spki = csr.certification_request_info.subject_pki.raw;
+        if !matches!(spki.strip_prefix(&P256), Some(point) if point.len() == 64) {
             return Err(refused("the key is not an uncompressed ECDSA P-256 key"));
         }
         if csr.signature_algorithm.algorithm != OID_SIG_ECDSA_WITH_SHA256 {
             return Err(refused("it is not signed with ECDSA and SHA-256"));
         }
         csr.verify_signature().map_err(|_| refused("its signature is not of its key"))?;
-        let hash = digest::digest(&digest::SHA256, spki.raw).as_ref().try_into().expect("SHA-256 has 32 bytes");
-        Ok(Self { spki: SubjectPublicKeyInfo::from_der(spki.raw).map_err(refused)?, hash })
+        let hash = digest::digest(&digest::SHA256, spki).as_ref().try_into().expect("SHA-256 has 32 bytes");
+        Ok(Self { spki: SubjectPublicKeyInfo::from_der(spki).map_err(refused)?, hash })
     }
 
     /// The SHA-256 of the key's SubjectPublicKeyInfo: the same key has the same hash in every request.
@@ -206,6 +209,19 @@ mod tests {
             assert_eq!(code(&csr[..cut]), Some(Code::CsrInvalid), "cut at {cut}");
         }
         assert_eq!(code(&requests::with_foreign_key(&csr)), Some(Code::CsrInvalid), "another's public key");
+    }
+
+    #[test]
+    fn s7_a_key_in_another_encoding_is_refused_since_it_would_count_as_another_key() {
+        let mut csr = PrivateKey::generate().unwrap().csr_der().unwrap();
+        let at = csr.windows(4).position(|bytes| bytes == [0x30, 0x59, 0x30, 0x13]).unwrap();
+        // The algorithm's length in two bytes, and the lengths around it.
+        csr.splice(at + 3..at + 4, [0x81, 0x13]);
+        for length in [2, 4, at + 1] {
+            csr[length] += 1;
+        }
+        let refusal = RequestedKey::from_csr(&csr).unwrap_err();
+        assert!(refusal.detail.contains("not an uncompressed ECDSA P-256 key"), "{refusal}");
     }
 
     #[test]

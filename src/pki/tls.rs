@@ -1,6 +1,7 @@
 //! TLS configurations, and nothing else in this project names one: TLS 1.3 only, one crypto provider, one protocol (ALPN) each.
 //! Refuses to know sockets and what is spoken inside.
 
+mod clients;
 pub mod explain;
 mod presented;
 mod verify;
@@ -20,6 +21,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{CipherSuite, ClientConfig, CommonState, ConnectionCommon, ServerConfig};
 
+pub use self::clients::{ClientCa, client_names};
 pub use self::explain::{explain, explain_plaintext, refusal_of};
 pub use self::presented::FirstBytes;
 use self::verify::{AgentVerifier, GatewayVerifier, PinVerifier};
@@ -232,23 +234,32 @@ impl PinnedRoot {
     }
 }
 
-/// The configuration of a listener for clients with the vendor's own certificate: TLS 1.3, no client certificate.
+/// The configuration of a listener for clients with the vendor's own certificate: TLS 1.3; client certificates of `clients`,
+/// or none.
 ///
 /// # Errors
-/// As [`files::read_trusted`] for the certificate and [`files::read_private`] for the key; `config_invalid` if they hold none, or don't
-/// belong together.
-pub fn listener_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Failure> {
-    let invalid = |failure: Failure| match failure.code {
+/// As [`files::read_trusted`] for the certificates and [`files::read_private`] for the key; `config_invalid` if they hold none,
+/// don't belong together, or `clients` is no CA for clients.
+pub fn listener_config(certificate: &Path, key: &Path, clients: Option<&ClientCa<'_>>) -> Result<Arc<ServerConfig>, Failure> {
+    let chain = pem::load(certificate).map_err(configured)?;
+    let pem = zeroize::Zeroizing::new(files::read_private(key).map_err(configured)?);
+    let private = PrivateKeyDer::from_pem_slice(&pem).or_fail(Code::ConfigInvalid, key.display())?;
+    let verifier = match clients {
+        Some(clients) => clients::verifier(clients, provider())?,
+        None => Arc::new(NoClientAuth),
+    };
+    let pair = format_args!("{} and {}", certificate.display(), key.display()).to_string();
+    let config = server_builder(verifier).with_single_cert(chain, private).or_fail(Code::ConfigInvalid, pair)?;
+    Ok(Arc::new(without_resumption(config)))
+}
+
+/// An error of a file that the configuration names: such files are no part of our own state.
+fn configured(failure: Failure) -> Failure {
+    match failure.code {
         Code::StateInvalid => Failure::new(Code::ConfigInvalid, failure.detail),
         Code::StateMissing => Failure::new(Code::ConfigUnreadable, failure.detail),
         _ => failure,
-    };
-    let chain = pem::load(certificate).map_err(invalid)?;
-    let pem = zeroize::Zeroizing::new(files::read_private(key).map_err(invalid)?);
-    let private = PrivateKeyDer::from_pem_slice(&pem).or_fail(Code::ConfigInvalid, key.display())?;
-    let pair = format_args!("{} and {}", certificate.display(), key.display()).to_string();
-    let config = server_builder(Arc::new(NoClientAuth)).with_single_cert(chain, private).or_fail(Code::ConfigInvalid, pair)?;
-    Ok(Arc::new(without_resumption(config)))
+    }
 }
 
 /// Who the other side of this connection is, from the chain that this connection's handshake verified.
@@ -256,10 +267,14 @@ pub fn listener_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfi
 /// # Errors
 /// `certificate_refused` if it showed none, or the handshake has not ended.
 pub fn peer_identity(connection: &CommonState) -> Result<Identity, Failure> {
+    let leaf = peer_leaf(connection);
+    Identity::of_leaf(leaf.ok_or_else(|| Failure::new(Code::CertificateRefused, "no certificate was shown"))?)
+}
+
+/// The leaf that the other side showed and this connection's handshake verified; none before the handshake has ended.
+fn peer_leaf(connection: &CommonState) -> Option<&CertificateDer<'static>> {
     let shown = if connection.is_handshaking() { None } else { connection.peer_certificates() };
-    let leaf =
-        shown.and_then(<[_]>::first).ok_or_else(|| Failure::new(Code::CertificateRefused, "no certificate was shown"))?;
-    Identity::of_leaf(leaf)
+    shown?.first()
 }
 
 /// What both ends of this connection can compute and no other connection has (RFC 8446, 7.5): binds what is said inside to it.

@@ -1,24 +1,28 @@
 //! One accept loop for every listener: a cap on connections, a pause when descriptors run out, single failed sockets passed
-//! over, handshakes off the loop, under a deadline and a cap of their own, every task owned, and a drain.
+//! over, handshakes off the loop, under a deadline and a cap of their own that sources share, every task owned, and a drain.
 //! It refuses to know what is spoken on a connection.
+
+mod places;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::base::code::{Code, Failure, OrFail};
 use crate::base::drain::Drain;
 use crate::base::limits::{
-    HANDSHAKE_DEADLINE, MAX_CONNECTIONS, MAX_HANDSHAKES, TCP_KEEPALIVE, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT,
+    HANDSHAKE_DEADLINE, HANDSHAKE_SHARES, HANDSHAKES_WAITING, MAX_CONNECTIONS, MAX_HANDSHAKES, TCP_KEEPALIVE,
+    TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT,
 };
 use crate::base::tasks::Tasks;
+use places::Places;
 
 /// Connections the kernel keeps for us while we are busy; the usual `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -49,6 +53,9 @@ pub trait Service<Io, Peer>: Send + Sync + 'static {
     /// Whether this peer may connect at all; asked on the loop, so it must not wait.
     fn admits(&self, peer: &Peer) -> bool;
 
+    /// Whose share of the handshakes this peer's counts against; none for a peer behind which are many.
+    fn source(&self, peer: &Peer) -> Option<IpAddr>;
+
     /// Everything before the connection is known: TLS, upgrade, login. Dropped at the deadline; it reports its own failures.
     fn handshake(&self, io: Io, peer: Peer) -> impl Future<Output = Option<Self::Ready>> + Send;
 
@@ -57,6 +64,9 @@ pub trait Service<Io, Peer>: Send + Sync + 'static {
 
     /// A handshake ran into the deadline.
     fn timed_out(&self, peer: Peer);
+
+    /// So many of this peer's source wait for their handshake that it was let go.
+    fn crowded(&self, peer: Peer);
 }
 
 /// What can be accepted from.
@@ -119,21 +129,25 @@ where
     S: Service<A::Io, A::Peer>,
 {
     let connections = Arc::new(Semaphore::new(caps.connections));
-    let handshakes = Arc::new(Semaphore::new(caps.handshakes));
+    let places = Places::new(caps.handshakes, (caps.handshakes / HANDSHAKE_SHARES).max(1), HANDSHAKES_WAITING);
     loop {
-        // Both permits first: what we can't serve waits in the kernel's backlog, at no cost to us.
+        // The permit first: what we can't serve waits in the kernel's backlog, at no cost to us.
         let accepted = async {
-            let slots = (permit(&connections).await, permit(&handshakes).await);
-            (listener.accept().await, slots)
+            let slot = connections.clone().acquire_owned().await.expect("the semaphore is never closed");
+            (listener.accept().await, slot)
         };
-        let (accepted, slots) = tokio::select! {
+        let (accepted, slot) = tokio::select! {
             biased;
             () = drain.begins() => return,
             accepted = accepted => accepted,
         };
         match accepted {
             Ok((io, peer)) if service.admits(&peer) => {
-                tasks.spawn(connection(io, peer, service.clone(), slots));
+                let (places, service) = (places.clone(), service.clone());
+                tasks.spawn(async move {
+                    connection(io, peer, &*service, &places).await;
+                    drop(slot);
+                });
             }
             Ok(_) => {}
             Err(error) if is_exhaustion(&error) => {
@@ -146,24 +160,19 @@ where
     }
 }
 
-async fn permit(of: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    of.clone().acquire_owned().await.expect("the semaphore is never closed")
-}
-
-async fn connection<Io, Peer: Clone, S: Service<Io, Peer>>(
-    io: Io,
-    peer: Peer,
-    service: Arc<S>,
-    (connection, handshake): (OwnedSemaphorePermit, OwnedSemaphorePermit),
-) {
+async fn connection<Io, Peer: Clone, S: Service<Io, Peer>>(io: Io, peer: Peer, service: &S, places: &Arc<Places>) {
+    let place = match tokio::time::timeout(HANDSHAKE_DEADLINE, places.take(service.source(&peer))).await {
+        Ok(Some(place)) => place,
+        Ok(None) => return service.crowded(peer),
+        Err(_) => return service.timed_out(peer),
+    };
     let Ok(ready) = tokio::time::timeout(HANDSHAKE_DEADLINE, service.handshake(io, peer.clone())).await else {
         return service.timed_out(peer);
     };
-    drop(handshake);
+    drop(place);
     if let Some(ready) = ready {
         service.serve(ready).await;
     }
-    drop(connection);
 }
 
 /// No descriptor (this process, the system), no buffer space, no memory: the next attempt would fail too.

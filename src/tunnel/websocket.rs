@@ -45,8 +45,8 @@ pub enum Event {
     Ping(Bytes),
     /// An echo, or a word nobody asked for.
     Pong(Bytes),
-    /// The peer says no more.
-    Close,
+    /// The peer says no more; what it gives as its reason, unread.
+    Close(Bytes),
 }
 
 /// What no peer of ours sends.
@@ -139,6 +139,12 @@ impl Decoder {
     #[must_use]
     pub fn new(from: Sender) -> Self {
         Self { from, within: false, payload: None }
+    }
+
+    /// Whether no message has begun that is not finished. Nothing in a tunnel depends on it; who echoes messages must know.
+    #[must_use]
+    pub fn is_between_messages(&self) -> bool {
+        !self.within && self.payload.is_none()
     }
 
     /// The next event of what has come, which is taken from `bytes`; `None` when more must come first. Less than a header or a
@@ -235,7 +241,7 @@ impl Head {
         Ok(Some(match self.opcode {
             Opcode::Ping => Event::Ping(payload),
             Opcode::Pong => Event::Pong(payload),
-            _ => Event::Close,
+            _ => Event::Close(payload),
         }))
     }
 }

@@ -25,5 +25,6 @@ mod proxy;
 mod reach;
 mod recovery;
 mod secrets;
+mod tokens;
 mod traffic;
 mod wire;

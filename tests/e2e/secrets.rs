@@ -20,7 +20,7 @@ use crate::harness::{SOON, eventually, free_port};
 const PASSWORD: &str = "canary-Pa55word-4711";
 
 /// Every file under a directory.
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
     let (mut found, mut open) = (Vec::new(), vec![dir.to_owned()]);
     while let Some(dir) = open.pop() {
         for entry in std::fs::read_dir(dir).unwrap() {
@@ -31,12 +31,12 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
 /// Everything about a process that others can see.
-fn visible(process: &Process) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn visible(process: &Process) -> Vec<(String, Vec<u8>)> {
     let proc = |file: &str| std::fs::read(format!("/proc/{}/{file}", process.id())).unwrap();
     vec![
         ("stdout".to_owned(), process.stdout().into_bytes()),

@@ -81,7 +81,7 @@ async fn unframe<W: AsyncWrite>(
             let done = match event {
                 Event::Data(bytes) => write_cut(&mut wire, &bytes, &cuts).await,
                 Event::Ping(bytes) => write(&back, peer, Opcode::Pong, &bytes).await,
-                Event::Pong(_) | Event::Close => Ok(()),
+                Event::Pong(_) | Event::Close(_) => Ok(()),
             };
             if done.is_err() {
                 return;

@@ -215,8 +215,9 @@ async fn a_change_made_through_another_gateway_is_followed() {
     };
     tokio::select! {
         () = following => panic!("it ended"),
-        () = elsewhere => assert!(gateway.login(&made.token).is_err()),
+        followed = tokio::time::timeout(Duration::from_secs(30), elsewhere) => followed.expect("it is followed"),
     }
+    assert!(gateway.login(&made.token).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

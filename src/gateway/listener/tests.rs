@@ -12,7 +12,7 @@ use crate::gateway::quota::Limits;
 use crate::tunnel::fixture::Rows;
 
 fn spec(listen: SocketAddr, target: &str) -> ListenerSpec {
-    of(listen, Entry::tcp(wanted(target).target, listen))
+    of(listen, Entry::open(wanted(target).target, listen))
 }
 
 fn of(listen: SocketAddr, entry: Entry) -> ListenerSpec {

@@ -247,7 +247,8 @@ fn anchors(root: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, Failure
     Ok(Arc::new(store))
 }
 
-fn check_length(above: &[CertificateDer<'_>]) -> Result<(), Failure> {
+/// Refuses a chain that is longer than any that is needed.
+pub(super) fn check_length(above: &[CertificateDer<'_>]) -> Result<(), Failure> {
     if above.len() > MAX_ABOVE_LEAF {
         let why = format_args!("the chain has {} certificates above the leaf, {MAX_ABOVE_LEAF} are allowed", above.len());
         return Err(Failure::new(Code::CertificateRefused, why));
@@ -283,6 +284,6 @@ fn descends(root: &CertificateDer<'_>, leaf: &CertificateDer<'_>, above: &[Certi
 }
 
 /// An error of the TLS library that carries our reason, for [`super::explain`].
-fn carried(failure: Failure) -> Error {
+pub(super) fn carried(failure: Failure) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(failure))))
 }

@@ -51,8 +51,17 @@ impl Service<u32, u32> for Recorder {
         self.end.notified().await;
     }
 
+    /// From 100 on all are of one source, below each is of its own.
+    fn source(&self, peer: &u32) -> Option<IpAddr> {
+        Some(std::net::Ipv4Addr::from(*peer.min(&100)).into())
+    }
+
     fn timed_out(&self, peer: u32) {
         self.timed_out.lock().unwrap().push(peer);
+    }
+
+    fn crowded(&self, _: u32) {
+        unreachable!("so many don't come");
     }
 }
 
@@ -157,6 +166,18 @@ async fn d1_a_handshake_that_is_over_makes_room_for_the_next_while_its_connectio
     let site = listening(9, 1);
     site.arrive(&[2, 4, 6]).await;
     assert_eq!(site.served().await, [2, 4, 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn d1_a_source_that_uses_up_its_share_waits_for_itself_alone() {
+    let site = listening(99, 16);
+    site.arrive(&[101, 103]).await;
+    assert!(site.served().await.is_empty());
+    site.arrive(&[105, 100, 2]).await;
+    assert_eq!(site.served().await, [2], "the share of sixteen is two");
+    tokio::time::sleep(HANDSHAKE_DEADLINE).await;
+    assert_eq!(site.served().await, [2, 100], "its turn comes");
+    assert_eq!(*site.service.shaking.lock().unwrap(), [101, 103, 2, 105, 100]);
 }
 
 #[tokio::test(start_paused = true)]

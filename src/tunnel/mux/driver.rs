@@ -233,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                             engine.round_trip = round_trip;
                         }
                     }
-                    Event::Close => return Err(Failure::new(Code::LinkClosed, "closed by the peer")),
+                    Event::Close(_) => return Err(Failure::new(Code::LinkClosed, "closed by the peer")),
                 }
             }
             Ok(())

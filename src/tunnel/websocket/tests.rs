@@ -73,7 +73,7 @@ fn every_opcode_is_written_and_read() {
         (Opcode::Binary, data(b"hello")),
         (Opcode::Ping, Event::Ping("hello".into())),
         (Opcode::Pong, Event::Pong("hello".into())),
-        (Opcode::Close, Event::Close),
+        (Opcode::Close, Event::Close("hello".into())),
     ] {
         let (bytes, len) = head(Sender::Server, opcode, 5);
         assert_eq!(decode(Sender::Server, [&bytes[..len], b"hello"]), Ok((vec![event], 0)), "{opcode:?}");
@@ -146,9 +146,23 @@ fn messages_may_be_fragmented_and_interrupted_by_control_frames() {
     ]
     .concat();
     let ping = |text: &'static str| Event::Ping(text.into());
-    let wanted = vec![data(b"a"), ping("?"), data(b"bc"), Event::Pong("!".into()), data(b"de"), Event::Close];
+    let wanted = vec![data(b"a"), ping("?"), data(b"bc"), Event::Pong("!".into()), data(b"de"), Event::Close("".into())];
     for size in 1..=wire.len() {
         assert_eq!(decode(Sender::Client, wire.chunks(size)), Ok((wanted.clone(), 0)), "pieces of {size}");
+    }
+}
+
+#[test]
+fn a_message_ends_with_the_last_byte_of_its_last_frame() {
+    let wire = [client(0x02, b"a"), client(0x89, b"?"), client(0x80, b"bc"), client(0x82, b"")].concat();
+    let (mut decoder, mut inbound) = (Decoder::new(Sender::Client), BytesMut::from(&wire[..21]));
+    assert!(decoder.is_between_messages());
+    for (event, after) in [(data(b"a"), false), (Event::Ping("?".into()), false), (data(b"b"), false)] {
+        assert_eq!((decoder.next(&mut inbound), decoder.is_between_messages()), (Ok(Some(event.clone())), after), "{event:?}");
+    }
+    inbound.extend_from_slice(&wire[21..]);
+    for event in [data(b"c"), data(b"")] {
+        assert_eq!((decoder.next(&mut inbound), decoder.is_between_messages()), (Ok(Some(event)), true));
     }
 }
 

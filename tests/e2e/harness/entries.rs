@@ -82,7 +82,10 @@ impl Entries {
 
     /// Writes gateway.yaml anew: who is in by which name of a certificate, with which grant.
     pub(crate) fn configure(&self, certified: &[(&str, &str)], keys: &str) {
-        let (mut text, tls) = (Site::listeners(&self.targets), self.vendor.tls());
+        let (mut text, tls) = ("listeners:\n".to_owned(), self.vendor.tls());
+        for (target, port) in &self.targets {
+            let _ = writeln!(text, "  - {{listen: \"127.0.0.1:{port}\", target: acme/dc1/{target}{keys}}}");
+        }
         let by_certificate = format!("{tls}, {}", self.vendor.client_ca(certified));
         let first = &self.targets[0].0;
         for (listen, kind, more) in [
