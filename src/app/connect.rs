@@ -82,7 +82,11 @@ fn client(request: Request, show: Arc<impl Fn(Shown<'_>) + Send + Sync + 'static
     tls::install_provider();
     let Request { target, token_file, endpoints } = request;
     let settings = Settings { target, token: read_token(&token_file)?, endpoints, egress: Egress::from_environment() };
-    Client::new(settings, Arc::new(move |event: Event<'_>| show(Shown::Event(event))))
+    let observer = Arc::new(move |event: Event<'_>| show(Shown::Event(event)));
+    Client::new(settings, observer).map_err(|failure| match failure.code {
+        Code::TokenInvalid => failure.context(token_file.display()),
+        _ => failure,
+    })
 }
 
 fn read_token(file: &Path) -> Result<Secret, Failure> {

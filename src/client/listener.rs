@@ -1,6 +1,6 @@
 //! A listener on this host: each connection to it is one stream of the target's. Refuses to know who listens for the result.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -51,6 +51,10 @@ impl Service<TcpStream, SocketAddr> for Local {
         admitted
     }
 
+    fn source(&self, _: &SocketAddr) -> Option<IpAddr> {
+        None
+    }
+
     /// There is none: the gateway is asked while the connection is served, since it may take longer to come back.
     async fn handshake(&self, io: TcpStream, peer: SocketAddr) -> Option<Self::Ready> {
         Some((io, peer))
@@ -73,6 +77,8 @@ impl Service<TcpStream, SocketAddr> for Local {
     }
 
     fn timed_out(&self, _: SocketAddr) {}
+
+    fn crowded(&self, _: SocketAddr) {}
 }
 
 impl Local {

@@ -134,7 +134,6 @@ impl Port {
             self.admitted(*peer)?;
         }
         let peer = *peer;
-        prepare_tunnel(&io);
         let io = BufReader::with_capacity(SOCKET_BUFFER, io);
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await;
         let start = start.map_err(|error| tls::refusal_of(&error))?;
@@ -163,6 +162,8 @@ impl Port {
             let wanted = terms.wanted(gateway, &mut stream, peer, None, |failure| self.report(peer, failure)).await;
             return Ok(wanted.map(|wanted| Ready::Client { stream, wanted }));
         }
+        // Not a client's, whose reader may rest for as long as it likes: that looks like acknowledging nothing.
+        prepare_tunnel(stream.get_ref().0.get_ref());
         let identity = tls::peer_identity(stream.get_ref().1)?;
         let Role::Agent { agent, .. } = identity.role.clone() else {
             return Err(Failure::new(Code::CertificateRefused, "the certificate is no agent's"));
