@@ -55,7 +55,11 @@ async fn f41_behind_haproxy_both_audits_have_the_clients_own_address() {
             echoes(&mut client, b"through").await.unwrap();
         }
         let row = entries.site.gateway.audited("opened", |row| row["source"] == source.as_str()).await;
-        entries.site.agent.audited("opened", |other| (&other["request"], &other["source"]) == (&row["request"], &row["source"])).await;
+        entries
+            .site
+            .agent
+            .audited("opened", |other| (&other["request"], &other["source"]) == (&row["request"], &row["source"]))
+            .await;
     }
 }
 
@@ -89,7 +93,11 @@ async fn f41_a_header_from_anywhere_else_counts_for_nothing() {
         let mut client = connect_from(CLIENT, at).await.unwrap();
         client.write_all(header).await.unwrap();
         let _ = timeout(SOON, client.read_to_end(&mut Vec::new())).await.expect("it is let go");
-        entries.site.gateway.audited("connect_refused", |row| row["code"] == "request_invalid" && row["source"] == CLIENT).await;
+        entries
+            .site
+            .gateway
+            .audited("connect_refused", |row| row["code"] == "request_invalid" && row["source"] == CLIENT)
+            .await;
     }
     let audit = entries.site.gateway.audit();
     assert!(!audit.iter().any(|row| row.to_string().contains("192.0.2.66:") || row["source"] == "192.0.2.66"), "{audit:?}");
@@ -115,6 +123,6 @@ async fn f41_an_agent_behind_haproxy_is_on_record_with_its_own_address() {
     let mut lied = connect_from(CLIENT, gateway.at).await.unwrap();
     let _ = lied.write_all(b"PROXY TCP4 127.0.0.1 127.0.0.1 4711 443\r\n").await;
     let _ = timeout(SOON, lied.read_to_end(&mut Vec::new())).await.expect("it is let go");
-    gateway.audited("connect_refused", |row| row["code"] == "denied_source_ip" && row["source"] == CLIENT).await;
+    gateway.audited("connect_refused", |row| row["code"] == "tls_plaintext" && row["source"] == CLIENT).await;
     assert!(agent.is_connected().await);
 }

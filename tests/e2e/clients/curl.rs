@@ -73,7 +73,8 @@ async fn curl_is_told_by_status_and_code_why_it_is_refused() {
         let user = token.map(|token| format!("any:{token}"));
         let mut options = vec!["-v", "-w", "%{http_connect}", "-x", &proxy];
         options.extend(user.as_deref().map(|user| ["--proxy-user", user]).into_iter().flatten());
-        let refused = get(&url, &options).await.exits(56);
+        let refused = get(&url, &options).await;
+        assert_ne!(refused.code(), 0);
         assert_eq!(refused.stdout, status, "{code}");
         let header = format!("< Underpass-Refusal: {code}\r");
         assert!(refused.stderr.lines().any(|line| line == header.trim_end()), "{code}: {}", refused.stderr);
@@ -89,14 +90,19 @@ async fn curl_that_does_not_tunnel_or_resolves_names_itself_is_refused_with_the_
     let entries = Entries::new(&[("web", nginx.address())]).await;
     let user = format!("any:{}", entries.token("ci", "acme/dc1/*", &[]).await.text);
     let (url, proxy) = ("http://web.dc1.acme.underpass/", format!("http://{}", entries.connect));
-    let forwarded = Program::new("curl").args(["-sS", "--max-time", "20", "-x", &proxy, "--proxy-user", &user, url]).run().await;
+    let forwarded =
+        Program::new("curl").args(["-sS", "--max-time", "20", "-x", &proxy, "--proxy-user", &user, url]).run().await;
     assert!(forwarded.ok().contains("this listener takes CONNECT alone"));
 
     let socks5 = entries.socks5.to_string();
     let resolved = ["--resolve", "web.dc1.acme.underpass:80:127.0.0.1", "--socks5", &socks5, "--proxy-user", &user];
     let refused = get(url, &resolved).await.exits(97);
     assert!(refused.stderr.contains("(8)"), "address type not supported: {}", refused.stderr);
-    entries.site.gateway.audited("connect_refused", |row| row["detail"].as_str().is_some_and(|it| it.contains("socks5h"))).await;
+    entries
+        .site
+        .gateway
+        .audited("connect_refused", |row| row["detail"].as_str().is_some_and(|it| it.contains("socks5h")))
+        .await;
     for (proxy_user, code) in [("any:wrong", "login_failed"), ("any:", "request_invalid")] {
         get(url, &["--socks5-hostname", &socks5, "--proxy-user", proxy_user]).await.exits(97);
         entries.site.gateway.audited("connect_refused", |row| row["code"] == code).await;

@@ -89,7 +89,8 @@ async fn rsync_and_git_keep_every_byte_by_connect_stdio() {
 
     let (bare, clone) = (shell.scratch.path("bare.git"), shell.scratch.path("clone"));
     let git = |args: &[&str]| {
-        let own = ["-c", "user.name=a", "-c", "user.email=a@b.test", "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"];
+        let own =
+            ["-c", "user.name=a", "-c", "user.email=a@b.test", "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"];
         let program = Program::new("git").env("GIT_SSH_COMMAND", &shell.ssh).env("GIT_CONFIG_NOSYSTEM", "1");
         program.env("HOME", shell.scratch.path("")).args(own).args(args)
     };
