@@ -1,18 +1,18 @@
-//! How often one source may try to enroll: a sliding window, exact and bounded. Refuses to know what is tried, and the clock.
+//! How often one source may try something: a sliding window, exact and bounded. Refuses to know what is tried, and the clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::base::allow::network;
-use crate::base::limits;
+use super::allow::network;
 
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Counts tries: in any minute at most [`limits::ENROLL_PER_MINUTE`] of one source are admitted. A token bucket with that burst
-/// would admit nearly twice as many in its first minute.
-pub(super) struct Throttle {
+/// Counts tries: in any minute at most so many of one source are admitted. A token bucket with that burst would admit nearly twice as
+/// many in its first minute.
+pub struct Throttle {
     sources: HashMap<IpAddr, Source>,
+    per_minute: usize,
     capacity: usize,
     cleared: Option<Instant>,
 }
@@ -26,32 +26,33 @@ struct Source {
 
 /// What becomes of a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// It may go on.
     Admitted,
     /// Too many. `first` if it is the first refusal since the source was last admitted.
-    Limited { first: bool },
+    Limited {
+        /// Whether none was refused before it.
+        first: bool,
+    },
 }
 
 impl Throttle {
-    pub(super) fn new() -> Self {
-        Self::with_capacity(limits::ENROLL_SOURCES)
-    }
-
-    fn with_capacity(capacity: usize) -> Self {
-        Self { sources: HashMap::new(), capacity, cleared: None }
+    /// So many tries a minute for each source, and so many sources that are remembered.
+    #[must_use]
+    pub fn new(per_minute: usize, capacity: usize) -> Self {
+        Self { sources: HashMap::new(), per_minute, capacity, cleared: None }
     }
 
     /// Counts a try. When as many sources as can be remembered have tried within a minute, further ones are refused: forgetting
     /// some would let an attacker with many addresses start anew.
-    pub(super) fn admit(&mut self, source: IpAddr, now: Instant) -> Verdict {
+    pub fn admit(&mut self, source: IpAddr, now: Instant) -> Verdict {
         let source = network(source);
         if self.sources.len() >= self.capacity && !self.sources.contains_key(&source) && !self.make_room(now) {
             return Verdict::Limited { first: false };
         }
         let seen = self.sources.entry(source).or_default();
         seen.forget(now);
-        if seen.tries.len() < limits::ENROLL_PER_MINUTE as usize {
+        if seen.tries.len() < self.per_minute {
             seen.tries.push_back(now);
             seen.told = false;
             return Verdict::Admitted;
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn s6_no_minute_has_more_than_five_tries_of_one_source() {
-        let (mut throttle, start) = (Throttle::new(), Instant::now());
+        let (mut throttle, start) = (Throttle::new(5, 1000), Instant::now());
         let at = |millis: u64| start + Duration::from_millis(millis);
         let admitted: Vec<u64> = (0..600_000)
             .step_by(250)
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn s6_sources_are_told_apart_but_not_by_what_is_free_to_change() {
-        let (mut throttle, now) = (Throttle::new(), Instant::now());
+        let (mut throttle, now) = (Throttle::new(5, 1000), Instant::now());
         for n in 0..5 {
             assert_eq!(throttle.admit(ip(&format!("2001:db8::{n}")), now), Verdict::Admitted);
             assert_eq!(throttle.admit(ip("192.0.2.1"), now), Verdict::Admitted);
@@ -120,7 +121,7 @@ mod tests {
 
     #[test]
     fn s6_an_attacker_with_many_addresses_neither_fills_the_memory_nor_starts_anew() {
-        let (mut throttle, now) = (Throttle::with_capacity(100), Instant::now());
+        let (mut throttle, now) = (Throttle::new(5, 100), Instant::now());
         for n in 0..100 {
             assert_eq!(throttle.admit(ip(&format!("10.0.0.{n}")), now), Verdict::Admitted);
         }
