@@ -4,6 +4,7 @@
 pub mod dial;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod half_close;
 pub mod lane;
 pub mod ledger;
 pub mod listen;

@@ -11,11 +11,12 @@ use crate::base::code::{Code, Failure};
 use crate::base::endpoint::Endpoint;
 use crate::base::limits::{ASK_DEADLINE, CLIENT_HEAD, ENDPOINT_DEADLINE};
 use crate::tunnel::dial::{self, Secured};
+use crate::tunnel::half_close::HalfClose;
 use crate::wire::connect;
 
 /// A stream of the target's, and what the target has said already.
 pub(super) struct Opened {
-    pub(super) stream: Secured,
+    pub(super) stream: HalfClose<Secured>,
     pub(super) first: BytesMut,
 }
 
@@ -33,7 +34,7 @@ pub(super) async fn ask(client: &Client, endpoint: &Endpoint) -> Result<Opened, 
     let mut stream = dialled.map_err(Miss::Way)?;
     let answered = within(ASK_DEADLINE, endpoint, exchange(client, endpoint, &mut stream)).await;
     match answered.map_err(Miss::Way)? {
-        Ok(first) => Ok(Opened { stream, first }),
+        Ok(first) => Ok(Opened { stream: HalfClose::new(stream), first }),
         Err(refusal) => Err(Miss::Refused(refusal)),
     }
 }

@@ -269,7 +269,7 @@ async fn a_connection_to_the_gateway_outlives_a_reader_that_rests() {
     let (client, _) = gateway.client();
     let (opened, _far) = tokio::join!(client.open(), gateway.accept());
     let opened = opened.unwrap_or_else(|failure| panic!("{failure}"));
-    let socket = opened.stream.get_ref().0.get_ref().get_ref();
+    let socket = opened.stream.get_ref().get_ref().0.get_ref().get_ref();
     let limit = socket2::SockRef::from(socket).tcp_user_timeout().unwrap();
     assert_eq!(limit, None, "a closed window counts as acknowledging nothing");
 }

@@ -22,6 +22,7 @@ use crate::base::grant::Grants;
 use crate::base::id::{RequestId, TargetId};
 use crate::base::limits::{ANSWER_DEADLINE, ANSWER_LINGER};
 use crate::base::secret::Secret;
+use crate::tunnel::half_close::HalfClose;
 use crate::wire::connect::{self, Refused};
 use crate::wire::hello::Kind;
 use crate::wire::refusal::Refusal;
@@ -204,6 +205,12 @@ impl ClientIo for TcpStream {
 }
 
 impl ClientIo for BufReader<TcpStream> {
+    fn reset_on_close(&self, reset: bool) {
+        self.get_ref().reset_on_close(reset);
+    }
+}
+
+impl<Io: ClientIo> ClientIo for HalfClose<TlsStream<Io>> {
     fn reset_on_close(&self, reset: bool) {
         self.get_ref().reset_on_close(reset);
     }

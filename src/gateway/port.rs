@@ -28,6 +28,7 @@ use crate::observe::audit::{Event, Holder};
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
 use crate::pki::tls::{self, Protocol};
+use crate::tunnel::half_close::HalfClose;
 use crate::tunnel::ledger::Attendance;
 use crate::tunnel::listen::{self, Service, prepare_tunnel};
 use crate::tunnel::proxy_header;
@@ -64,7 +65,7 @@ enum Ready {
     Tunnel { upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
     Lane { upgraded: Upgraded<Secured>, joining: Joining, peer: SocketAddr },
     Enroll { stream: Secured, peer: SocketAddr, share: Share<IpAddr> },
-    Client { stream: Secured, wanted: Wanted },
+    Client { stream: HalfClose<Secured>, wanted: Wanted },
 }
 
 impl Service<TcpStream, SocketAddr> for Port {
@@ -160,7 +161,7 @@ impl Port {
             }
             let terms = Terms { entry: Entry::Connect, early_data: true, idle: None };
             let wanted = terms.wanted(gateway, &mut stream, peer, None, |failure| self.report(peer, failure)).await;
-            return Ok(wanted.map(|wanted| Ready::Client { stream, wanted }));
+            return Ok(wanted.map(|wanted| Ready::Client { stream: HalfClose::new(stream), wanted }));
         }
         // Not a client's, whose reader may rest for as long as it likes: that looks like acknowledging nothing.
         prepare_tunnel(stream.get_ref().0.get_ref());

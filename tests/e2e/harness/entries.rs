@@ -6,12 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
-use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::process::{Process, Program};
 use super::site::{Agent, Gateway, Site};
-use super::{SOON, Scratch, eventually, free_port, loopback};
-use crate::fixtures::certificates::Identity;
+use super::{SOON, Scratch, connect_from, eventually, free_port, loopback};
 use crate::fixtures::client::{self, Io};
 use crate::fixtures::vendor::{Vendor, secured};
 
@@ -28,8 +27,9 @@ pub(crate) struct Entries {
     pub(crate) socks5_tls: SocketAddr,
     /// A listener of kind tcp for the first target, for clients with a certificate alone.
     pub(crate) certified: SocketAddr,
-    /// The certificate of [`CERTIFIED`].
-    certificate: Identity,
+    /// For clients with TLS: they show the certificate of [`CERTIFIED`], or none.
+    with_certificate: TlsConnector,
+    pub(crate) without_certificate: TlsConnector,
     targets: Vec<(String, u16)>,
     scratch: Scratch,
 }
@@ -47,6 +47,12 @@ pub(crate) enum Way {
     Certified,
     CertifiedConnect,
     CertifiedSocks5,
+}
+
+impl Way {
+    pub(crate) fn is_certified(self) -> bool {
+        matches!(self, Self::Certified | Self::CertifiedConnect | Self::CertifiedSocks5)
+    }
 }
 
 /// A caller's token.
@@ -69,9 +75,21 @@ impl Entries {
         let agent = Agent::blank(&gateway, "a1");
         let site = Site::of(gateway, agent, targets.clone());
         let scratch = Scratch::new();
-        let certificate = vendor.client(CERTIFIED);
-        let mut entries =
-            Self { site, vendor, connect, connect_tls, socks5, socks5_tls, certified, certificate, targets, scratch };
+        let (with_certificate, without_certificate) =
+            (vendor.connector(Some(&vendor.client(CERTIFIED))), vendor.connector(None));
+        let mut entries = Self {
+            site,
+            vendor,
+            connect,
+            connect_tls,
+            socks5,
+            socks5_tls,
+            certified,
+            with_certificate,
+            without_certificate,
+            targets,
+            scratch,
+        };
         entries.configure(&[(CERTIFIED, "acme/dc1/*")], keys);
         entries.site.gateway.start().await;
         entries.site.agent = Agent::enroll(&entries.site.gateway, "a1").await;
@@ -120,21 +138,33 @@ impl Entries {
 
     /// A client's stream to a target, or why there is none.
     pub(crate) async fn open(&self, way: Way, target: &str, token: &str) -> io::Result<Box<dyn Io>> {
+        let connector = if way.is_certified() { &self.with_certificate } else { &self.without_certificate };
+        self.open_from("127.0.0.1", way, target, token, connector).await
+    }
+
+    /// The same for a client on another host, which secures it so where there is TLS.
+    pub(crate) async fn open_from(
+        &self,
+        host: &str,
+        way: Way,
+        target: &str,
+        token: &str,
+        connector: &TlsConnector,
+    ) -> io::Result<Box<dyn Io>> {
         let at = match way {
-            Way::Listener => return Ok(Box::new(TcpStream::connect(self.site.at(target)).await?)),
+            Way::Listener => self.site.at(target),
             Way::Connect => self.connect,
             Way::ConnectTls | Way::CertifiedConnect => self.connect_tls,
             Way::Socks5 => self.socks5,
             Way::Socks5Tls | Way::CertifiedSocks5 => self.socks5_tls,
             Way::Certified => self.certified,
         };
-        let stream = TcpStream::connect(at).await?;
-        let certified = matches!(way, Way::Certified | Way::CertifiedConnect | Way::CertifiedSocks5);
+        let stream = connect_from(host, at).await?;
         let mut io: Box<dyn Io> = match way {
-            Way::Connect | Way::Socks5 => Box::new(stream),
-            _ => Box::new(secured(&self.vendor.connector(certified.then_some(&self.certificate)), stream).await?),
+            Way::Listener | Way::Connect | Way::Socks5 => Box::new(stream),
+            _ => Box::new(secured(connector, stream).await?),
         };
-        let (target, token) = (format!("acme/dc1/{target}"), (!certified).then_some(token));
+        let (target, token) = (format!("acme/dc1/{target}"), (!way.is_certified()).then_some(token));
         match way {
             Way::Connect | Way::ConnectTls | Way::CertifiedConnect => {
                 let answer = client::connect(&mut io, &target, token).await?;
