@@ -116,6 +116,9 @@ pub const MAX_CONTROL_MESSAGE: usize = 16 * 1024;
 /// be closed at once: without its notice the other end may write to a closed stream until its session ends.
 pub const NOTICE_QUEUE: usize = 2 * MAX_STREAMS;
 
+/// How long the reason for a stream's reset is waited for: its notice takes another way than the reset, which goes first.
+pub const REASON_DEADLINE: Duration = Duration::from_secs(1);
+
 /// Between two heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
 
