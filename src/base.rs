@@ -13,3 +13,4 @@ pub mod id;
 pub mod limits;
 pub mod secret;
 pub mod tasks;
+pub mod throttle;

@@ -10,7 +10,6 @@ mod op;
 mod records;
 pub mod store;
 mod text;
-mod throttle;
 pub mod tokens;
 
 use std::collections::{BTreeMap, HashSet};
@@ -22,6 +21,8 @@ use time::OffsetDateTime;
 use crate::base::code::Failure;
 use crate::base::endpoint::Endpoint;
 use crate::base::id::Name;
+use crate::base::limits::{ENROLL_PER_MINUTE, THROTTLED_SOURCES};
+use crate::base::throttle::Throttle;
 use crate::gateway::callers::{Callers, PublishedToken};
 use crate::observe::audit::Audit;
 use crate::pki::authority::Authority;
@@ -31,7 +32,6 @@ use crate::pki::revoke::Revocations;
 pub use op::Caller;
 use records::{Revocation, Token};
 use store::{CommitError, Kind, Store};
-use throttle::Throttle;
 
 /// How often a change is decided anew when somebody else changed the same records meanwhile. Each time somebody succeeded, so
 /// only a flood of changes gets here.
@@ -82,7 +82,7 @@ impl Control {
     }
 
     fn unpublished(parts: Parts) -> Self {
-        let throttle = Mutex::new(Throttle::new());
+        let throttle = Mutex::new(Throttle::new(ENROLL_PER_MINUTE, THROTTLED_SOURCES));
         Self { parts, throttle, published: tokio::sync::Mutex::default(), client_tokens: tokio::sync::Mutex::default() }
     }
 
@@ -91,6 +91,9 @@ impl Control {
     pub async fn follow(&self) {
         let mut revocations = self.store().watch(Kind::Revocation);
         let mut client_tokens = self.store().watch(Kind::ClientToken);
+        // What has changed between the start and now would be missed.
+        revocations.mark_changed();
+        client_tokens.mark_changed();
         let mut daily = tokio::time::interval(Duration::from_secs(24 * 60 * 60));
         daily.tick().await;
         loop {

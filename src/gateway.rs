@@ -18,10 +18,11 @@ pub mod shares;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use time::OffsetDateTime;
 
 use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
@@ -29,14 +30,17 @@ use crate::base::drain::{Drain, Drained};
 use crate::base::endpoint::HostPort;
 use crate::base::id::{AgentId, InstanceId, Name};
 use crate::base::limits::{
-    HANDSHAKE_DEADLINE, LANES_PER_MINUTE, MAX_ENROLLING, MAX_ENROLLING_PER_SOURCE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE,
+    HANDSHAKE_DEADLINE, LANES_PER_MINUTE, LOGIN_FAILURES_PER_MINUTE, MAX_ENROLLING, MAX_ENROLLING_PER_SOURCE,
+    MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, THROTTLED_SOURCES,
 };
+use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
+use crate::base::throttle::{Throttle, Verdict};
 use crate::observe::audit::{Audit, Event};
 use crate::pki::revoke::Revocations;
 use crate::pki::tls::GatewayTls;
 use crate::tunnel::listen::Caps;
-use callers::Callers;
+use callers::{Caller, Callers};
 use issuer::Issuer;
 use registry::Registry;
 use router::Table;
@@ -78,6 +82,8 @@ pub struct Gateway {
     table: Table,
     audit: Audit,
     drain: Drain,
+    /// Clients whose login failed.
+    failed_logins: Mutex<Throttle>,
     /// Connections of strangers who enroll, by source.
     enrolling: Arc<Shares<IpAddr>>,
     /// Agents' sessions, from before their greeting, and how fast each agent begins them.
@@ -114,6 +120,7 @@ impl Gateway {
             table: Table::default(),
             audit,
             drain: Drain::new(),
+            failed_logins: Mutex::new(Throttle::new(LOGIN_FAILURES_PER_MINUTE, THROTTLED_SOURCES)),
             enrolling: Shares::new(MAX_ENROLLING_PER_SOURCE, MAX_ENROLLING),
             held: Shares::new(MAX_SESSIONS_PER_AGENT, usize::MAX),
             begun: per_minute(SESSIONS_PER_MINUTE),
@@ -147,6 +154,20 @@ impl Gateway {
     /// `stopping`.
     pub fn ready(&self) -> Result<(), Failure> {
         if self.drain.begun() { Err(Failure::new(Code::Stopping, "shutting down")) } else { Ok(()) }
+    }
+
+    /// The caller whose token this is. A right one is always taken: who shares an address with somebody who guesses is not to suffer for it.
+    ///
+    /// # Errors
+    /// `login_failed`; `login_limited` instead when too many from there have failed within a minute.
+    pub(in crate::gateway) fn login(&self, token: &Secret, source: IpAddr) -> Result<Arc<Caller>, Failure> {
+        self.callers.login(token.expose(), OffsetDateTime::now_utc()).map_err(|failure| {
+            let mut failed = self.failed_logins.lock().unwrap_or_else(PoisonError::into_inner);
+            match failed.admit(source, Instant::now()) {
+                Verdict::Admitted => failure,
+                Verdict::Limited { .. } => Failure::new(Code::LoginLimited, failure.detail),
+            }
+        })
     }
 
     /// A connection of which too many of the same source wait.

@@ -137,14 +137,20 @@ async fn carry(context: &Context, mut wired: Wired<Stream>, bridged: Bridged) {
     let code = tokio::select! {
         biased;
         () = permit.withdrawn() => Some(Code::TargetRemoved),
-        outcome = both_ways(&mut stream, &mut target, early, idle, &ledger) => code_of(context, &stream, outcome),
+        outcome = both_ways(&mut stream, &mut target, early, idle, &ledger) => code_of(outcome),
         _ = context.lane.link().ended() => Some(Code::SessionLost),
     };
+    let (lane, id) = (context.lane.number(), stream.id());
     match code {
         // With its lane, the other end loses it by itself.
         Some(_) if context.lane.link().is_lost() => {}
-        Some(code) => context.notifier.closing(context.lane.number(), stream.id(), code),
+        Some(code) => context.notifier.closing(lane, id, code),
         None => reset_on_close(&target, false),
+    }
+    // The target doesn't wait for the reason.
+    drop((target, stream));
+    if code == Some(Code::ClientReset) {
+        return ledger.close(context.notifier.why_reset(lane, id).await.or(code));
     }
     ledger.close(code);
 }
@@ -165,16 +171,14 @@ async fn both_ways(
     splice(stream, &mut Socket::new(target), idle, ledger).await
 }
 
-/// What the closing row says, and the notice to the gateway.
-fn code_of(context: &Context, stream: &Stream, outcome: Outcome) -> Option<Code> {
+/// What the closing row says, and the notice to the gateway, unless the gateway knows better.
+fn code_of(outcome: Outcome) -> Option<Code> {
     match outcome {
         Outcome::Finished => None,
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Far, _) => Some(Code::TargetReset),
         Outcome::Broken(End::Near, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(Code::SessionLost),
-        Outcome::Broken(End::Near, _) => {
-            Some(context.notifier.closed(context.lane.number(), stream.id()).unwrap_or(Code::ClientReset))
-        }
+        Outcome::Broken(End::Near, _) => Some(Code::ClientReset),
     }
 }
 

@@ -116,6 +116,9 @@ pub const MAX_CONTROL_MESSAGE: usize = 16 * 1024;
 /// be closed at once: without its notice the other end may write to a closed stream until its session ends.
 pub const NOTICE_QUEUE: usize = 2 * MAX_STREAMS;
 
+/// How long the reason for a stream's reset is waited for: its notice takes another way than the reset, which goes first.
+pub const REASON_DEADLINE: Duration = Duration::from_secs(1);
+
 /// Between two heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
 
@@ -273,10 +276,14 @@ pub const LANE_DIALS_PER_MINUTE: usize = 12;
 pub const LANES_PER_MINUTE: u32 = 120;
 
 /// Enrollment attempts per minute and source address.
-pub const ENROLL_PER_MINUTE: u32 = 5;
+pub const ENROLL_PER_MINUTE: usize = 5;
 
-/// Source addresses whose enrollment attempts are remembered.
-pub const ENROLL_SOURCES: usize = 64 * 1024;
+/// Failed logins of clients per minute and source address; further ones are answered with `login_limited`. A program with an old token
+/// that tries again every two seconds stays below it.
+pub const LOGIN_FAILURES_PER_MINUTE: usize = 30;
+
+/// Source addresses whose attempts, of each of these kinds, are remembered.
+pub const THROTTLED_SOURCES: usize = 64 * 1024;
 
 /// An enrollment token's text; with two endpoints it has 250 characters.
 pub const MAX_TOKEN: usize = 4 * 1024;

@@ -7,12 +7,12 @@ use time::OffsetDateTime;
 
 use super::records::{self, Agent, Record, Redemption, Revocation, SerialRecord, Stored, Token};
 use super::store::{CommitError, Expect, Write};
-use super::throttle::Verdict;
 use super::tokens::{secret_hash, token_id};
 use super::{ATTEMPTS, Control, text};
 use crate::base::code::{Code, Failure, OrFail};
 use crate::base::id::{AgentId, Name};
 use crate::base::secret::constant_time_eq;
+use crate::base::throttle::Verdict;
 use crate::gateway::issuer::{EnrollAsk, Enrolled, Enrolling, Issuer};
 use crate::observe::audit::Event;
 use crate::observe::metrics;

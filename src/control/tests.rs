@@ -56,7 +56,7 @@ impl Gateway {
 
     /// A try that no other has slowed down.
     pub(super) async fn try_enroll(&self, ask: EnrollAsk) -> Result<Enrolled, Failure> {
-        *self.control.throttle() = Throttle::new();
+        *self.control.throttle() = Throttle::new(crate::base::limits::ENROLL_PER_MINUTE, 100);
         self.control.enroll_at(ask, std::time::Instant::now(), OffsetDateTime::now_utc()).await
     }
 

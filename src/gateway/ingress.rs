@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
-use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -98,7 +97,7 @@ impl Terms {
         certified: Option<Arc<Caller>>,
         report: impl FnOnce(&Failure) + Send,
     ) -> Option<Wanted> {
-        let login = Login { gateway, certified };
+        let login = Login { gateway, source, certified };
         let (asked, answer) = match &self.entry {
             Entry::Tcp(target, own) => {
                 let caller = own.clone().map_or_else(|| login.caller(None), Ok);
@@ -159,6 +158,7 @@ impl Answer {
 /// Who a client is, from the token it shows, or the certificate that it has shown. A wrong token is not made good by a certificate.
 struct Login<'a> {
     gateway: &'a Gateway,
+    source: SocketAddr,
     certified: Option<Arc<Caller>>,
 }
 
@@ -166,13 +166,13 @@ impl Login<'_> {
     /// The caller.
     ///
     /// # Errors
-    /// `login_required`, `login_failed`.
+    /// `login_required`, `login_failed`, `login_limited`.
     fn caller(&self, token: Option<&Secret>) -> Result<Arc<Caller>, Failure> {
         let Some(token) = token else {
             let nobody = || Failure::new(Code::LoginRequired, "no token was shown");
             return self.certified.clone().ok_or_else(nobody);
         };
-        self.gateway.callers.login(token.expose(), OffsetDateTime::now_utc())
+        self.gateway.login(token, self.source.ip())
     }
 }
 

@@ -291,6 +291,11 @@ async fn carry<Io: ClientIo>(
         Some(_) => {}
         None => client.reset_on_close(false),
     }
+    // The client doesn't wait for the reason.
+    drop(client);
+    if code == Some(Code::TargetReset) {
+        return ledger.close(agent.live.notifier.why_reset(agent.lane, agent.stream.id()).await.or(code));
+    }
     ledger.close(code);
 }
 
@@ -317,13 +322,13 @@ async fn both_ways<Io: ClientIo>(
 
 /// What the closing row says. A clean end of which the agent said otherwise was a reset that the mux could not tell.
 fn code_of(agent: &AgentEnd, outcome: &Outcome) -> Option<Code> {
-    let said = || agent.live.notifier.closed(agent.lane, agent.stream.id());
     match outcome {
-        Outcome::Finished => said(),
+        Outcome::Finished => agent.live.notifier.closed(agent.lane, agent.stream.id()),
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Near, _) => Some(Code::ClientReset),
         Outcome::Broken(End::Far, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(Code::SessionLost),
-        Outcome::Broken(End::Far, _) => Some(said().unwrap_or(Code::TargetReset)),
+        // Unless the agent says otherwise.
+        Outcome::Broken(End::Far, _) => Some(Code::TargetReset),
     }
 }
 

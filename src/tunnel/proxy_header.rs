@@ -274,6 +274,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn cuts_do_not_change_what_is_read(bytes in nearly()) {
             let whole = parse(&bytes);

@@ -1,21 +1,20 @@
 //! A session: the greeting on the control stream, then notices both ways, over one or more lanes. Both ends live here, so that
 //! they can't drift apart. It refuses to know registries, policies and reconnecting.
 
+mod ends;
 pub mod lanes;
 mod load;
-
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
+use self::ends::Ends;
 use self::lanes::Lanes;
 use super::mux::{self, Incoming, Link, Side, Stream};
 use super::upgrade::Upgraded;
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{HELLO_DEADLINE, MAX_LANES_CONFIGURED, MAX_STREAMS, MAX_STREAMS_CONFIGURED, NOTICE_QUEUE};
+use crate::base::limits::{HELLO_DEADLINE, MAX_LANES_CONFIGURED, MAX_STREAMS_CONFIGURED, NOTICE_QUEUE};
 use crate::base::tasks::Tasks;
 use crate::wire::codec::{self, Wire};
 use crate::wire::hello::{Hello, VERSIONS, Welcome, negotiate};
@@ -41,8 +40,7 @@ pub struct Session {
 #[derive(Clone)]
 pub struct Notifier {
     queue: mpsc::Sender<Notice>,
-    /// By lane and stream.
-    closed: Arc<Mutex<HashMap<(u32, u32), Code>>>,
+    ends: Ends,
 }
 
 impl Notifier {
@@ -61,16 +59,12 @@ impl Notifier {
     /// Takes what the peer said about a stream's end, if it came.
     #[must_use]
     pub fn closed(&self, lane: u32, stream: u32) -> Option<Code> {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner).remove(&(lane, stream))
+        self.ends.take((lane, stream))
     }
 
-    fn note_closed(&self, lane: u32, stream: u32, code: Code) {
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody asks for most of them; a peer can't make the table grow beyond the streams it may have.
-        if closed.len() >= MAX_STREAMS {
-            closed.clear();
-        }
-        closed.insert((lane, stream), code);
+    /// The same for a stream that the peer has reset: what it says of it may come a moment later.
+    pub async fn why_reset(&self, lane: u32, stream: u32) -> Option<Code> {
+        self.ends.awaited((lane, stream)).await
     }
 }
 
@@ -174,7 +168,7 @@ impl Session {
     fn start(lanes: Lanes, incoming: Incoming, control: Wired<Stream>, tasks: &Tasks) -> Self {
         let (told, notices) = mpsc::channel(NOTICE_QUEUE);
         let (queue, to_tell) = mpsc::channel(NOTICE_QUEUE);
-        let notifier = Notifier { queue, closed: Arc::default() };
+        let notifier = Notifier { queue, ends: Ends::default() };
         let (reader, writer) = control.split();
         tasks.spawn(read_notices(reader, told, notifier.clone(), lanes.clone()));
         tasks.spawn(write_notices(writer, to_tell));
@@ -189,7 +183,7 @@ async fn read_notices(mut control: Wired<ReadHalf<Stream>>, told: mpsc::Sender<N
     loop {
         match control.receive().await {
             Ok(Some(Control::Notice(Notice::StreamClosed { lane, stream, code }))) => {
-                notifier.note_closed(lane, stream, code);
+                notifier.ends.note((lane, stream), code);
             }
             Ok(Some(Control::Notice(notice))) => {
                 if told.send(notice).await.is_err() {

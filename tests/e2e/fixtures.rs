@@ -3,9 +3,14 @@
 
 pub(crate) mod balancer;
 pub(crate) mod certificates;
+pub(crate) mod client;
 pub(crate) mod dns;
+pub(crate) mod haproxy;
 pub(crate) mod netns;
 pub(crate) mod nginx;
 pub(crate) mod peer;
 pub(crate) mod postgres;
+pub(crate) mod redis;
 pub(crate) mod squid;
+pub(crate) mod sshd;
+pub(crate) mod vendor;

@@ -1,6 +1,7 @@
 //! What every test stands on: scratch directories, processes that end with their test, and waiting for a condition.
 //! Refuses to know what the processes are.
 
+pub(crate) mod entries;
 pub(crate) mod process;
 pub(crate) mod site;
 pub(crate) mod target;

@@ -10,6 +10,7 @@ mod harness;
 
 mod attacks;
 mod cli;
+mod clients;
 mod connect;
 mod enrollment;
 mod floods;
@@ -25,6 +26,7 @@ mod proxy;
 mod reach;
 mod recovery;
 mod secrets;
+mod storm;
 mod tokens;
 mod traffic;
 mod wire;

@@ -117,7 +117,7 @@ async fn s6_a_token_counts_until_its_second_and_no_longer() {
     let token = gateway.token("acme/dc1").await;
     let key = PrivateKey::generate().unwrap();
     let at = async |seconds| {
-        *gateway.control.throttle() = Throttle::new();
+        *gateway.control.throttle() = Throttle::new(crate::base::limits::ENROLL_PER_MINUTE, 100);
         let now = token.expires + time::Duration::seconds(seconds);
         gateway.control.enroll_at(ask_with(&token, &key, None), Instant::now(), now).await
     };

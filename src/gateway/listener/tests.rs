@@ -5,6 +5,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::base::grant::Grants;
+use crate::base::limits::LOGIN_FAILURES_PER_MINUTE;
 use crate::base::tasks::Tasks;
 use crate::gateway::callers::{PublishedToken, token_hash};
 use crate::gateway::fixture::{agent, gateway, wanted};
@@ -229,4 +230,19 @@ async fn d1_a_client_that_does_not_say_what_it_wants_is_closed() {
         assert_eq!(rows.take(), ["connect_refused request_invalid"]);
         tasks.abort().await;
     }
+}
+
+#[tokio::test]
+async fn who_fails_too_often_is_told_so_and_a_right_token_from_there_is_still_taken() {
+    let (_gateway, mut rows, tasks, address) = with_token(Entry::Connect);
+    let here = "db.dc1.acme.underpass";
+    for n in 0..LOGIN_FAILURES_PER_MINUTE + 2 {
+        let answer = String::from_utf8(told(address, &connect(here, "Proxy-Authorization: Bearer bad\r\n")).await).unwrap();
+        let (status, code) = if n < LOGIN_FAILURES_PER_MINUTE { ("407", "login_failed") } else { ("429", "login_limited") };
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{n}: {answer}");
+        assert_eq!(rows.take(), [format!("connect_refused {code}")]);
+    }
+    told(address, &connect(here, "Proxy-Authorization: Bearer good\r\n")).await;
+    assert_eq!(rows.take(), ["refused no_agent"]);
+    tasks.abort().await;
 }

@@ -36,15 +36,6 @@ async fn notices_of_every_kind_cross_both_ways() {
 }
 
 #[tokio::test]
-async fn what_was_said_of_streams_that_nobody_asks_about_is_bounded() {
-    let (_agent, gateway, _tasks) = sessions(&[]).await;
-    for stream in 0..10 * u32::try_from(MAX_STREAMS).unwrap() {
-        gateway.notifier.note_closed(0, stream, Code::Internal);
-    }
-    assert!(gateway.notifier.closed.lock().unwrap().len() <= MAX_STREAMS);
-}
-
-#[tokio::test]
 async fn a_full_queue_drops_notices_and_never_waits() {
     let (agent, mut gateway, _tasks) = sessions(&[]).await;
     // Not one await in between: nothing is written meanwhile.

@@ -330,6 +330,8 @@ fn cuts() -> impl Strategy<Value = Vec<usize>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn cuts_do_not_change_what_a_head_says(bytes in nearly(), begun in any::<bool>(), cuts in cuts()) {
         let begin = format!("CONNECT {TARGET} HTTP/1.1\r\n");

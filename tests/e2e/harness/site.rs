@@ -131,6 +131,11 @@ impl Gateway {
         self.process.as_mut().expect("the gateway was started")
     }
 
+    /// The same for who only looks at it and signals.
+    pub(crate) fn running(&self) -> &Process {
+        self.process.as_ref().expect("the gateway was started")
+    }
+
     /// Takes the process out, to wait for its end.
     pub(crate) fn take_process(&mut self) -> Process {
         self.process.take().expect("the gateway was started")
@@ -327,6 +332,11 @@ impl Agent {
 
     pub(crate) fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the agent was started")
+    }
+
+    /// The same for who only looks at it and signals.
+    pub(crate) fn running(&self) -> &Process {
+        self.process.as_ref().expect("the agent was started")
     }
 
     pub(crate) fn take_process(&mut self) -> Process {

@@ -96,6 +96,18 @@ fn a_verdict_counts_after_a_login_alone() {
 }
 
 #[test]
+fn i2_a_request_waits_for_the_logins_verdict() {
+    let mut socks = Socks5::new(false);
+    let mut bytes = BytesMut::from([&[5, 1, 2][..], &login(b"t0ken"), &request(HOST)].concat().as_slice());
+    assert!(matches!(socks.next(&mut bytes), Ok(Some(Step::Say(_)))));
+    assert!(matches!(socks.next(&mut bytes), Ok(Some(Step::Login(_)))));
+    assert!(matches!(socks.next(&mut bytes), Ok(None)));
+    assert_eq!(bytes, request(HOST), "it is left where it is");
+    assert_eq!(socks.verdict(true), [1, 0]);
+    assert!(matches!(socks.next(&mut bytes), Ok(Some(Step::Wanted(_)))));
+}
+
+#[test]
 fn i1_a_token_has_1_to_255_characters_and_no_error_shows_it() {
     let long = [b'x'; 255];
     let mut socks = Socks5::new(false);
@@ -173,6 +185,8 @@ fn messages() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn cuts_do_not_change_what_is_heard(bytes in messages(), certified in any::<bool>(), size in 1usize..40) {
         let heard = hear(certified, bytes.chunks(size));
