@@ -2,87 +2,87 @@
 //! and an end of a connection for benchmarks. No part of the product. Refuses to know how inputs are found and what is measured.
 
 pub mod clients;
+#[cfg(any(feature = "cli", feature = "fuzzing"))]
+mod config;
+mod csr;
+mod messages;
+mod token;
+mod websocket;
 
-use bytes::{Bytes, BytesMut};
+#[cfg(any(feature = "cli", feature = "fuzzing"))]
+pub use config::config;
+pub use csr::csr;
+pub use messages::{control, preface};
+pub use token::token;
+pub use websocket::websocket;
 
 #[cfg(feature = "fuzzing")]
 pub use crate::tunnel::mux::bench::End;
 pub use crate::tunnel::mux::exercise::exercise as yamux;
-use crate::tunnel::websocket::{Decoder, Event, MAX_CONTROL, MAX_HEAD, Sender, Violation};
 
-/// The decoder over an input: the first byte says who sends and how what follows is cut into pieces. What it tells must not depend
-/// on the cuts, and what it keeps is less than a header and a control frame.
-///
-/// # Panics
-/// When that is not so.
-pub fn websocket(input: &[u8]) {
-    let Some((how, wire)) = input.split_first() else { return };
-    let sender = if how & 1 == 0 { Sender::Client } else { Sender::Server };
-    let whole = decode(sender, [wire]);
-    let pieces = usize::from(how >> 1) % 19 + 1;
-    assert_eq!(decode(sender, wire.chunks(pieces)), whole, "in pieces of {pieces}");
+use crate::base::code::Failure;
+use crate::base::id::unprintable;
+
+/// An error's detail with what went on around it, in characters.
+const MAX_TOLD: usize = 2100;
+
+/// An error is one line that a terminal and a log can show.
+fn told(failure: &Failure) {
+    shown(&failure.detail, MAX_TOLD);
 }
 
-/// What a decoder tells of pieces: the events, data joined, and why it stopped.
-fn decode<'a>(sender: Sender, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Option<Violation>) {
-    let (mut decoder, mut inbound, mut events) = (Decoder::new(sender), BytesMut::new(), Vec::new());
-    let mut fed = 0;
-    for piece in pieces {
-        inbound.extend_from_slice(piece);
-        fed += piece.len();
-        loop {
-            let before = inbound.len();
-            match decoder.next(&mut inbound) {
-                Ok(Some(event)) => {
-                    assert!(inbound.len() < before, "an event takes something");
-                    note(&mut events, event);
-                }
-                Ok(None) => break,
-                Err(violation) => return (events, Some(violation)),
-            }
-        }
-        assert!(inbound.len() < MAX_HEAD + MAX_CONTROL, "{} bytes are kept", inbound.len());
-    }
-    let told: usize = events.iter().map(length).sum();
-    assert!(told <= fed, "{told} bytes were made of {fed}");
-    (events, None)
-}
-
-fn note(events: &mut Vec<Event>, event: Event) {
-    if let (Some(Event::Data(before)), Event::Data(more)) = (events.last_mut(), &event) {
-        *before = Bytes::from([&before[..], more].concat());
-    } else {
-        events.push(event);
-    }
-}
-
-fn length(event: &Event) -> usize {
-    match event {
-        Event::Data(bytes) | Event::Ping(bytes) | Event::Pong(bytes) | Event::Close(bytes) => bytes.len(),
-    }
+/// A text from outside can be shown, and has at most so many characters and one that says it was cut.
+fn shown(text: &str, max: usize) {
+    assert!(!text.contains(unprintable), "not printable: {text:?}");
+    let length = text.chars().count();
+    assert!(length <= max + 1, "{length} characters, more than {max}: {text:?}");
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    fn corpus(target: &str) -> Vec<Vec<u8>> {
+    /// Runs every input that is kept of a target.
+    fn replay(target: &str, run: fn(&[u8])) {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-        let files = std::fs::read_dir(dir).unwrap();
-        files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+        let inputs: Vec<_> = std::fs::read_dir(dir).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
+        assert!(!inputs.is_empty());
+        inputs.iter().for_each(|input| run(input));
     }
 
     #[test]
     fn t1_the_corpus_of_websocket_frames_breaks_nothing() {
-        let inputs = corpus("websocket");
-        assert!(!inputs.is_empty());
-        inputs.iter().for_each(|input| super::websocket(input));
+        replay("websocket", super::websocket);
     }
 
     #[test]
     fn t1_the_corpus_of_mux_programs_breaks_nothing() {
-        let inputs = corpus("yamux");
-        assert!(!inputs.is_empty());
-        inputs.iter().for_each(|input| super::yamux(input));
+        replay("yamux", super::yamux);
+    }
+
+    #[test]
+    fn t1_the_corpus_of_control_messages_breaks_nothing() {
+        replay("control", super::control);
+    }
+
+    #[test]
+    fn t1_the_corpus_of_stream_prefaces_breaks_nothing() {
+        replay("preface", super::preface);
+    }
+
+    #[test]
+    fn i1_the_corpus_of_enrollment_tokens_breaks_and_shows_nothing() {
+        replay("token", super::token);
+    }
+
+    #[test]
+    fn s7_the_corpus_of_certificate_requests_gets_nothing_but_its_key_certified() {
+        replay("csr", super::csr);
+    }
+
+    #[cfg(any(feature = "cli", feature = "fuzzing"))]
+    #[test]
+    fn i1_the_corpus_of_configurations_is_refused_in_one_line_or_loads_again() {
+        replay("config", super::config);
     }
 }

@@ -22,5 +22,5 @@ pub mod gateway;
 pub mod app;
 #[cfg(feature = "cli")]
 pub mod cli;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "fuzzing"))]
 pub mod config;

@@ -119,8 +119,8 @@
 //!
 //! TLS handshake and upgrade together take at most 5 s. A refusal has the code in the header `Underpass-Refusal` and in its
 //! text. They are checked in this order: 404 `upgrade_refused` another path; 400 `protocol_unsupported` without the
-//! subprotocol; 400 `upgrade_refused` for a malformed header `Underpass-Resume`; 503 `stopping`; 409 for such a header that is
-//! refused.
+//! subprotocol; 400 `upgrade_refused` for a header `Underpass-Resume` that is malformed or there twice; 503 `stopping`; 409 for one
+//! that is refused.
 //!
 //! ## Further lanes
 //!

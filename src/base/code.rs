@@ -300,7 +300,7 @@ codes! {
         "Look for clones of its machine: each agent needs an enrollment of its own. If its key was stolen, revoke it."
     DuplicateIdentity "duplicate_identity" Agent Unavailable false:
         "Two processes hold one agent's identity at the same time: a cloned machine, or a stolen key." ;
-        "Find both by the addresses in the detail. Enroll the clone under a name of its own; if the key was stolen, revoke the agent."
+        "Find both by their addresses in `underpass agents list`. Enroll the clone under its own name; if the key was stolen, revoke it."
 
     TokenInvalid "token_invalid" Caller Usage false:
         "The text is no token of the kind that is wanted here." ;

@@ -99,22 +99,25 @@ pub(super) struct QuickstartArgs {
     pub(super) listen: SocketAddr,
 }
 
+// A paragraph is a line: clap breaks it where the terminal ends.
 const CONNECT_HELP: &str = "\
 Examples:
   ssh -o ProxyCommand='underpass connect acme/dc1/ssh --stdio' user@host
-  underpass connect acme/dc1/sales-db --listen 127.0.0.1:15432     and then  psql -h 127.0.0.1 -p 15432
+  underpass connect acme/dc1/sales-db --listen 127.0.0.1:15432
+  psql -h 127.0.0.1 -p 15432
 
-Each connection is one stream: TLS to the gateway, whose root the token pins, and there the token says who calls. A gateway that is
-not there (restarting, or the network is away) is tried again for 15 s, each of its endpoints in turn; a refusal ends it at once.
-HTTPS_PROXY and NO_PROXY are honoured.
+Each connection is one stream: TLS to the gateway, whose root the token pins, and there the token says who calls. A gateway \
+that is not there (it restarts, the network is away) is tried again for 15 s, each of its endpoints in turn; a refusal ends it \
+at once. HTTPS_PROXY and NO_PROXY are honoured.
 
-With --stdio nothing but the stream's bytes is written to standard output, and errors go to standard error. The end of standard
-input is passed on, and the target may still answer. The target's end closes standard output; standard input may go on then, until
-it ends or has been silent for 5 s (a terminal: at once). The exit code is 0 when the stream ended well, 69 when it could not be
-opened or was cut, 77 when it was denied.
+With --stdio nothing but the stream's bytes is written to standard output; errors go to standard error. The end of standard \
+input is passed on, and the target may still answer. The target's end closes standard output; standard input may go on then, \
+until it ends or has been silent for 5 s (a terminal: at once).
 
-With --listen a connection whose stream can't be opened, or is cut, is reset, and standard error says why. SIGTERM or Ctrl-C ends
-it; open streams may finish for 30 s, and a second signal cuts them.";
+With --listen a connection whose stream can't be opened, or is cut, is reset, and standard error says why. SIGTERM or Ctrl-C \
+ends it: open streams may finish for 30 s, and a second signal cuts them.
+
+Exit codes: 0 the stream ended well, 69 it could not be opened or was cut, 77 it was denied.";
 
 #[derive(Args)]
 #[command(after_help = CONNECT_HELP)]

@@ -116,9 +116,11 @@ fn row(info: &AgentInfo) -> [String; 7] {
     let lanes: usize = info.sessions.iter().map(|session| session.lanes).sum();
     let streams: usize = info.sessions.iter().map(|session| session.streams).sum();
     let first = info.sessions.first();
-    let from = first.map(|session| session.peer.clone()).unwrap_or_default();
+    // Of clones all, since each is to be found; of one process the first.
+    let shown = if duplicates.is_some() { info.sessions.len() } else { 1 };
+    let from: Vec<_> = info.sessions.iter().take(shown).map(|session| session.peer.as_str()).collect();
     let version = first.map(|session| session.version.clone()).unwrap_or_default();
-    [info.agent.to_string(), state, lanes.to_string(), streams.to_string(), from, version, date(info.not_after)]
+    [info.agent.to_string(), state, lanes.to_string(), streams.to_string(), from.join(" "), version, date(info.not_after)]
 }
 
 fn show_revoked(revoked: &RevokedAgent) {

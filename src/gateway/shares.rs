@@ -36,6 +36,12 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         held.insert(holder.clone(), own + 1);
         Some(Share { of: self.clone(), holder: holder.clone() })
     }
+
+    /// How many places this holder has.
+    #[must_use]
+    pub fn held_by(&self, holder: &K) -> usize {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).get(holder).copied().unwrap_or(0)
+    }
 }
 
 impl<K: Eq + Hash> Drop for Share<K> {
@@ -58,6 +64,7 @@ mod tests {
     fn d1_nobody_takes_all_places_and_a_place_comes_back() {
         let shares = Shares::new(2, 3);
         let (first, second) = (shares.take(&"a"), shares.take(&"a"));
+        assert_eq!((shares.held_by(&"a"), shares.held_by(&"b")), (2, 0));
         assert!(first.is_some() && second.is_some() && shares.take(&"a").is_none(), "its share is two");
         let other = shares.take(&"b");
         assert!(other.is_some() && shares.take(&"c").is_none(), "there are three in all");

@@ -47,6 +47,22 @@ impl Form {
         Secret::new(&Zeroizing::new(format!("{}{}", self.prefix, &*text)))
     }
 
+    /// The token that a text is, in the one spelling that `encode` gives it.
+    ///
+    /// # Errors
+    /// As [`Form::open`]; also for parts that are written in another way than ours.
+    fn read<M: Message + Default, T: TryFrom<M, Error = Failure>>(
+        &self,
+        text: &str,
+        encode: impl FnOnce(&T) -> Secret,
+    ) -> Result<T, Failure> {
+        let token = T::try_from(self.open::<M>(text)?)?;
+        if encode(&token).expose() == text.trim_ascii() {
+            return Ok(token);
+        }
+        Err(invalid("the message inside writes its parts in another way than this version does"))
+    }
+
     /// The message inside a text. White space around it is ignored; nothing else is.
     ///
     /// # Errors

@@ -22,18 +22,26 @@ use crate::reach::{TakenOver, ask, open};
 use crate::wire::Attacked;
 
 #[tokio::test]
-async fn cve_2026_32314_data_with_syn_beyond_the_window_ends_its_own_session_alone() {
+async fn cve_2026_32314_data_with_syn_beyond_the_window_costs_its_stream_or_its_session_and_nobody_elses() {
     let mut attacked = Attacked::new().await;
-    for length in [256 * 1024 + 1, u32::MAX] {
-        let frame = yamux(0, DATA, SYN, 3, length, b"");
-        let mut evil = attacked.greeted().await;
-        evil.frame(2, &frame).await.unwrap();
-        evil.is_cut().await;
+    // All of it comes: the stream is lost, and the session goes on.
+    let over = 256 * 1024 + 1;
+    let mut evil = attacked.greeted().await;
+    for part in yamux(0, DATA, SYN, 3, over, &vec![7; over as usize]).chunks(60_000) {
+        evil.frame(2, part).await.unwrap();
+    }
+    evil.until_reset(3).await;
+    evil.until_heartbeat().await.expect("the session goes on");
+    attacked.unharmed("a SYN with more data than its window").await;
+    // More than any window.
+    evil.yamux(DATA, SYN, 5, u32::MAX, b"").await.unwrap();
+    attacked.ruined(evil, "a SYN with a length of 4 GiB").await;
+    for length in [over, u32::MAX] {
         let mut unknown = attacked.upgraded().await;
         unknown.heartbeat().await.unwrap();
-        unknown.frame(2, &frame).await.unwrap();
+        unknown.yamux(DATA, SYN, 1, length, b"").await.unwrap();
         unknown.is_cut().await;
-        attacked.unharmed("a SYN with a length over its window").await;
+        attacked.unharmed("the same before any greeting").await;
     }
 }
 
@@ -56,9 +64,8 @@ async fn cve_2022_35922_rustsec_2020_0043_nothing_is_allocated_for_a_claimed_len
         let mut evil = attacked.greeted().await;
         let head = [&[0x82, 0xff][..], &claimed.to_be_bytes(), &[0; 4]].concat();
         let _ = evil.raw(&head).await;
-        evil.is_cut().await;
+        attacked.ruined(evil, "a claimed length").await;
     }
-    attacked.unharmed("claimed lengths").await;
     let after = attacked.site.gateway.process().rss_kib();
     assert!(after < before + 8 * 1024, "RSS grew from {before} to {after} KiB");
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use zeroize::Zeroize;
 
 use super::socks5::{Refused, Socks5, Step};
 use super::{Asked, ClientIo, Login};
@@ -29,6 +30,8 @@ async fn connect_head<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<As
     let mut said = BytesMut::new();
     loop {
         if let Some((head, len)) = connect::parse(&said)? {
+            // The token was in it.
+            said[..len].zeroize();
             let caller = login.caller(head.login.as_ref())?;
             said.advance(len);
             return Ok(Asked { target: head.target, caller, early: said });

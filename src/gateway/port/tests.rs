@@ -23,9 +23,10 @@ impl Site {
     async fn joins(&self, instance: InstanceId) -> Agent {
         let (agent, mut session) = process("a", &["db"], instance).await;
         let (gateway, live) = (self.gateway.clone(), agent.live.clone());
+        let share = gateway.held.take(&live.agent);
         gateway.registry.add(live.clone());
         self.tasks.spawn(async move {
-            let _entered = Entered(&gateway, &live);
+            let _held = (Entered(&gateway, &live), share);
             attend(&gateway, &live, &mut session).await
         });
         agent

@@ -55,7 +55,7 @@ impl ClientToken {
     /// # Errors
     /// `token_invalid`, saying what is wrong without quoting the token: too long, another version, cut off or mistyped.
     pub fn parse(text: &str) -> Result<Self, Failure> {
-        FORM.open::<TokenMessage>(text)?.try_into()
+        FORM.read::<TokenMessage, _>(text, Self::encode)
     }
 }
 

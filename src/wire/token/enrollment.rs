@@ -53,7 +53,7 @@ impl EnrollmentToken {
     /// # Errors
     /// `token_invalid`, saying what is wrong without quoting the token: too long, another version, cut off or mistyped.
     pub fn parse(text: &str) -> Result<Self, Failure> {
-        FORM.open::<TokenMessage>(text)?.try_into()
+        FORM.read::<TokenMessage, _>(text, Self::encode)
     }
 }
 
@@ -199,6 +199,11 @@ mod tests {
         assert!(refused(&wrap(&bytes(|m| m.expires = i64::MAX))).contains("expiry"));
         assert!(refused(&wrap(&bytes(|m| m.tenant = "../x".into()))).contains("tenant"));
         assert!(refused(&wrap(b"\xff\xff\xff")).contains("message"));
+        for other in ["wss://gw1.example:0443", "wss://gw1.example", "wss://GW1.example:443", "wss://gw1.example:443/"] {
+            let mut message = TokenMessage::decode(&bytes(|_| ())[..]).unwrap();
+            message.endpoints[0] = other.into();
+            assert!(refused(&wrap(&message.encode_to_vec())).contains("another way"), "{other}");
+        }
     }
 
     #[test]
