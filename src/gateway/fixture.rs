@@ -128,6 +128,7 @@ pub(crate) fn wanted(target: &str) -> Wanted {
         target: format!("acme/dc1/{target}").parse().unwrap(),
         kind: Kind::Tcp,
         caller: caller("test", "acme/dc1/*"),
+        until: None,
         source: "192.0.2.9:9".parse().unwrap(),
         early_data: true,
         idle: None,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
+use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -27,6 +28,9 @@ use crate::wire::connect::{self, Refused};
 use crate::wire::hello::Kind;
 use crate::wire::refusal::Refusal;
 
+/// How late a stream may end after its caller's certificate has: the wall clock may jump.
+const EXPIRY_CHECK: Duration = Duration::from_secs(60);
+
 /// What is wanted, and by whom.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -36,6 +40,8 @@ pub struct Wanted {
     pub kind: Kind,
     /// Who asks.
     pub caller: Arc<Caller>,
+    /// When what it showed ends, if the gateway is told by nobody else: a certificate.
+    pub until: Option<OffsetDateTime>,
     /// The client's address.
     pub source: SocketAddr,
     /// Whether client bytes may go ahead of the reply.
@@ -70,6 +76,40 @@ pub enum Entry {
     Socks5,
 }
 
+impl Wanted {
+    /// Ends when the caller may have the stream no longer: it is revoked, or its certificate has ended.
+    pub(super) async fn ends(&self) {
+        match self.until {
+            None => self.caller.revoked().await,
+            // Boxed, so that streams of other callers don't hold the room for it.
+            Some(until) => {
+                Box::pin(async {
+                    tokio::select! {
+                        () = self.caller.revoked() => {}
+                        () = expires(until) => {}
+                    }
+                })
+                .await;
+            }
+        }
+    }
+}
+
+async fn expires(until: OffsetDateTime) {
+    while let Ok(left) = Duration::try_from(until - OffsetDateTime::now_utc()) {
+        tokio::time::sleep(left.min(EXPIRY_CHECK) + Duration::from_millis(1)).await;
+    }
+}
+
+/// Who a client is by the certificate that it has shown.
+#[derive(Clone, Debug)]
+pub(super) struct Certified {
+    /// The caller.
+    pub(super) caller: Arc<Caller>,
+    /// When the certificate ends.
+    pub(super) until: OffsetDateTime,
+}
+
 /// What a client asked for, by its own words.
 struct Asked {
     target: TargetId,
@@ -94,7 +134,7 @@ impl Terms {
         gateway: &Gateway,
         io: &mut Io,
         source: SocketAddr,
-        certified: Option<Arc<Caller>>,
+        certified: Option<Certified>,
         report: impl FnOnce(&Failure) + Send,
     ) -> Option<Wanted> {
         let login = Login { gateway, source, certified };
@@ -110,7 +150,9 @@ impl Terms {
         match asked {
             Ok(Asked { target, caller, early }) => {
                 let (early_data, idle) = (self.early_data, self.idle);
-                Some(Wanted { target, kind: Kind::Tcp, caller, source, early_data, idle, answer, early })
+                let shown = login.certified.filter(|certified| Arc::ptr_eq(&certified.caller, &caller));
+                let until = shown.map(|certified| certified.until);
+                Some(Wanted { target, kind: Kind::Tcp, caller, until, source, early_data, idle, answer, early })
             }
             Err(socks5::Refused { failure, say }) => {
                 report(&failure);
@@ -159,7 +201,7 @@ impl Answer {
 struct Login<'a> {
     gateway: &'a Gateway,
     source: SocketAddr,
-    certified: Option<Arc<Caller>>,
+    certified: Option<Certified>,
 }
 
 impl Login<'_> {
@@ -170,7 +212,7 @@ impl Login<'_> {
     fn caller(&self, token: Option<&Secret>) -> Result<Arc<Caller>, Failure> {
         let Some(token) = token else {
             let nobody = || Failure::new(Code::LoginRequired, "no token was shown");
-            return self.certified.clone().ok_or_else(nobody);
+            return self.certified.as_ref().map(|certified| certified.caller.clone()).ok_or_else(nobody);
         };
         self.gateway.login(token, self.source.ip())
     }

@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::Gateway;
 use super::callers::Caller;
-use super::ingress::{Entry, Terms, Wanted};
+use super::ingress::{Certified, Entry, Terms, Wanted};
 use super::relay::relay;
 use crate::base::allow::{AllowFrom, network};
 use crate::base::code::{Code, Failure};
@@ -219,7 +219,7 @@ async fn secure(
     spec: &ListenerSpec,
     config: Arc<ServerConfig>,
     io: TcpStream,
-) -> Result<(Box<TlsStream<TcpStream>>, Option<Arc<Caller>>), Failure> {
+) -> Result<(Box<TlsStream<TcpStream>>, Option<Certified>), Failure> {
     let failed = |error| Failure::new(Code::TlsFailed, format_args!("a client of {}: {error}", spec.listen));
     let io = Box::new(TlsAcceptor::from(config).accept(io).await.map_err(failed)?);
     let certified = certified(spec, &io)?;
@@ -227,15 +227,14 @@ async fn secure(
 }
 
 /// Who a client is by the certificate that it has shown, if it has: exactly one of its names must be known here.
-fn certified(spec: &ListenerSpec, io: &TlsStream<TcpStream>) -> Result<Option<Arc<Caller>>, Failure> {
-    let names = tls::client_names(io.get_ref().1);
-    if io.get_ref().1.peer_certificates().is_none() {
-        return Ok(None);
-    }
+fn certified(spec: &ListenerSpec, io: &TlsStream<TcpStream>) -> Result<Option<Certified>, Failure> {
+    let connection = io.get_ref().1;
+    let Some(until) = tls::client_not_after(connection) else { return Ok(None) };
+    let names = tls::client_names(connection);
     let mut known = names.iter().filter_map(|name| spec.certified.get(name));
     let shown = || printable(&names.join(", "), 200);
     match (known.next(), known.next()) {
-        (Some(caller), None) => Ok(Some(caller.clone())),
+        (Some(caller), None) => Ok(Some(Certified { caller: caller.clone(), until })),
         (None, _) => {
             Err(Failure::new(Code::LoginFailed, format_args!("no client is known by the certificate's names: {}", shown())))
         }

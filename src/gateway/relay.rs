@@ -266,7 +266,7 @@ fn lost(live: &Live, why: &str) -> Refusal {
     Refusal::new(Code::SessionLost, format_args!("{}: {why}", live.agent))
 }
 
-/// Both ways until the end, or until the caller is revoked. The early bytes have gone ahead.
+/// Both ways until the end, or until the caller's rights have ended. The early bytes have gone ahead.
 async fn carry<Io: ClientIo>(
     mut client: Io,
     early: Early,
@@ -280,7 +280,7 @@ async fn carry<Io: ClientIo>(
     let ended = tokio::select! {
         biased;
         outcome = both_ways(&mut client, &mut agent.stream, &first, &ledger, wanted) => Some(outcome),
-        () = wanted.caller.revoked() => None,
+        () = wanted.ends() => None,
     };
     let code = ended.as_ref().map_or(Some(Code::CallerRevoked), |outcome| code_of(&agent, outcome));
     match code {

@@ -21,7 +21,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{CipherSuite, ClientConfig, CommonState, ConnectionCommon, ServerConfig};
 
-pub use self::clients::{ClientCa, client_names};
+pub use self::clients::{ClientCa, client_names, client_not_after};
 pub use self::explain::{explain, explain_plaintext, refusal_of};
 pub use self::presented::FirstBytes;
 use self::verify::{AgentVerifier, GatewayVerifier, PinVerifier};

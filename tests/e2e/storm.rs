@@ -17,7 +17,6 @@ use tokio_rustls::TlsConnector;
 
 use crate::fixtures::client::Io;
 use crate::harness::entries::{CERTIFIED, Entries, Token, Way};
-use crate::harness::site::Agent;
 use crate::harness::target::Target;
 use crate::harness::{SOON, eventually, heavy};
 
@@ -121,8 +120,6 @@ impl Storm {
             let caller = caller.as_ref().map(|(which, caller)| (*which, &**caller));
             let io = match self.open(&host, kind, caller.map(|(_, caller)| caller)).await {
                 Ok(io) => io,
-                // The name may not be known yet, or no more, as far as the client knows.
-                Err(_) if matches!(kind, Kind::BriefName(_)) => continue,
                 Err(_) if caller.is_some_and(|(_, caller)| caller.leaves.get()) => continue,
                 Err(error) => panic!("client {number}: {error}"),
             };
@@ -210,18 +207,23 @@ impl Storm {
             let comes = second.is_multiple_of(2);
             let names = [(CERTIFIED, "acme/dc1/*"), (COMES_AND_GOES, "acme/dc1/*")];
             self.entries.configure(&names[..if comes { 2 } else { 1 }], "");
-            if comes {
-                self.brief_name.replace(Caller::new(String::new()));
-            } else {
-                self.brief_name.borrow().leaves.set(true);
-            }
+            let old = self.brief_name.borrow().clone();
+            old.leaves.set(true);
             self.entries.site.gateway.running().signal(Signal::HUP);
-            if !comes {
-                self.brief_name.borrow().left.set(Some(Instant::now()));
-            }
             self.entries.site.agent.configure(agent_yaml[second % 2]);
             self.entries.site.agent.running().signal(Signal::HUP);
+            self.reloaded(second).await;
+            old.left.set(Some(Instant::now()));
+            if comes {
+                self.brief_name.replace(Caller::new(String::new()));
+            }
         }
+    }
+
+    /// Waits until the gateway has read its file so often.
+    async fn reloaded(&self, times: usize) {
+        let line = format!("underpass_reloads_total{{outcome=\"done\"}} {times}\n");
+        eventually(&line, SOON, async || self.entries.site.gateway.metrics().await.contains(&line).then_some(())).await;
     }
 }
 
@@ -259,6 +261,7 @@ async fn two_hundred_clients_keep_every_byte_while_callers_come_and_go_and_confi
     let brief = Caller::new(entries.token("brief-0", "acme/dc1/*", &[]).await.text);
     let connector = entries.vendor.connector(Some(&entries.vendor.client(COMES_AND_GOES)));
     let unknown = Caller::new(String::new());
+    unknown.leaves.set(true);
     let before = [entries.site.gateway.running(), entries.site.agent.running()].map(|it| (it.descriptors(), it.rss_kib()));
     let storm = Storm {
         entries,

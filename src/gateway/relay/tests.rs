@@ -404,6 +404,18 @@ async fn f27_a_revoked_callers_stream_is_cut_and_told_to_the_agent_and_no_others
 }
 
 #[tokio::test]
+async fn e8_a_stream_does_not_outlive_its_callers_certificate() {
+    let mut site = Site::new(1).await;
+    let until = time::OffsetDateTime::now_utc() + Duration::from_millis(200);
+    let (client, left) = site.client_of(Wanted { until: Some(until), ..wanted("db") });
+    let (mut stream, _) = site.agents[0].accept().await;
+    stream.write_all(b"!").await.unwrap();
+    assert_eq!(cut(client, &left).await, b"!");
+    assert!(time::OffsetDateTime::now_utc() >= until, "not before its time");
+    assert_eq!(site.rows.take(), ["opened", "closed caller_revoked"]);
+}
+
+#[tokio::test]
 async fn a_caller_beyond_its_streams_is_refused_and_others_are_not() {
     let mut site = Site::new(1).await;
     let limits = Limits { max_streams: Some(1), rate: None };

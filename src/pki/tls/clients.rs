@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CommonState, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
@@ -42,6 +43,12 @@ pub struct ClientCa<'a> {
 pub fn client_names(connection: &CommonState) -> Vec<String> {
     // The verifier has read them before, so there is no error left.
     peer_leaf(connection).and_then(|leaf| names_of(leaf).ok()).unwrap_or_default()
+}
+
+/// When the certificate of the client of this connection ends. None before the handshake has ended, and without a certificate.
+#[must_use]
+pub fn client_not_after(connection: &CommonState) -> Option<OffsetDateTime> {
+    parse(peer_leaf(connection)?).ok().map(|leaf| leaf.validity().not_after.to_datetime())
 }
 
 /// The verifier for a listener.

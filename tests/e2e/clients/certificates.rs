@@ -165,3 +165,23 @@ async fn f27_a_reload_without_a_certificates_name_ends_its_streams_and_no_others
     .await;
     assert!(entries.open(Way::CertifiedConnect, "echo", "").await.is_err());
 }
+
+#[tokio::test]
+async fn e8_a_stream_does_not_outlive_the_certificate_that_opened_it() {
+    let echo = Target::echo().await;
+    let entries = Entries::new(&[("echo", echo.address())]).await;
+    let ends = OffsetDateTime::now_utc() + time::Duration::seconds(4);
+    let brief = entries.vendor.connector(Some(&entries.vendor.client_until(CERTIFIED, ends)));
+    let mut by_token = entries.open(Way::ConnectTls, "echo", &entries.token("ci", "acme/dc1/*", &[]).await.text).await.unwrap();
+    let mut open = Vec::new();
+    for way in [Way::Certified, Way::CertifiedConnect, Way::CertifiedSocks5] {
+        let mut io = entries.open_from("127.0.0.1", way, "echo", "", &brief).await.unwrap();
+        echoed(&mut io, b"before").await;
+        open.push(io);
+    }
+    for io in &mut open {
+        is_cut("a stream of an expired certificate", io).await;
+    }
+    assert!(OffsetDateTime::now_utc() >= ends - time::Duration::seconds(1), "not before its time");
+    echoed(&mut by_token, b"after").await;
+}
