@@ -41,6 +41,7 @@ use crate::pki::revoke::Revocations;
 use crate::pki::tls::GatewayTls;
 use crate::tunnel::listen::Caps;
 use callers::{Caller, Callers};
+use ingress::Terms;
 use issuer::Issuer;
 use registry::Registry;
 use router::Table;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub enroll_from: AllowFrom,
     /// Who may, for a client's CONNECT.
     pub clients_from: AllowFrom,
+    /// What is settled for those.
+    pub client_terms: Terms,
     /// Balancers before the port: their connections begin with a PROXY header.
     pub proxy_from: AllowFrom,
     /// Connections per listener.

@@ -317,6 +317,7 @@ fn settings(config: &GatewayConfig) -> Settings {
         allow_from: AllowFrom::only(config.gateway.allow_from.clone()),
         enroll_from: AllowFrom::only(config.enrollment.allow_from.clone()),
         clients_from: AllowFrom::only(config.clients.allow_from.clone()),
+        client_terms: Terms { entry: Entry::Connect, early_data: true, idle: config.clients.idle_timeout },
         proxy_from: AllowFrom::only(Some(config.gateway.proxy_protocol_from.clone())),
         caps: Caps { connections: config.limits.max_connections, handshakes: config.limits.max_handshakes },
         max_streams: config.limits.max_streams,
@@ -355,6 +356,7 @@ fn spec(listener: &ListenerConfig, private: &Authority) -> Result<ListenerSpec, 
         proxy_from: AllowFrom::only(Some(listener.proxy_protocol_from.clone())),
         tls,
         certified: certified.collect(),
+        client_ca: client_ca.map(|clients| clients.hash()).transpose()?,
     })
 }
 

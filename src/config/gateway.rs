@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::common::{AuditSection, Drain, LogSection, MetricsSection, Version};
-use super::listener::ListenerConfig;
+use super::listener::{IDLE_TIMEOUT_MIN, ListenerConfig};
 use super::problem::{Problem, Step, problem};
 use super::{Config, rebase, scalar};
 use crate::base::code::Code;
@@ -116,6 +116,9 @@ pub struct ClientsSection {
     /// Networks that they may come from; each shows a client token beside. Default any.
     #[serde(with = "scalar::networks")]
     pub allow_from: Option<Vec<IpNet>>,
+    /// Closes a stream without a byte for this long, at least 1s. Default none.
+    #[serde(with = "scalar::optional_duration")]
+    pub idle_timeout: Option<Duration>,
 }
 
 /// One of `tenants`.
@@ -173,6 +176,10 @@ impl Config for GatewayConfig {
         if !CERTIFICATE_LIFETIMES.contains(&self.enrollment.certificate_lifetime) {
             let at = ["enrollment".into(), "certificate_lifetime".into()];
             return Err(problem(at, Code::ConfigInvalid, "`certificate_lifetime` is from 1h to 365d"));
+        }
+        if self.clients.idle_timeout.is_some_and(|idle| idle < IDLE_TIMEOUT_MIN) {
+            let at = ["clients".into(), "idle_timeout".into()];
+            return Err(problem(at, Code::ConfigInvalid, "`idle_timeout` is at least 1s"));
         }
         for (index, listener) in self.listeners.iter().enumerate() {
             listener.check(index)?;

@@ -17,7 +17,7 @@ use crate::base::grant::Grants;
 use crate::base::id::{TargetId, printable};
 
 /// What a stream may be silent for at least.
-const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+pub(super) const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// One of `listeners`: an address where clients connect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

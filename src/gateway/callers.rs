@@ -39,7 +39,7 @@ pub fn token_hash(text: &str) -> TokenHash {
 pub struct Caller {
     /// As audits name it, such as `token ci` or `listener 127.0.0.1:5432`.
     name: String,
-    grants: Grants,
+    grants: ArcSwap<Grants>,
     /// What it uses of its own limits.
     quota: Arc<Quota>,
     cut: Cut,
@@ -51,7 +51,7 @@ impl Caller {
     pub fn new(name: String, grants: Grants, limits: Limits) -> Self {
         let quota = Quota::new("the caller");
         quota.limit(limits);
-        Self { name, grants, quota, cut: Cut::default() }
+        Self { name, grants: ArcSwap::from_pointee(grants), quota, cut: Cut::default() }
     }
 
     /// As audits name it.
@@ -66,10 +66,16 @@ impl Caller {
         &self.quota
     }
 
-    /// Whether both have the same name and rights.
+    /// Takes the rights of another of the same name, if it loses none of its grants by that: then its streams may go on.
     #[must_use]
-    pub fn is_like(&self, other: &Self) -> bool {
-        (&self.name, &self.grants, self.quota.limits()) == (&other.name, &other.grants, other.quota.limits())
+    pub fn becomes(&self, other: &Self) -> bool {
+        let (own, new) = (self.grants.load(), other.grants.load_full());
+        let grows = self.name == other.name && own.iter().all(|grant| new.iter().any(|other| other == grant));
+        if grows {
+            self.grants.store(new);
+            self.quota.limit(other.quota.limits());
+        }
+        grows
     }
 
     /// Whether it may reach a target. The answer is the same for a target that doesn't exist.
@@ -77,7 +83,7 @@ impl Caller {
     /// # Errors
     /// `not_granted`.
     pub fn may(&self, target: &TargetId) -> Result<(), Failure> {
-        if self.grants.cover(target) {
+        if self.grants.load().cover(target) {
             return Ok(());
         }
         Err(Failure::new(Code::NotGranted, format_args!("{} is not granted {target}", self.name)))
@@ -86,6 +92,12 @@ impl Caller {
     /// Ends its streams, and those it begins from now on.
     pub fn revoke(&self) {
         self.cut.set();
+    }
+
+    /// Whether it is revoked.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.cut.said.load(Ordering::Acquire)
     }
 
     /// Ends when it is revoked.
@@ -158,6 +170,13 @@ struct Known {
     caller: Arc<Caller>,
 }
 
+impl Known {
+    fn new(token: PublishedToken) -> Arc<Self> {
+        let caller = Caller::new(format!("token {}", token.name), token.grants.clone(), token.limits);
+        Arc::new(Self { token, caller: Arc::new(caller) })
+    }
+}
+
 impl Callers {
     /// None yet.
     #[must_use]
@@ -172,13 +191,8 @@ impl Callers {
         let old = self.tokens.load_full();
         let known = tokens.into_iter().map(|token| {
             let key = half(&token.hash);
-            let same = old.get(&key).filter(|known| known.token == token);
-            let fresh = || {
-                let name = format!("token {}", token.name);
-                let caller = Arc::new(Caller::new(name, token.grants.clone(), token.limits));
-                Arc::new(Known { token: token.clone(), caller })
-            };
-            (key, same.cloned().unwrap_or_else(fresh))
+            let same = old.get(&key).filter(|known| known.token == token && !known.caller.is_revoked());
+            (key, same.cloned().unwrap_or_else(|| Known::new(token)))
         });
         let new: Tokens = known.collect();
         self.tokens.store(Arc::new(new.clone()));
@@ -203,9 +217,28 @@ impl Callers {
         match found {
             Some(known) if same => match known.token.expires {
                 Some(expires) if expires <= now => refused(&format_args!("{} has expired at {expires}", known.caller.name)),
+                _ if known.caller.is_revoked() => Ok(self.renew(known)),
                 _ => Ok(known.caller.clone()),
             },
             _ => refused(&"an unknown token, perhaps a revoked one"),
+        }
+    }
+
+    /// The caller of a token that had expired by a clock which has been set back since. One that was published no more stays cut.
+    fn renew(&self, expired: &Known) -> Arc<Caller> {
+        let _one = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = half(&expired.token.hash);
+        let mut tokens = Tokens::clone(&self.tokens.load());
+        match tokens.get_mut(&key) {
+            Some(known) if known.token == expired.token => {
+                if known.caller.is_revoked() {
+                    *known = Known::new(known.token.clone());
+                }
+                let caller = known.caller.clone();
+                self.tokens.store(Arc::new(tokens));
+                caller
+            }
+            _ => expired.caller.clone(),
         }
     }
 
@@ -214,11 +247,14 @@ impl Callers {
         let mut tick = tokio::time::interval(EXPIRY_CHECK);
         loop {
             tick.tick().await;
-            let now = OffsetDateTime::now_utc();
-            let tokens = self.tokens.load();
-            let expired = tokens.values().filter(|known| known.token.expires.is_some_and(|expires| expires <= now));
-            expired.for_each(|known| known.caller.revoke());
+            self.cut_expired(OffsetDateTime::now_utc());
         }
+    }
+
+    fn cut_expired(&self, now: OffsetDateTime) {
+        let tokens = self.tokens.load();
+        let expired = tokens.values().filter(|known| known.token.expires.is_some_and(|expires| expires <= now));
+        expired.for_each(|known| known.caller.revoke());
     }
 }
 
@@ -259,6 +295,34 @@ mod tests {
         let (expired, unknown) = (callers.login("one", until).unwrap_err(), callers.login("two", until).unwrap_err());
         assert_eq!(expired.code, unknown.code);
         assert!(expired.detail.contains("token ci has expired") && !unknown.detail.contains("two"));
+    }
+
+    #[test]
+    fn f21_a_clock_that_ran_ahead_does_not_cut_a_token_for_ever() {
+        let (callers, now) = (Callers::new(), OffsetDateTime::now_utc());
+        let until = now + time::Duration::hours(1);
+        callers.publish(vec![PublishedToken { expires: Some(until), ..token("one", "ci") }]);
+        let before = callers.login("one", now).unwrap();
+        callers.cut_expired(until);
+        assert!(before.is_revoked() && callers.login("one", until).is_err());
+        let after = callers.login("one", now).unwrap();
+        assert!(!after.is_revoked() && Arc::ptr_eq(&after, &callers.login("one", now).unwrap()));
+        callers.publish(Vec::new());
+        assert!(after.is_revoked());
+    }
+
+    #[test]
+    fn a_caller_that_gains_rights_goes_on_and_one_that_loses_some_does_not() {
+        let caller = |name: &str, grants: &[&str], most: Option<usize>| {
+            let grants = grants.iter().map(|grant| grant.parse().unwrap()).collect();
+            Caller::new(name.to_owned(), Grants::new(grants).unwrap(), Limits { max_streams: most, rate: None })
+        };
+        let now = caller("ci", &["acme/dc1/*"], Some(1));
+        assert!(!now.becomes(&caller("ops", &["acme/dc1/*"], None)) && !now.becomes(&caller("ci", &["acme/dc1/db"], None)));
+        let _held = now.quota().admit().unwrap_or_else(|_| panic!("one stream"));
+        assert!(now.quota().admit().is_err());
+        assert!(now.becomes(&caller("ci", &["acme/dc2/db", "acme/dc1/*"], None)));
+        assert!(now.quota().admit().is_ok() && now.may(&"acme/dc2/db".parse().unwrap()).is_ok());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::callers::{Caller, Callers};
-use super::ingress::{Answer, ClientIo, Wanted};
+use super::ingress::{Answer, ClientIo, Entry, Terms, Wanted};
 use super::issuer::{EnrollAsk, Enrolling, Issuer};
 use super::quota::Limits;
 use super::registry::{Facts, Live};
@@ -56,6 +56,7 @@ pub(crate) fn gateway() -> (Arc<Gateway>, Rows, Tasks) {
         allow_from: AllowFrom::all(),
         enroll_from: AllowFrom::all(),
         clients_from: AllowFrom::all(),
+        client_terms: Terms { entry: Entry::Connect, early_data: true, idle: None },
         proxy_from: AllowFrom::nobody(),
         caps: Caps::default(),
         max_streams: 1024,

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use socket2::SockRef;
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use self::socks5::Refused;
 use super::Gateway;
 use super::callers::Caller;
 use super::quota::Limits;
@@ -24,7 +24,8 @@ use crate::base::id::{RequestId, TargetId};
 use crate::base::limits::{ANSWER_DEADLINE, ANSWER_LINGER};
 use crate::base::secret::Secret;
 use crate::tunnel::half_close::HalfClose;
-use crate::wire::connect::{self, Refused};
+use crate::tunnel::listen::reset_on_close;
+use crate::wire::connect;
 use crate::wire::hello::Kind;
 use crate::wire::refusal::Refusal;
 
@@ -128,38 +129,32 @@ impl Entry {
 }
 
 impl Terms {
-    /// What a client wants. One that is refused has been told, after it was reported.
+    /// What a client wants, by its words or by where it came in. `certified` is what its certificate says, if it has shown one.
+    ///
+    /// # Errors
+    /// Why it is refused, and in which words; whoever records it has [`dismiss`] say them.
     pub(super) async fn wanted<Io: ClientIo>(
         &self,
         gateway: &Gateway,
         io: &mut Io,
         source: SocketAddr,
-        certified: Option<Certified>,
-        report: impl FnOnce(&Failure) + Send,
-    ) -> Option<Wanted> {
+        certified: Result<Option<Certified>, Failure>,
+    ) -> Result<Wanted, Refused> {
         let login = Login { gateway, source, certified };
         let (asked, answer) = match &self.entry {
             Entry::Tcp(target, own) => {
                 let caller = own.clone().map_or_else(|| login.caller(None), Ok);
                 let asked = caller.map(|caller| Asked { target: target.clone(), caller, early: BytesMut::new() });
-                (asked.map_err(|failure| socks5::Refused { failure, say: Vec::new() }), Answer::Nothing)
+                (asked.map_err(|failure| Refused { failure, say: Vec::new() }), Answer::Nothing)
             }
             Entry::Connect => (ask::connect(io, &login).await, Answer::Connect),
             Entry::Socks5 => (ask::socks5(io, &login).await, Answer::Socks5),
         };
-        match asked {
-            Ok(Asked { target, caller, early }) => {
-                let (early_data, idle) = (self.early_data, self.idle);
-                let shown = login.certified.filter(|certified| Arc::ptr_eq(&certified.caller, &caller));
-                let until = shown.map(|certified| certified.until);
-                Some(Wanted { target, kind: Kind::Tcp, caller, until, source, early_data, idle, answer, early })
-            }
-            Err(socks5::Refused { failure, say }) => {
-                report(&failure);
-                dismiss(io, &say).await;
-                None
-            }
-        }
+        let Asked { target, caller, early } = asked?;
+        let shown = login.certified.ok().flatten().filter(|certified| Arc::ptr_eq(&certified.caller, &caller));
+        let until = shown.map(|certified| certified.until);
+        let (early_data, idle) = (self.early_data, self.idle);
+        Ok(Wanted { target, kind: Kind::Tcp, caller, until, source, early_data, idle, answer, early })
     }
 }
 
@@ -190,18 +185,19 @@ impl Answer {
         match self {
             Self::Nothing => {}
             Self::Connect => {
-                dismiss(io, &connect::refused(&Refused { code: refusal.code, detail: None, request: Some(request) })).await
+                dismiss(io, &connect::refused(&connect::Refused { code: refusal.code, detail: None, request: Some(request) }))
+                    .await
             }
             Self::Socks5 => dismiss(io, &socks5::reply(Some(refusal.code))).await,
         }
     }
 }
 
-/// Who a client is, from the token it shows, or the certificate that it has shown. A wrong token is not made good by a certificate.
+/// Who a client is, from the token it shows, or the certificate that it has shown. Neither makes a wrong one of the other good.
 struct Login<'a> {
     gateway: &'a Gateway,
     source: SocketAddr,
-    certified: Option<Certified>,
+    certified: Result<Option<Certified>, Failure>,
 }
 
 impl Login<'_> {
@@ -210,9 +206,10 @@ impl Login<'_> {
     /// # Errors
     /// `login_required`, `login_failed`, `login_limited`.
     fn caller(&self, token: Option<&Secret>) -> Result<Arc<Caller>, Failure> {
+        let certified = self.certified.as_ref().map_err(Failure::clone)?;
         let Some(token) = token else {
-            let nobody = || Failure::new(Code::LoginRequired, "no token was shown");
-            return self.certified.as_ref().map(|certified| certified.caller.clone()).ok_or_else(nobody);
+            let nobody = || Failure::new(Code::LoginRequired, "neither a token nor a certificate was shown");
+            return certified.as_ref().map(|certified| certified.caller.clone()).ok_or_else(nobody);
         };
         self.gateway.login(token, self.source.ip())
     }
@@ -220,7 +217,11 @@ impl Login<'_> {
 
 /// Says the last word and waits until the client has closed, or long enough: a connection that is closed with bytes unread is reset, and
 /// a reset may overtake the last word.
-async fn dismiss<Io: ClientIo>(io: &mut Io, word: &[u8]) {
+pub(super) async fn dismiss<Io: ClientIo>(io: &mut Io, word: &[u8]) {
+    io.reset_on_close(true);
+    if word.is_empty() {
+        return;
+    }
     let said = async {
         io.write_all(word).await?;
         io.shutdown().await
@@ -242,7 +243,7 @@ pub trait ClientIo: AsyncRead + AsyncWrite + Unpin + Send {
 
 impl ClientIo for TcpStream {
     fn reset_on_close(&self, reset: bool) {
-        let _ = SockRef::from(self).set_linger(reset.then_some(Duration::ZERO));
+        reset_on_close(self, reset);
     }
 }
 

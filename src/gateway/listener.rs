@@ -13,7 +13,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::Gateway;
 use super::callers::Caller;
-use super::ingress::{Certified, Entry, Terms, Wanted};
+use super::ingress::socks5::Refused;
+use super::ingress::{Certified, Entry, Terms, Wanted, dismiss};
 use super::relay::relay;
 use crate::base::allow::{AllowFrom, network};
 use crate::base::code::{Code, Failure};
@@ -23,6 +24,9 @@ use crate::observe::metrics;
 use crate::pki::tls;
 use crate::tunnel::listen::{self, Service, bind};
 use crate::tunnel::proxy_header;
+
+/// SHA-256 of the CAs of clients' certificates.
+pub type CaHash = [u8; 32];
 
 /// A listener as configured.
 pub struct ListenerSpec {
@@ -38,6 +42,8 @@ pub struct ListenerSpec {
     pub tls: Option<Arc<ServerConfig>>,
     /// Who is in by which name of its certificate; the configuration of TLS says whether one must be shown.
     pub certified: HashMap<String, Arc<Caller>>,
+    /// Tells other CAs of these certificates from the same.
+    pub client_ca: Option<CaHash>,
 }
 
 impl ListenerSpec {
@@ -50,10 +56,12 @@ impl ListenerSpec {
         self
     }
 
-    /// Who is in by the same name with the same rights as before stays the same caller; those who are not any more are cut.
+    /// Who is in by the same name of the same CAs, with no fewer rights than before, stays the same caller; those who are not any more are
+    /// cut.
     fn follow(&mut self, before: &Self) {
         for (name, caller) in &mut self.certified {
-            if let Some(same) = before.certified.get(name).filter(|old| old.is_like(caller)) {
+            let old = before.certified.get(name).filter(|_| self.client_ca == before.client_ca);
+            if let Some(same) = old.filter(|old| old.becomes(caller)) {
                 *caller = same.clone();
             }
         }
@@ -94,6 +102,8 @@ impl Listeners {
             let stays = kept.contains(address);
             if !stays {
                 listener.drain.begin();
+                // Nobody would be left to take their names away.
+                listener.service.spec.load().certified.values().for_each(|caller| caller.revoke());
             }
             stays
         });
@@ -134,10 +144,10 @@ struct Clients {
     spec: ArcSwap<ListenerSpec>,
 }
 
-/// A client whose asking has been heard.
+/// A client whose asking has been heard: what it wants, or the last word to it.
 enum Ready {
-    Plain(TcpStream, Wanted),
-    Tls(Box<TlsStream<TcpStream>>, Wanted),
+    Plain(TcpStream, Result<Wanted, Vec<u8>>),
+    Tls(Box<TlsStream<TcpStream>>, Result<Wanted, Vec<u8>>),
 }
 
 impl Service<TcpStream, SocketAddr> for Clients {
@@ -145,37 +155,59 @@ impl Service<TcpStream, SocketAddr> for Clients {
 
     fn admits(&self, peer: &SocketAddr) -> bool {
         let spec = self.spec.load();
-        if spec.proxy_from.admits(peer.ip()) {
-            return true;
+        spec.proxy_from.admits(peer.ip()) || self.admitted(&spec, *peer).map_err(|failure| self.report(*peer, &failure)).is_ok()
+    }
+
+    async fn arrive(&self, mut io: TcpStream, peer: SocketAddr) -> Option<(TcpStream, SocketAddr)> {
+        let spec = self.spec.load_full();
+        if !spec.proxy_from.admits(peer.ip()) {
+            return Some((io, peer));
         }
-        self.admitted(&spec, *peer).map_err(|failure| self.report(*peer, &failure)).is_ok()
+        match proxy_header::read(&mut io, peer).await {
+            Ok(source) => Some((io, source)),
+            Err(failure) => {
+                self.report(peer, &failure);
+                None
+            }
+        }
     }
 
     fn source(&self, peer: &SocketAddr) -> Option<IpAddr> {
-        (!self.spec.load().proxy_from.admits(peer.ip())).then(|| network(peer.ip()))
+        Some(network(peer.ip()))
     }
 
-    async fn handshake(&self, mut io: TcpStream, peer: SocketAddr) -> Option<Ready> {
-        let (spec, mut source) = (self.spec.load_full(), peer);
-        if let Err(failure) = self.arrive(&spec, &mut source, &mut io).await {
-            self.report(source, &failure);
-            return None;
-        }
+    async fn handshake(&self, mut io: TcpStream, source: SocketAddr) -> Option<Ready> {
+        let spec = self.spec.load_full();
         let report = |failure: &Failure| self.report(source, failure);
+        // Once more also for those who were admitted: a reload may have put another target behind the listener since, with others who
+        // may reach it.
+        self.admitted(&spec, source).map_err(|failure| report(&failure)).ok()?;
+        let heard = |wanted: Result<Wanted, Refused>| {
+            wanted.map_err(|Refused { failure, say }| {
+                report(&failure);
+                say
+            })
+        };
         let Some(config) = &spec.tls else {
-            let wanted = spec.terms.wanted(&self.gateway, &mut io, source, None, report).await?;
-            return Some(Ready::Plain(io, wanted));
+            let wanted = spec.terms.wanted(&self.gateway, &mut io, source, Ok(None)).await;
+            return Some(Ready::Plain(io, heard(wanted)));
         };
         // Boxed, here and in `serve`, so that a client without TLS doesn't hold the room for one with it.
-        let (mut io, certified) = Box::pin(secure(&spec, config.clone(), io)).await.map_err(|failure| report(&failure)).ok()?;
-        let wanted = Box::pin(spec.terms.wanted(&self.gateway, &mut *io, source, certified, report)).await?;
-        Some(Ready::Tls(io, wanted))
+        let accepted = Box::pin(TlsAcceptor::from(config.clone()).accept(io)).await;
+        let failed = |error| report(&Failure::new(Code::TlsFailed, format_args!("a client of {}: {error}", spec.listen)));
+        let mut io = Box::new(accepted.map_err(failed).ok()?);
+        let certified = certified(&spec, &io);
+        let wanted = Box::pin(spec.terms.wanted(&self.gateway, &mut *io, source, certified)).await;
+        Some(Ready::Tls(io, heard(wanted)))
     }
 
+    /// Here also the last word is said: who doesn't listen to it holds up no handshake.
     async fn serve(&self, ready: Ready) {
         match ready {
-            Ready::Plain(io, wanted) => relay(&self.gateway, io, wanted).await,
-            Ready::Tls(io, wanted) => Box::pin(relay(&self.gateway, *io, wanted)).await,
+            Ready::Plain(io, Ok(wanted)) => relay(&self.gateway, io, wanted).await,
+            Ready::Tls(io, Ok(wanted)) => Box::pin(relay(&self.gateway, *io, wanted)).await,
+            Ready::Plain(mut io, Err(say)) => dismiss(&mut io, &say).await,
+            Ready::Tls(mut io, Err(say)) => Box::pin(dismiss(&mut *io, &say)).await,
         }
     }
 
@@ -191,16 +223,6 @@ impl Service<TcpStream, SocketAddr> for Clients {
 }
 
 impl Clients {
-    /// Where a client really comes from, and whether it may.
-    async fn arrive(&self, spec: &ListenerSpec, source: &mut SocketAddr, io: &mut TcpStream) -> Result<(), Failure> {
-        if spec.proxy_from.admits(source.ip()) {
-            *source = proxy_header::read(io, *source).await?;
-        }
-        // Once more also for those who were admitted: a reload may have put another target behind the listener since, with others who
-        // may reach it.
-        self.admitted(spec, *source)
-    }
-
     fn admitted(&self, spec: &ListenerSpec, source: SocketAddr) -> Result<(), Failure> {
         if spec.allow_from.admits(source.ip()) {
             return Ok(());
@@ -212,18 +234,6 @@ impl Clients {
         metrics::refused(failure.code);
         self.gateway.refused(peer, failure, "client refused");
     }
-}
-
-/// TLS with a client, and who it is by that.
-async fn secure(
-    spec: &ListenerSpec,
-    config: Arc<ServerConfig>,
-    io: TcpStream,
-) -> Result<(Box<TlsStream<TcpStream>>, Option<Certified>), Failure> {
-    let failed = |error| Failure::new(Code::TlsFailed, format_args!("a client of {}: {error}", spec.listen));
-    let io = Box::new(TlsAcceptor::from(config).accept(io).await.map_err(failed)?);
-    let certified = certified(spec, &io)?;
-    Ok((io, certified))
 }
 
 /// Who a client is by the certificate that it has shown, if it has: exactly one of its names must be known here.

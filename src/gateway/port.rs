@@ -11,7 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::ingress::{Entry, Terms, Wanted};
+use super::ingress::socks5::Refused;
+use super::ingress::{Wanted, dismiss};
 use super::lanes::{self, Joining};
 use super::registry::{Facts, Live};
 use super::relay::relay;
@@ -65,7 +66,7 @@ enum Ready {
     Tunnel { upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
     Lane { upgraded: Upgraded<Secured>, joining: Joining, peer: SocketAddr },
     Enroll { stream: Secured, peer: SocketAddr, share: Share<IpAddr> },
-    Client { stream: HalfClose<Secured>, wanted: Wanted },
+    Client { stream: HalfClose<Secured>, wanted: Result<Wanted, Vec<u8>> },
 }
 
 impl Service<TcpStream, SocketAddr> for Port {
@@ -76,19 +77,21 @@ impl Service<TcpStream, SocketAddr> for Port {
         admitted.map_err(|failure| self.report(*peer, &failure)).is_ok()
     }
 
+    async fn arrive(&self, mut io: TcpStream, peer: SocketAddr) -> Option<(TcpStream, SocketAddr)> {
+        if !self.0.settings.proxy_from.admits(peer.ip()) {
+            return Some((io, peer));
+        }
+        let source = proxy_header::read(&mut io, peer).await;
+        let admitted = source.and_then(|source| self.admitted(source).map(|()| source));
+        admitted.map_err(|failure| self.report(peer, &failure)).ok().map(|source| (io, source))
+    }
+
     fn source(&self, peer: &SocketAddr) -> Option<IpAddr> {
-        (!self.0.settings.proxy_from.admits(peer.ip())).then(|| network(peer.ip()))
+        Some(network(peer.ip()))
     }
 
     async fn handshake(&self, io: TcpStream, peer: SocketAddr) -> Option<Box<Ready>> {
-        let mut source = peer;
-        match self.secure(io, &mut source).await {
-            Ok(ready) => ready.map(Box::new),
-            Err(failure) => {
-                self.report(source, &failure);
-                None
-            }
-        }
+        self.secure(io, peer).await.map(Box::new).map_err(|failure| self.report(peer, &failure)).ok()
     }
 
     async fn serve(&self, ready: Box<Ready>) {
@@ -96,7 +99,8 @@ impl Service<TcpStream, SocketAddr> for Port {
             Ready::Tunnel { upgraded, identity, agent, peer } => self.tunnel(upgraded, identity, agent, peer).await,
             Ready::Lane { upgraded, joining, peer } => lanes::serve(&self.0, joining, upgraded, peer).await,
             Ready::Enroll { stream, peer, share: _share } => enrollment::serve(&self.0, stream, peer.ip()).await,
-            Ready::Client { stream, wanted } => {
+            Ready::Client { mut stream, wanted: Err(say) } => dismiss(&mut stream, &say).await,
+            Ready::Client { stream, wanted: Ok(wanted) } => {
                 let gateway = self.0.clone();
                 // Among the clients, so that a drain waits for it.
                 let relayed = self.0.clients.spawn(async move { relay(&gateway, stream, wanted).await });
@@ -106,7 +110,7 @@ impl Service<TcpStream, SocketAddr> for Port {
     }
 
     fn timed_out(&self, peer: SocketAddr) {
-        self.report(peer, &Failure::new(Code::TlsFailed, "the handshake took longer than 5 s"));
+        self.report(peer, &Failure::new(Code::TlsFailed, "TLS, the upgrade or the request took longer than 5 s"));
     }
 
     fn crowded(&self, peer: SocketAddr) {
@@ -127,14 +131,9 @@ impl Port {
         if admitted { Ok(()) } else { Err(denied(source)) }
     }
 
-    /// Everything before a connection is known; `peer` becomes where it really comes from. `None` for who has been told why already.
-    async fn secure(&self, mut io: TcpStream, peer: &mut SocketAddr) -> Result<Option<Ready>, Failure> {
+    /// Everything before a connection is known.
+    async fn secure(&self, io: TcpStream, peer: SocketAddr) -> Result<Ready, Failure> {
         let gateway = &self.0;
-        if gateway.settings.proxy_from.admits(peer.ip()) {
-            *peer = proxy_header::read(&mut io, *peer).await?;
-            self.admitted(*peer)?;
-        }
-        let peer = *peer;
         let io = BufReader::with_capacity(SOCKET_BUFFER, io);
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await;
         let start = start.map_err(|error| tls::refusal_of(&error))?;
@@ -152,16 +151,16 @@ impl Port {
             // Before the handshake, which is what costs.
             let share = gateway.enrolling.take(&network(peer.ip())).ok_or_else(full)?;
             let stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
-            return Ok(Some(Ready::Enroll { stream, peer, share }));
+            return Ok(Ready::Enroll { stream, peer, share });
         }
         let mut stream = start.into_stream(config).await.map_err(|error| tls::refusal_of(&error))?;
         if protocol == Protocol::Client {
-            if gateway.drain.begun() {
-                return Err(Failure::new(Code::Stopping, "the gateway is shutting down"));
-            }
-            let terms = Terms { entry: Entry::Connect, early_data: true, idle: None };
-            let wanted = terms.wanted(gateway, &mut stream, peer, None, |failure| self.report(peer, failure)).await;
-            return Ok(wanted.map(|wanted| Ready::Client { stream: HalfClose::new(stream), wanted }));
+            let wanted = gateway.settings.client_terms.wanted(gateway, &mut stream, peer, Ok(None)).await;
+            let wanted = wanted.map_err(|Refused { failure, say }| {
+                self.report(peer, &failure);
+                say
+            });
+            return Ok(Ready::Client { stream: HalfClose::new(stream), wanted });
         }
         // Not a client's, whose reader may rest for as long as it likes: that looks like acknowledging nothing.
         prepare_tunnel(stream.get_ref().0.get_ref());
@@ -176,10 +175,10 @@ impl Port {
             }
             resume.map(|resume| lanes::admit(gateway, &agent, &resume, &exporter)).transpose()
         };
-        Ok(Some(match upgrade::server(stream, admit).await? {
+        Ok(match upgrade::server(stream, admit).await? {
             (upgraded, None) => Ready::Tunnel { upgraded, identity, agent, peer },
             (upgraded, Some(joining)) => Ready::Lane { upgraded, joining, peer },
-        }))
+        })
     }
 
     fn report(&self, peer: SocketAddr, failure: &Failure) {

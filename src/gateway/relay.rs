@@ -95,7 +95,13 @@ pub async fn relay<Io: ClientIo>(gateway: &Gateway, mut client: Io, mut wanted: 
     let caller = wanted.caller.name().to_owned();
     let mut asked = Asked::new(&gateway.audit, request, target, caller, Some(wanted.source), None);
     let since = asked.since;
-    let refusal = match open(gateway, request, since, &wanted, &mut client, &mut early).await {
+    let opened = tokio::select! {
+        // First, so that nobody is let in who was revoked since the login.
+        biased;
+        () = wanted.ends() => Err(Refusal::new(Code::CallerRevoked, "before the stream was open")),
+        opened = open(gateway, request, since, &wanted, &mut client, &mut early) => opened,
+    };
+    let refusal = match opened {
         Ok((Opened { live, stream, place, first }, slots)) => {
             let end = AgentEnd { lane: place.lane().number(), live, stream };
             match asked.opened(end.live.session, &end.live.agent, None, Held { slots, place }) {
@@ -118,6 +124,7 @@ async fn open<Io: ClientIo>(
     client: &mut Io,
     early: &mut Early,
 ) -> Result<(Opened, Slots), Refusal> {
+    gateway.ready()?;
     // Asked before anything is sent: once a target has had bytes, a refusal would come too late.
     gateway.audit.ready()?;
     wanted.caller.may(&wanted.target)?;
@@ -183,6 +190,7 @@ async fn attempt<Io: ClientIo>(
     match reply(&mut wired, &mut writer, client, early, ask, live).await? {
         Reply::Accepted => {
             if !ask.wanted.early_data && !early.kept.is_empty() {
+                early.sent = true;
                 writer.write_all(&early.kept).await.map_err(|error| lost(live, &error.to_string()))?;
             }
             let (reader, first) = wired.into_parts();
@@ -279,8 +287,8 @@ async fn carry<Io: ClientIo>(
     drop(early);
     let ended = tokio::select! {
         biased;
-        outcome = both_ways(&mut client, &mut agent.stream, &first, &ledger, wanted) => Some(outcome),
         () = wanted.ends() => None,
+        outcome = both_ways(&mut client, &mut agent.stream, &first, &ledger, wanted) => Some(outcome),
     };
     let code = ended.as_ref().map_or(Some(Code::CallerRevoked), |outcome| code_of(&agent, outcome));
     match code {

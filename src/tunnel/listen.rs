@@ -46,12 +46,18 @@ impl Default for Caps {
 }
 
 /// What a listener does with a connection.
-pub trait Service<Io, Peer>: Send + Sync + 'static {
+pub trait Service<Io: Send, Peer: Send>: Send + Sync + 'static {
     /// What a handshake yields.
     type Ready: Send;
 
     /// Whether this peer may connect at all; asked on the loop, so it must not wait.
     fn admits(&self, peer: &Peer) -> bool;
+
+    /// What comes before all else, such as a balancer's word about where a connection comes from; `None` for one that is let go, which
+    /// has been reported.
+    fn arrive(&self, io: Io, peer: Peer) -> impl Future<Output = Option<(Io, Peer)>> + Send {
+        std::future::ready(Some((io, peer)))
+    }
 
     /// Whose share of the handshakes this peer's counts against; none for a peer behind which are many.
     fn source(&self, peer: &Peer) -> Option<IpAddr>;
@@ -65,7 +71,7 @@ pub trait Service<Io, Peer>: Send + Sync + 'static {
     /// A handshake ran into the deadline.
     fn timed_out(&self, peer: Peer);
 
-    /// So many of this peer's source wait for their handshake that it was let go.
+    /// So many of this peer's source wait for their handshake, or for so long, that it was let go.
     fn crowded(&self, peer: Peer);
 }
 
@@ -160,11 +166,14 @@ where
     }
 }
 
-async fn connection<Io, Peer: Clone, S: Service<Io, Peer>>(io: Io, peer: Peer, service: &S, places: &Arc<Places>) {
-    let place = match tokio::time::timeout(HANDSHAKE_DEADLINE, places.take(service.source(&peer))).await {
-        Ok(Some(place)) => place,
-        Ok(None) => return service.crowded(peer),
+async fn connection<Io: Send, Peer: Clone + Send, S: Service<Io, Peer>>(io: Io, peer: Peer, service: &S, places: &Arc<Places>) {
+    let (io, peer) = match tokio::time::timeout(HANDSHAKE_DEADLINE, service.arrive(io, peer.clone())).await {
+        Ok(Some(arrived)) => arrived,
+        Ok(None) => return,
         Err(_) => return service.timed_out(peer),
+    };
+    let Ok(Some(place)) = tokio::time::timeout(HANDSHAKE_DEADLINE, places.take(service.source(&peer))).await else {
+        return service.crowded(peer);
     };
     let Ok(ready) = tokio::time::timeout(HANDSHAKE_DEADLINE, service.handshake(io, peer.clone())).await else {
         return service.timed_out(peer);

@@ -42,8 +42,8 @@ async fn connect_head<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<As
 
 /// One SOCKS5 handshake up to its request.
 pub(super) async fn socks5<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<Asked, Refused> {
-    let (mut handshake, mut said) = (Socks5::new(login.certified.is_some()), BytesMut::new());
-    let mut caller = login.certified.as_ref().map(|certified| certified.caller.clone());
+    let (mut handshake, mut said) = (Socks5::new(login.caller(None).is_ok()), BytesMut::new());
+    let mut caller = login.caller(None).ok();
     let wordless = |failure: Failure| Refused { failure, say: Vec::new() };
     loop {
         match handshake.next(&mut said)? {

@@ -8,7 +8,7 @@ use crate::base::grant::Grants;
 use crate::base::limits::LOGIN_FAILURES_PER_MINUTE;
 use crate::base::tasks::Tasks;
 use crate::gateway::callers::{PublishedToken, token_hash};
-use crate::gateway::fixture::{agent, gateway, wanted};
+use crate::gateway::fixture::{agent, caller, gateway, wanted};
 use crate::gateway::quota::Limits;
 use crate::tunnel::fixture::Rows;
 
@@ -24,6 +24,7 @@ fn of(listen: SocketAddr, entry: Entry) -> ListenerSpec {
         proxy_from: AllowFrom::nobody(),
         tls: None,
         certified: HashMap::new(),
+        client_ca: None,
     }
 }
 
@@ -244,5 +245,27 @@ async fn who_fails_too_often_is_told_so_and_a_right_token_from_there_is_still_ta
     }
     told(address, &connect(here, "Proxy-Authorization: Bearer good\r\n")).await;
     assert_eq!(rows.take(), ["refused no_agent"]);
+    tasks.abort().await;
+}
+
+#[tokio::test]
+async fn f27_certificates_callers_are_cut_with_their_name_their_cas_and_their_listener_and_by_nothing_else() {
+    let (gateway, _rows, tasks) = gateway();
+    let (listeners, listen) = (Listeners::default(), free());
+    let apply = |grants: &str, ca: u8| {
+        let new = caller("certificate ci", grants);
+        let certified = HashMap::from([("ci.example".to_owned(), new)]);
+        let spec = ListenerSpec { certified, client_ca: Some([ca; 32]), ..of(listen, Entry::Connect) };
+        listeners.apply(&gateway, vec![spec]).unwrap();
+        listeners.0.lock().unwrap()[&listen].service.spec.load().certified["ci.example"].clone()
+    };
+    let first = apply("acme/dc1/*", 1);
+    assert!(Arc::ptr_eq(&apply("acme/dc1/*", 1), &first) && !first.is_revoked());
+    let other_rights = apply("acme/dc1/db", 1);
+    assert!(first.is_revoked() && !other_rights.is_revoked());
+    let other_ca = apply("acme/dc1/db", 2);
+    assert!(other_rights.is_revoked() && !other_ca.is_revoked());
+    listeners.apply(&gateway, Vec::new()).unwrap();
+    assert!(other_ca.is_revoked());
     tasks.abort().await;
 }

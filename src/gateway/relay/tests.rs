@@ -470,3 +470,13 @@ async fn a_refused_connect_is_told_the_code_and_nothing_from_inside_the_site() {
     assert!(!told.contains("10.20") && !left.reset(), "{told}");
     assert_eq!(site.quiet().await, ["refused target_reset"]);
 }
+
+#[tokio::test]
+async fn a_caller_that_was_revoked_since_its_login_is_let_in_no_more() {
+    let mut site = Site::new(1).await;
+    let revoked = caller("token ci", "acme/dc1/*");
+    revoked.revoke();
+    let (client, left) = site.client_of(Wanted { caller: revoked, ..wanted("db") });
+    cut(client, &left).await;
+    assert_eq!(site.quiet().await, ["refused caller_revoked"]);
+}

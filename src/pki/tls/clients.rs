@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -34,6 +35,20 @@ pub struct ClientCa<'a> {
     pub required: bool,
     /// The PKI of gateways and agents, which must not be the one of clients.
     pub private: &'a Authority,
+}
+
+impl ClientCa<'_> {
+    /// Tells other CAs from the same: SHA-256 of their certificates.
+    ///
+    /// # Errors
+    /// As [`super::listener_config`] for the file.
+    pub fn hash(&self) -> Result<[u8; 32], Failure> {
+        let mut context = digest::Context::new(&digest::SHA256);
+        pem::load(self.file).map_err(configured)?.iter().for_each(|der| context.update(der));
+        let mut hash = [0; 32];
+        hash.copy_from_slice(context.finish().as_ref());
+        Ok(hash)
+    }
 }
 
 /// The names of the client of this connection, from the chain that this connection's handshake verified, in the order of its
