@@ -109,7 +109,7 @@ impl Storm {
         let (mut random, mut ticks) = (Random(number as u64), interval(PAUSE));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let host = format!("127.7.{}.{}", number / 250, number % 250 + 1);
-        let long = number / 10 % 4 == 0;
+        let long = (number / 10).is_multiple_of(4);
         while !self.is_over() {
             ticks.tick().await;
             let caller = match kind {
