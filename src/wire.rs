@@ -22,7 +22,7 @@
 //! |---|---|---|
 //! | `http/1.1` | the tunnel: sections 4 to 10 | required |
 //! | `underpass-enroll/1` | enrollment: section 3 | none |
-//! | `underpass-client/1` | reserved; version 0.1 closes the connection | none |
+//! | `underpass-client/1` | one CONNECT of a client: section 12 | none |
 //!
 //! The gateway's `CertificateRequest` names no authorities. TLS 1.3 lets the dialer finish before its certificate is judged:
 //! it MUST NOT take itself for connected before it has read the answer of section 4.
@@ -359,6 +359,19 @@
 //! ```
 //!
 //! A client shows the whole text, without white space around it. The gateway keeps the text's SHA-256 and compares that.
+//!
+//! ## CONNECT
+//!
+//! Over a connection of `underpass-client/1`, whose certificate it verifies as at an enrollment (section 3: by the pin), a client sends
+//! one HTTP/1.1 CONNECT (RFC 9110, 9.3.6) for `TARGET.GROUP.TENANT.underpass:PORT`; the port means nothing. The same is taken on
+//! listeners of kind `connect`, with or without TLS. The head is at most 8,192 bytes, ends each line with CRLF and folds none, has
+//! `Proxy-Authorization: Basic` (the token is the password, the user means nothing) or `Bearer`, and neither body nor upgrade; a
+//! `Host` must say what the request line does.
+//!
+//! The answer comes after the agent's reply: `200`, after which the target's bytes follow, or another status with the code in
+//! `Underpass-Refusal` and a problem detail (RFC 9457) as its body, after which the gateway closes. Bytes behind the head go ahead to the
+//! target, and count for nothing when the answer is a refusal. Either end of file travels as TLS's `close_notify`; the connection stays
+//! open for the other way.
 //!
 //! # 13. Test vectors
 //!

@@ -173,9 +173,16 @@ fn the_limits_are_those_of_the_code() {
 }
 
 #[test]
-fn the_limits_of_client_tokens_are_those_of_the_code() {
+fn the_limits_of_clients_are_those_of_the_code() {
     let days = |time: Duration| time.as_secs() / (24 * 60 * 60);
     let rows = [
+        format!(
+            "a silent standard input after the target's end | {} s; {} s; {} s; {} s |",
+            limits::ENDPOINT_DEADLINE.as_secs(),
+            limits::REPLY_DEADLINE.as_secs(),
+            limits::ASK_DEADLINE.as_secs(),
+            limits::STDIN_LINGER.as_secs()
+        ),
         format!("stay listed for | {}; {} days |", limits::MAX_CLIENT_TOKENS, days(limits::CLIENT_TOKEN_KEPT)),
         format!(
             "its validity | {} bytes; {MAX_GRANTS}; {} minute to {} days, {} unless said, or none |",

@@ -205,8 +205,8 @@ codes! {
         "An open stream was cut in the middle: by the target, by the agent, by the gateway or by what lies between." ;
         "The gateway's audit says which, in the stream's closing row. Connecting again makes a new stream."
     IdleTimeout "idle_timeout" Agent Unavailable false:
-        "No byte flowed for the target's `idle_timeout`." ;
-        "Raise `limits.idle_timeout` of the target, or send keep-alives in the protocol."
+        "No byte flowed for the `idle_timeout` of the target, or of the listener." ;
+        "Raise `idle_timeout` (the target's is in its `limits`), or send keep-alives in the protocol."
     DrainDeadline "drain_deadline" Gateway Cut false:
         "The stream was still open when the drain's deadline passed." ;
         "Raise `drain.timeout` if such streams should live longer."

@@ -12,7 +12,7 @@ use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
 use crate::base::drain::Drain;
 use crate::base::tasks::Tasks;
-use crate::tunnel::listen::{self, Caps, Service, prepare, reset_on_close};
+use crate::tunnel::listen::{self, Caps, Service, reset_on_close};
 use crate::tunnel::splice::{End, Socket};
 
 /// Opens the listening socket. Without networks to allow it must be on loopback.
@@ -61,7 +61,6 @@ impl Service<TcpStream, SocketAddr> for Local {
     }
 
     async fn serve(&self, (mut local, peer): Self::Ready) {
-        prepare(&local);
         // Also if this task or the whole process is cut: only a finished stream may look finished.
         reset_on_close(&local, true);
         // Boxed, so that a connection doesn't hold the room for a handshake all its life.
