@@ -95,7 +95,12 @@ pub async fn relay<Io: ClientIo>(gateway: &Gateway, mut client: Io, mut wanted: 
     let caller = wanted.caller.name().to_owned();
     let mut asked = Asked::new(&gateway.audit, request, target, caller, Some(wanted.source), None);
     let since = asked.since;
-    let refusal = match open(gateway, request, since, &wanted, &mut client, &mut early).await {
+    let opened = tokio::select! {
+        biased;
+        opened = open(gateway, request, since, &wanted, &mut client, &mut early) => opened,
+        () = wanted.ends() => Err(Refusal::new(Code::CallerRevoked, "before the stream was open")),
+    };
+    let refusal = match opened {
         Ok((Opened { live, stream, place, first }, slots)) => {
             let end = AgentEnd { lane: place.lane().number(), live, stream };
             match asked.opened(end.live.session, &end.live.agent, None, Held { slots, place }) {
@@ -170,6 +175,7 @@ async fn attempt<Io: ClientIo>(
         // Whatever ended the session: nothing of this client was sent over it.
         _ => lost(live, &failure.to_string()),
     })?;
+    let id = stream.id();
     let (reader, mut writer) = tokio::io::split(stream);
     let mut head = BytesMut::new();
     codec::encode(&message(ask, deadline), &mut head);
@@ -180,7 +186,11 @@ async fn attempt<Io: ClientIo>(
     writer.write_all(&head).await.map_err(|error| lost(live, &error.to_string()))?;
     writer.flush().await.map_err(|error| lost(live, &error.to_string()))?;
     let mut wired = Wired::new(reader);
-    match reply(&mut wired, &mut writer, client, early, ask, live).await? {
+    let reply = reply(&mut wired, &mut writer, client, early, ask, live).await;
+    if reply.as_ref().is_err_and(|refusal| refusal.code == Code::ClientReset) {
+        live.notifier.closing(place.lane().number(), id, Code::ClientReset);
+    }
+    match reply? {
         Reply::Accepted => {
             if !ask.wanted.early_data && !early.kept.is_empty() {
                 writer.write_all(&early.kept).await.map_err(|error| lost(live, &error.to_string()))?;
@@ -291,12 +301,12 @@ async fn carry<Io: ClientIo>(
         Some(_) => {}
         None => client.reset_on_close(false),
     }
+    if code != Some(Code::TargetReset) {
+        return ledger.close(code);
+    }
     // The client doesn't wait for the reason.
     drop(client);
-    if code == Some(Code::TargetReset) {
-        return ledger.close(agent.live.notifier.why_reset(agent.lane, agent.stream.id()).await.or(code));
-    }
-    ledger.close(code);
+    ledger.close(agent.live.notifier.why_reset(agent.lane, agent.stream.id()).await.or(code));
 }
 
 async fn both_ways<Io: ClientIo>(
