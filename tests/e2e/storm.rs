@@ -290,7 +290,7 @@ async fn two_hundred_clients_keep_every_byte_while_callers_come_and_go_and_confi
 
     let [by_token, by_name] = storm.cut.each_ref().map(Cell::get);
     eprintln!("{} streams were whole, {by_token} and {by_name} were cut", storm.done.get());
-    assert!(storm.done.get() > 10 * CLIENTS && by_token > SECONDS && by_name > SECONDS / 2);
+    assert!(storm.done.get() > 5 * CLIENTS && by_token > SECONDS && by_name > SECONDS / 2);
     assert_eq!((first.0.stderr(), connect.0.stderr()), (String::new(), String::new()), "connect had nothing to say");
     let site = &storm.entries.site;
     eventually("both audits have every stream with its end", SOON, async || {
