@@ -53,7 +53,7 @@ struct Bridged {
     permit: Permit,
     target: TcpStream,
     ledger: Ledger<()>,
-    _slot: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
 }
 
 /// Serves one stream to its end. The end of its lane is the end of a stream, however stuck it is.
@@ -113,7 +113,7 @@ async fn bridge(context: &Context, arrived: &Arrived, asked: &mut Asked) -> Resu
     let Connected { stream: target, address } =
         tcp::connect(&permit, &agent.resolver, &agent.settings.floor, open.source, left).await?;
     let ledger = asked.opened(context.session, &agent.settings.agent, Some(address), ())?;
-    Ok(Bridged { permit, target, ledger, _slot: slot })
+    Ok(Bridged { permit, target, ledger, slot })
 }
 
 async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
@@ -126,7 +126,7 @@ async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
 
 /// Reply, early bytes, then both ways until the end.
 async fn carry(context: &Context, mut wired: Wired<Stream>, bridged: Bridged) {
-    let Bridged { permit, mut target, ledger, _slot } = bridged;
+    let Bridged { permit, mut target, ledger, slot } = bridged;
     // Also if this task or the whole process is cut: the target must not take a cut stream for a finished one.
     reset_on_close(&target, true);
     if wired.send(&Reply::Accepted).await.is_err() {
@@ -147,12 +147,12 @@ async fn carry(context: &Context, mut wired: Wired<Stream>, bridged: Bridged) {
         Some(code) => context.notifier.closing(lane, id, code),
         None => reset_on_close(&target, false),
     }
-    // The target doesn't wait for the reason.
-    drop((target, stream));
-    if code == Some(Code::ClientReset) {
-        return ledger.close(context.notifier.why_reset(lane, id).await.or(code));
+    if code != Some(Code::ClientReset) {
+        return ledger.close(code);
     }
-    ledger.close(code);
+    // Neither the target nor the next stream waits for the reason.
+    drop((target, stream, permit, slot));
+    ledger.close(context.notifier.why_reset(lane, id).await.or(code));
 }
 
 async fn both_ways(

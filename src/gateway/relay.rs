@@ -177,6 +177,7 @@ async fn attempt<Io: ClientIo>(
         // Whatever ended the session: nothing of this client was sent over it.
         _ => lost(live, &failure.to_string()),
     })?;
+    let id = stream.id();
     let (reader, mut writer) = tokio::io::split(stream);
     let mut head = BytesMut::new();
     codec::encode(&message(ask, deadline), &mut head);
@@ -187,7 +188,11 @@ async fn attempt<Io: ClientIo>(
     writer.write_all(&head).await.map_err(|error| lost(live, &error.to_string()))?;
     writer.flush().await.map_err(|error| lost(live, &error.to_string()))?;
     let mut wired = Wired::new(reader);
-    match reply(&mut wired, &mut writer, client, early, ask, live).await? {
+    let reply = reply(&mut wired, &mut writer, client, early, ask, live).await;
+    if reply.as_ref().is_err_and(|refusal| refusal.code == Code::ClientReset) {
+        live.notifier.closing(place.lane().number(), id, Code::ClientReset);
+    }
+    match reply? {
         Reply::Accepted => {
             if !ask.wanted.early_data && !early.kept.is_empty() {
                 early.sent = true;
@@ -299,12 +304,12 @@ async fn carry<Io: ClientIo>(
         Some(_) => {}
         None => client.reset_on_close(false),
     }
+    if code != Some(Code::TargetReset) {
+        return ledger.close(code);
+    }
     // The client doesn't wait for the reason.
     drop(client);
-    if code == Some(Code::TargetReset) {
-        return ledger.close(agent.live.notifier.why_reset(agent.lane, agent.stream.id()).await.or(code));
-    }
-    ledger.close(code);
+    ledger.close(agent.live.notifier.why_reset(agent.lane, agent.stream.id()).await.or(code));
 }
 
 async fn both_ways<Io: ClientIo>(

@@ -210,6 +210,19 @@ async fn f19_a_reset_goes_through_to_the_other_side_either_way() {
 }
 
 #[tokio::test]
+async fn a_resets_reason_may_come_after_it_and_its_place_does_not_wait() {
+    let (mut site, stream, mut target) = opened().await;
+    let id = stream.id();
+    drop(stream);
+    is_reset(&mut target).await;
+    while site.agent.streams() > 0 {
+        tokio::task::yield_now().await;
+    }
+    site.gateway.notifier.closing(0, id, Code::CallerRevoked);
+    assert_eq!(site.quiet().await, ["closed caller_revoked"]);
+}
+
+#[tokio::test]
 async fn f01_a_lost_session_is_a_reset_for_the_target_and_says_so_also_when_the_target_is_stuck() {
     let (mut site, mut stream, mut target) = opened().await;
     // The target reads nothing, so the agent waits in the middle of a write; how long we watch decides nothing.

@@ -404,6 +404,18 @@ async fn f27_a_revoked_callers_stream_is_cut_and_told_to_the_agent_and_no_others
 }
 
 #[tokio::test]
+async fn f27_a_caller_revoked_while_its_stream_is_opened_gets_none() {
+    let mut site = Site::new(1).await;
+    let revoked = caller("token ci", "acme/dc1/*");
+    let (client, left) = site.client_of(Wanted { caller: revoked.clone(), ..wanted("db") });
+    let (mut wired, _) = site.agents[0].asked().await;
+    revoked.revoke();
+    assert_eq!(cut(client, &left).await, b"");
+    assert_eq!(site.rows.take(), ["refused caller_revoked"]);
+    assert!(wired.send(&Reply::Accepted).await.is_err() || wired.into_parts().0.read_u8().await.is_err());
+}
+
+#[tokio::test]
 async fn e8_a_stream_does_not_outlive_its_callers_certificate() {
     let mut site = Site::new(1).await;
     let until = time::OffsetDateTime::now_utc() + Duration::from_millis(200);

@@ -160,6 +160,7 @@ impl Entries {
             Way::Certified => self.certified,
         };
         let stream = connect_from(host, at).await?;
+        stream.set_nodelay(true)?;
         let mut io: Box<dyn Io> = match way {
             Way::Listener | Way::Connect | Way::Socks5 => Box::new(stream),
             _ => Box::new(secured(connector, stream).await?),
