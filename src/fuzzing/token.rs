@@ -72,11 +72,12 @@ fn secret(text: &str) {
     }
 }
 
-/// Whether the words hold a part of the token; a token has no blanks.
+/// Whether the words hold a part of what follows the token's prefix; a token has no blanks.
 fn quotes(words: &str, text: &str) -> bool {
     let words = PREFIXES.iter().fold(words.to_owned(), |words, prefix| words.replace(prefix, ""));
     let runs = words.as_bytes().split(|byte| !byte.is_ascii_alphanumeric() && !b"-_".contains(byte));
-    runs.flat_map(|run| run.windows(QUOTED)).any(|part| text.as_bytes().windows(QUOTED).any(|quoted| quoted == part))
+    let body = text.split_once('.').map_or(text, |(_, body)| body).as_bytes();
+    runs.flat_map(|run| run.windows(QUOTED)).any(|part| body.windows(QUOTED).any(|quoted| quoted == part))
 }
 
 /// A message as a token, with the right checksum (the specification, 3).
