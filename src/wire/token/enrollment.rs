@@ -92,8 +92,8 @@ impl TryFrom<TokenMessage> for EnrollmentToken {
         if message.endpoints.is_empty() || message.endpoints.len() > limits::MAX_TOKEN_ENDPOINTS {
             return Err(invalid(format_args!("{} endpoints inside", message.endpoints.len())));
         }
-        let endpoints = message.endpoints.iter().map(|text| text.parse().or_fail(Code::TokenInvalid, "an endpoint inside"));
-        let name = |text: &str| Name::parse(text).or_fail(Code::TokenInvalid, "its tenant or group");
+        let endpoints = message.endpoints.iter().map(|text| text.parse().map_err(|_| invalid("an endpoint inside is none")));
+        let name = |text: &str| Name::parse(text).map_err(|_| invalid("its tenant or group is no name"));
         Ok(Self {
             endpoints: endpoints.collect::<Result<_, _>>()?,
             pin: message.pin.as_slice().try_into().map_err(|_| invalid("its pin has not 32 bytes"))?,
@@ -193,11 +193,13 @@ mod tests {
         assert!(refused(&wrap(&[bytes(|_| ()), vec![0x20, 0]].concat())).contains("doesn't know"), "a field twice");
         assert!(refused(&wrap(&bytes(|m| m.endpoints.clear()))).contains("endpoints"));
         assert!(refused(&wrap(&bytes(|m| m.endpoints = vec!["wss://a:1".into(); 17]))).contains("17 endpoints"));
-        assert!(refused(&wrap(&bytes(|m| m.endpoints[0] = "ws://a:1".into()))).contains("endpoint"));
+        let quotes_nothing = refused(&wrap(&bytes(|m| m.endpoints[0] = "ws://secret:1".into())));
+        assert!(quotes_nothing.contains("endpoint") && !quotes_nothing.contains("secret"), "{quotes_nothing}");
         assert!(refused(&wrap(&bytes(|m| m.pin.truncate(31)))).contains("pin"));
         assert!(refused(&wrap(&bytes(|m| m.secret.truncate(16)))).contains("secret"));
         assert!(refused(&wrap(&bytes(|m| m.expires = i64::MAX))).contains("expiry"));
-        assert!(refused(&wrap(&bytes(|m| m.tenant = "../x".into()))).contains("tenant"));
+        let quotes_nothing = refused(&wrap(&bytes(|m| m.tenant = "../secret".into())));
+        assert!(quotes_nothing.contains("tenant") && !quotes_nothing.contains("secret"), "{quotes_nothing}");
         assert!(refused(&wrap(b"\xff\xff\xff")).contains("message"));
         for other in ["wss://gw1.example:0443", "wss://gw1.example", "wss://GW1.example:443", "wss://gw1.example:443/"] {
             let mut message = TokenMessage::decode(&bytes(|_| ())[..]).unwrap();
