@@ -117,7 +117,7 @@ impl Client {
                     search.found();
                     return Ok(opened);
                 }
-                Err(Miss::Refused(failure)) if !search.may_pass(&failure) => return Err(failure),
+                Err(Miss::Refused(failure)) if !search.may_pass(&failure) => return Err(failure.context(&self.target)),
                 Err(Miss::Refused(failure) | Miss::Way(failure)) => failure,
             };
             search.missed(failure, &self.observer).await?;

@@ -327,6 +327,22 @@ fn settings(config: &GatewayConfig) -> Settings {
     }
 }
 
+/// Loads what the listeners' files hold, as a start and a reload do. Without a PKI in the state directory nothing is said of `client_ca`.
+///
+/// # Errors
+/// Whatever is wrong with them.
+pub fn check_files(config: &GatewayConfig, state_dir: &Path) -> Result<(), Failure> {
+    tls::install_provider();
+    match Authority::load(&state_dir.join("pki")) {
+        Ok(authority) => specs(&config.listeners, &authority).map(drop),
+        Err(_) => config
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.tls.as_ref())
+            .try_for_each(|files| tls::listener_config(&files.cert, &files.key, None).map(drop)),
+    }
+}
+
 fn specs(listeners: &[ListenerConfig], private: &Authority) -> Result<Vec<ListenerSpec>, Failure> {
     listeners.iter().map(|listener| spec(listener, private)).collect()
 }

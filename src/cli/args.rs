@@ -10,9 +10,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::app::Place;
 use crate::base::endpoint::{Endpoint, HostPort};
 use crate::base::grant::Grant;
-use crate::base::id::{AgentId, Name, TargetId};
+use crate::base::id::{AgentId, InvalidPath, Name, TargetId};
 use crate::config::read_size;
 use crate::pki::identity::TrustDomain;
+use crate::wire::name;
 
 const AFTER_HELP: &str = "\
 First steps:
@@ -119,11 +120,15 @@ ends it: open streams may finish for 30 s, and a second signal cuts them.
 
 Exit codes: 0 the stream ended well, 69 it could not be opened or was cut, 77 it was denied.";
 
+fn target(text: &str) -> Result<TargetId, String> {
+    text.parse().or_else(|error: InvalidPath| name::target_of(text).map_err(|_| error.to_string()))
+}
+
 #[derive(Args)]
 #[command(after_help = CONNECT_HELP)]
 pub(super) struct ConnectArgs {
-    /// tenant/group/target
-    #[arg(value_name = "TENANT/GROUP/TARGET")]
+    /// As in the agent's groups and configuration; its host name (target.group.tenant.underpass) is taken, too
+    #[arg(value_name = "TENANT/GROUP/TARGET", value_parser = target)]
     pub(super) target: TargetId,
     /// Carry one stream on standard input and output, as ssh's ProxyCommand wants it
     #[arg(long, conflicts_with = "listen")]
@@ -282,8 +287,9 @@ pub(super) enum ClientTokenCommand {
         #[command(flatten)]
         place: GatewayPlace,
         /// Its name, or its id
+        // Not parsed here: what is mistyped is quoted, and somebody may give the token itself.
         #[arg(value_name = "NAME")]
-        token: Name,
+        token: String,
     },
 }
 

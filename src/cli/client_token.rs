@@ -11,13 +11,15 @@ use super::args::{ClientTokenCommand, Expiry};
 use super::gateway::{date, date_time};
 use super::{Outcome, admin, print};
 use crate::app::gateway::admin_socket;
-use crate::base::code::{Code, Exit, OrFail};
+use crate::base::code::{Code, Exit, Failure, OrFail};
 use crate::base::grant::Grants;
+use crate::base::id::Name;
 use crate::config::show_size;
 use crate::control::api::clients::{
     CLIENT_TOKENS, ClientTokenAnswer, ClientTokenRequest, ClientTokensAnswer, revoke_client_token_path,
 };
 use crate::control::clients::{ClientTokenInfo, ClientTokenState, RevokedClientToken};
+use crate::wire::token::ClientToken;
 
 /// Grants of one token that a list shows; JSON has them all.
 const GRANTS_SHOWN: usize = 3;
@@ -39,7 +41,11 @@ pub(super) async fn run(command: ClientTokenCommand, json: bool) -> Outcome {
             if json { print::json(&answer) } else { list(&answer.client_tokens) }
         }
         ClientTokenCommand::Revoke { place, token } => {
-            let path = revoke_client_token_path(&token);
+            if token.starts_with(ClientToken::PREFIX) {
+                let why = "that is a token itself; give its name or its id, which `client-token list` shows";
+                return Err(Failure::new(Code::Usage, why));
+            }
+            let path = revoke_client_token_path(&Name::parse(&token).or_fail(Code::Usage, "NAME")?);
             let revoked: RevokedClientToken = admin::post(&admin_socket(&place.state_dir()), &path, &json!({})).await?;
             if json { print::json(&revoked) } else { show_revoked(&revoked) }
         }

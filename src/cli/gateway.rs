@@ -23,6 +23,7 @@ pub(super) async fn run(command: GatewayCommand, json: bool) -> Outcome {
         GatewayCommand::Check(places) => {
             let place: crate::app::Place = places.into();
             let config = config::load_gateway(&place.config(gateway::CONFIG))?;
+            gateway::check_files(&config, &place.state_dir)?;
             if json { print::json(&config) } else { print::line(config::effective(&config).trim_end()) }
         }
         GatewayCommand::Status(place) => {

@@ -75,7 +75,7 @@ async fn a_refusal_is_final_and_keeps_its_code() {
         let (client, told) = gateway.client();
         let (opened, ()) = tokio::join!(client.open(), gateway.refuse(code));
         let failure = opened.err().unwrap();
-        assert_eq!((failure.code, failure.detail.as_str()), (code, "as the test says"));
+        assert_eq!((failure.code, failure.detail.as_str()), (code, format!("{}: as the test says", client.target).as_str()));
         assert!(told.take().is_empty());
     }
 }

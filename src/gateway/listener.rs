@@ -194,7 +194,7 @@ impl Service<TcpStream, SocketAddr> for Clients {
         };
         // Boxed, here and in `serve`, so that a client without TLS doesn't hold the room for one with it.
         let accepted = Box::pin(TlsAcceptor::from(config.clone()).accept(io)).await;
-        let failed = |error| report(&Failure::new(Code::TlsFailed, format_args!("a client of {}: {error}", spec.listen)));
+        let failed = |error| report(&Failure::new(Code::TlsFailed, tls::refusal_of(&error).detail));
         let mut io = Box::new(accepted.map_err(failed).ok()?);
         let certified = certified(&spec, &io);
         let wanted = Box::pin(spec.terms.wanted(&self.gateway, &mut *io, source, certified)).await;
@@ -212,8 +212,7 @@ impl Service<TcpStream, SocketAddr> for Clients {
     }
 
     fn timed_out(&self, peer: SocketAddr) {
-        let detail = format!("a client of {} did not say in time what it wants", self.spec.load().listen);
-        self.report(peer, &Failure::new(Code::RequestInvalid, detail));
+        self.report(peer, &Failure::new(Code::RequestInvalid, "it did not say in time what it wants"));
     }
 
     fn crowded(&self, peer: SocketAddr) {
@@ -227,12 +226,16 @@ impl Clients {
         if spec.allow_from.admits(source.ip()) {
             return Ok(());
         }
-        Err(Failure::new(Code::SourceDenied, format_args!("{} is not allowed on {}", source.ip(), spec.listen)))
+        Err(Failure::new(Code::SourceDenied, format_args!("{} is not in its `allow_from`", source.ip())))
     }
 
+    /// Records who was let go, and where. One that said nothing at all, as balancers do who look whether somebody listens, is none.
     fn report(&self, peer: SocketAddr, failure: &Failure) {
-        metrics::refused(failure.code);
-        self.gateway.refused(peer, failure, "client refused");
+        if failure.code != Code::ClientReset {
+            metrics::refused(failure.code);
+            let failure = failure.clone().context(format_args!("listener {}", self.spec.load().listen));
+            self.gateway.refused(peer, &failure, "client refused");
+        }
     }
 }
 

@@ -43,7 +43,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Failure> {
         Err(error) => return Err(invalid(error)),
     }
     if request.method != Some("CONNECT") {
-        return Err(invalid("this listener takes CONNECT alone"));
+        return Err(invalid("this listener takes CONNECT alone, as programs send it for https://; curl needs -p for http://"));
     }
     let asked = authority(request.path.unwrap_or_default())?;
     check_headers(&asked, request.headers)?;

@@ -17,9 +17,12 @@ const USER: &str = "underpass";
 /// Takes a token in: 1 to 255 visible characters of ASCII, so that what is compared is to the byte what was sent.
 ///
 /// # Errors
-/// `request_invalid`, without the token.
+/// `login_required` for none, else `request_invalid`, without the token.
 pub fn token(bytes: &[u8]) -> Result<Secret, Failure> {
-    if bytes.is_empty() || bytes.len() > MAX_CLIENT_TOKEN {
+    if bytes.is_empty() {
+        return Err(Failure::new(Code::LoginRequired, "the password is empty; the token goes there"));
+    }
+    if bytes.len() > MAX_CLIENT_TOKEN {
         return Err(refused(format_args!("the token has {} characters, not 1 to {MAX_CLIENT_TOKEN}", bytes.len())));
     }
     match std::str::from_utf8(bytes) {
@@ -32,7 +35,7 @@ pub fn token(bytes: &[u8]) -> Result<Secret, Failure> {
 /// the user, or that of `Bearer` (RFC 6750).
 ///
 /// # Errors
-/// `request_invalid`, without the value.
+/// `login_required`, `request_invalid`, without the value.
 pub fn of_header(value: &[u8]) -> Result<Secret, Failure> {
     let separator = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
     let (scheme, rest) = value.split_at(separator);
@@ -91,7 +94,6 @@ mod tests {
         for value in [
             String::new(),
             "Basic".to_owned(),
-            "Bearer ".to_owned(),
             "hunter2".to_owned(),
             "Digest hunter2".to_owned(),
             "Basic hunter2!".to_owned(),
@@ -99,7 +101,6 @@ mod tests {
             "Basic YTpi YTpi".to_owned(),
             "Bearer hunter2 hunter2".to_owned(),
             basic("hunter2"),
-            basic("hunter2:"),
             basic("a:hunter2\r\nX: y"),
             basic("a:hunter2 "),
             basic("a:hunter2é"),
@@ -111,5 +112,8 @@ mod tests {
             assert!(!failure.detail.contains("hunter2") && !failure.detail.contains(&encoded[..8]), "{failure}");
         }
         assert!(of_header(b"Bearer \xff").is_err());
+        for empty in ["Bearer ".to_owned(), basic("hunter2:")] {
+            assert_eq!(of_header(empty.as_bytes()).unwrap_err().code, Code::LoginRequired, "{empty}");
+        }
     }
 }

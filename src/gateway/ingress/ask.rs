@@ -75,8 +75,10 @@ async fn say<Io: ClientIo>(io: &mut Io, bytes: &[u8]) -> Result<(), Failure> {
 async fn more<Io: ClientIo>(io: &mut Io, said: &mut BytesMut) -> Result<(), Failure> {
     said.reserve(READ);
     match io.read_buf(said).await {
+        Ok(1..) => Ok(()),
+        // As balancers look whether somebody listens.
+        _ if said.is_empty() => Err(Failure::new(Code::ClientReset, "the connection ended before its first byte")),
         Ok(0) => Err(ended("closed")),
-        Ok(_) => Ok(()),
         Err(error) => Err(ended(error)),
     }
 }

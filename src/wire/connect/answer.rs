@@ -66,7 +66,8 @@ pub fn refused(refused: &Refused<'_>) -> Vec<u8> {
         detail: refused.detail.map(|detail| printable(detail, MAX_DETAIL)),
         request: refused.request,
     };
-    let body = serde_json::to_string(&problem).expect("a problem has only texts and numbers");
+    // A line's end, for people with a shell.
+    let body = serde_json::to_string(&problem).expect("a problem has only texts and numbers") + "\n";
     let more = match status {
         407 => "Proxy-Authenticate: Basic realm=\"underpass\"\r\n",
         429 => "Retry-After: 60\r\n",
@@ -118,7 +119,7 @@ fn told(code: &str, body: &[u8]) -> Failure {
     let request = request.map(|request| format!("request {request}"));
     let parts = [unknown, Some(detail.as_str()), request.as_deref()];
     let parts: Vec<&str> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
-    let said = if parts.is_empty() { code.cause().to_owned() } else { parts.join(": ") };
+    let said = if parts.is_empty() { "refused by the gateway".to_owned() } else { parts.join(": ") };
     Failure::new(code, printable(&said, MAX_DETAIL))
 }
 
