@@ -2,7 +2,7 @@
 //! wrong, who may stay is not cut, and who may not is gone in time. Refuses to know real client programs.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
