@@ -353,10 +353,18 @@ pub const AUDIT_STRANGERS_PER_MINUTE: u32 = 120;
 /// The same of one source, so that whoever makes noise hides nobody else's.
 pub const AUDIT_STRANGERS_PER_SOURCE: u32 = 10;
 
-/// Sources of a minute that are told apart, some 64 bytes each; those of further ones are one sum.
+/// Audit rows a minute for refused streams of one caller, and the log lines beside them; further ones are counted in one row. A
+/// program that tries again every second has each of its own; one that asks without end takes some 30 MB of audit in a day.
+pub const AUDIT_REFUSALS_PER_CALLER: u32 = 60;
+
+/// The same of all callers: ten that ask without end hide nobody else's first.
+pub const AUDIT_REFUSALS_PER_MINUTE: u32 = 600;
+
+/// Sources of a minute that are told apart, some 64 bytes each, and callers, with names of at most [`AUDIT_TEXT`]; those of further
+/// ones are one sum.
 pub const AUDIT_SOURCES: usize = 1024;
 
-/// The sources that the row of a minute names: those that were counted most.
+/// The sources and the callers that the row of a minute names: of each those that were counted most.
 pub const AUDIT_NOISIEST: usize = 8;
 
 /// Log lines that wait for a slow or blocked reader; further ones are dropped and counted.

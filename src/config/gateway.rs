@@ -200,15 +200,20 @@ impl Config for GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// No two of the addresses are the same socket.
+    /// No two of the addresses are the same socket, and no two listeners have the same address: it is what a reload knows them by.
     fn check_addresses(&self) -> Result<(), Problem> {
         let mut taken = vec![("`gateway.listen`".to_owned(), self.gateway.listen)];
         for (index, listener) in self.listeners.iter().enumerate() {
+            let at = || ["listeners".into(), index.into(), "listen".into()];
+            if listener.listen.port() == 0 && self.listeners[..index].iter().any(|other| other.listen == listener.listen) {
+                let detail = format_args!("two listeners have {}: a free port is for one alone", listener.listen);
+                return Err(problem(at(), Code::ConfigInvalid, detail));
+            }
             let name = match &listener.target {
                 Some(target) => format!("the listener of {target}"),
                 None => "a listener".to_owned(),
             };
-            claim(&mut taken, name, listener.listen, || ["listeners".into(), index.into(), "listen".into()])?;
+            claim(&mut taken, name, listener.listen, at)?;
         }
         if let Some(metrics) = &self.metrics {
             claim(&mut taken, "`metrics.listen`".into(), metrics.listen, || ["metrics".into(), "listen".into()])?;

@@ -156,7 +156,8 @@ pub(super) mod networks {
     }
 }
 
-/// Networks of balancers, each of which is named: perhaps none, and never `any`.
+/// Networks of balancers, each of which is named: perhaps none, and never `any` or all addresses, whose clients could say of
+/// themselves where they come from.
 pub(super) mod balancers {
     use super::*;
 
@@ -165,7 +166,12 @@ pub(super) mod balancers {
     impl<'de> Deserialize<'de> for Network {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             let text = String::deserialize(deserializer)?;
-            networks::read_network(&text).map(Self).map_err(serde::de::Error::custom)
+            match networks::read_network(&text) {
+                Ok(network) if network.prefix_len() == 0 => Err(serde::de::Error::custom(format_args!(
+                    "`{text}` is everybody, who could then claim any address: name the balancers"
+                ))),
+                read => read.map(Self).map_err(serde::de::Error::custom),
+            }
         }
     }
 

@@ -189,6 +189,8 @@ fn a_listener_whose_clients_log_in_is_open_to_all_and_makes_sense() {
         ),
         ("listen: \"127.0.0.1:1\", kind: socks5, idle_timeout: 10ms", "at least 1s"),
         ("listen: \"127.0.0.1:1\", kind: socks5, proxy_protocol_from: [any]", "`any` is not a network"),
+        ("listen: \"127.0.0.1:1\", kind: socks5, proxy_protocol_from: [0.0.0.0/0]", "`0.0.0.0/0` is everybody"),
+        ("listen: \"127.0.0.1:1\", kind: connect, proxy_protocol_from: [10.0.0.1, \"::/0\"]", "`::/0` is everybody"),
     ] {
         let failure = load(bad).unwrap_err().to_string();
         assert!(failure.contains(told) && failure.contains(":3:"), "{bad}: {failure}");
@@ -213,14 +215,28 @@ fn no_two_listeners_share_an_address() {
         gateway("listeners: [{listen: \"127.0.0.1:1\", target: acme/dc1/db}]\nmetrics: {listen: \"127.0.0.1:1\"}"),
         "config_invalid: gateway.yaml:4:19: `metrics.listen` and the listener of acme/dc1/db both listen on 127.0.0.1:1"
     );
+    assert_eq!(
+        gateway(&two("127.0.0.1:0", "127.0.0.1:0")),
+        "config_invalid: gateway.yaml:5:14: two listeners have 127.0.0.1:0: a free port is for one alone"
+    );
     for (a, b) in [
         ("127.0.0.1:1", "127.0.0.1:2"),
         ("127.0.0.1:1", "[::1]:1"),
         ("127.0.0.1:1", "127.0.0.2:1"),
-        ("127.0.0.1:0", "127.0.0.1:0"),
+        ("127.0.0.1:0", "127.0.0.2:0"),
     ] {
         parse_gateway("g", &format!("{GATEWAY}{}\n", two(a, b))).unwrap();
     }
+}
+
+#[test]
+fn everybody_is_no_balancer() {
+    let text = "version: 1\ngateway:\n  endpoints: [\"wss://g:443\"]\n  proxy_protocol_from: [0.0.0.0/0]\n";
+    let failure = parse_gateway("gateway.yaml", text).unwrap_err().to_string();
+    assert_eq!(
+        failure,
+        "config_invalid: gateway.yaml:4:25: `0.0.0.0/0` is everybody, who could then claim any address: name the balancers"
+    );
 }
 
 #[test]

@@ -102,8 +102,8 @@ impl Control {
     /// Makes a client token. It counts when this returns.
     ///
     /// # Errors
-    /// `client_token_exists` if a usable one has the name; `usage` for a validity or a limit out of its bounds, and when there are
-    /// [`limits::MAX_CLIENT_TOKENS`] usable ones; `audit_full`, `store_failed`.
+    /// `client_token_exists` if a usable one has the name; `usage` for a name that could be an id, a validity or a limit out of its
+    /// bounds, and when there are [`limits::MAX_CLIENT_TOKENS`] usable ones; `audit_full`, `store_failed`.
     pub async fn create_client_token(&self, wish: &ClientWish, caller: &Caller) -> Result<NewClientToken, Failure> {
         let op = Op { name: "client-token create", on: wish.grants.to_string(), caller };
         op.begin(self)?;
@@ -124,11 +124,11 @@ impl Control {
         Ok(tokens.iter().map(|token| token.record.info(now)).collect())
     }
 
-    /// Revokes the client token of this name, or else of this id: its streams are cut, and nobody logs in with it, when this
+    /// Revokes the client token of this name or this id: its streams are cut, and nobody logs in with it, when this
     /// returns. Revoking twice is no error.
     ///
     /// # Errors
-    /// `client_token_unknown`; `store_failed`, then nothing is revoked.
+    /// `client_token_unknown`; `usage` if it is the name of one and the id of another; `store_failed`. Nothing is revoked then.
     pub async fn revoke_client_token(&self, token: &Name, caller: &Caller) -> Result<RevokedClientToken, Failure> {
         let op = Op { name: "client-token revoke", on: token.to_string(), caller };
         let begun = op.begin(self);
@@ -246,12 +246,14 @@ impl Control {
     }
 
     async fn find_client_token(&self, token: &Name) -> Result<Stored<ClientToken>, Failure> {
-        if let Some(named) = records::get::<ClientToken>(self.store(), token.as_str()).await? {
-            return Ok(named);
-        }
         let tokens = records::list::<ClientToken>(self.store()).await?;
-        let found = tokens.into_iter().find(|kept| kept.record.public_id() == token.as_str());
-        found.ok_or_else(|| Failure::new(Code::ClientTokenUnknown, format_args!("`{token}`")))
+        let mut found =
+            tokens.into_iter().filter(|kept| kept.record.name == *token || kept.record.public_id() == token.as_str());
+        match (found.next(), found.next()) {
+            (None, _) => Err(Failure::new(Code::ClientTokenUnknown, format_args!("`{token}`"))),
+            (Some(found), None) => Ok(found),
+            (Some(one), Some(other)) => Err(ambiguous(token, &one.record, &other.record)),
+        }
     }
 
     /// The tenants and groups of grants that nobody has made.
@@ -333,6 +335,10 @@ impl From<CommitError> for Unkept {
 }
 
 fn check(wish: &ClientWish) -> Result<(), Failure> {
+    if let Some(name) = wish.name.as_ref().filter(|name| is_like_an_id(name)) {
+        let detail = format_args!("`{name}` could be a token's id, by which it is revoked: choose another name");
+        return Err(Failure::new(Code::Usage, detail));
+    }
     let valid = limits::CLIENT_TOKEN_TTL_MIN..=limits::CLIENT_TOKEN_TTL_MAX;
     if wish.ttl.is_some_and(|ttl| !valid.contains(&ttl)) {
         return Err(Failure::new(Code::Usage, "a client token is valid for 1 minute to 10 years, or never expires"));
@@ -342,6 +348,20 @@ fn check(wish: &ClientWish) -> Result<(), Failure> {
         return Err(Failure::new(Code::Usage, format_args!("a client token's `max_streams` is from 1 to {most}")));
     }
     Ok(())
+}
+
+/// Whether a name has the form of a [`ClientToken::public_id`].
+fn is_like_an_id(name: &Name) -> bool {
+    name.as_str().len() == 16 && name.as_str().bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn ambiguous(said: &Name, one: &ClientToken, other: &ClientToken) -> Failure {
+    let (named, meant) = if one.name == *said { (one, other) } else { (other, one) };
+    let (id, name) = (named.public_id(), &meant.name);
+    let detail = format_args!(
+        "`{said}` is the name of one token and the id of another: say `{id}` for the first, `{name}` for the other"
+    );
+    Failure::new(Code::Usage, detail)
 }
 
 fn first_ended(kept: &[Stored<ClientToken>], now: OffsetDateTime) -> Option<&Stored<ClientToken>> {

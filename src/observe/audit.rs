@@ -24,7 +24,7 @@ mod noise;
 mod trail;
 
 use noise::Noise;
-pub use noise::Noisy;
+pub use noise::{Noisy, Who};
 use trail::Trail;
 
 /// Rows that an observer may be behind; it loses older ones.
@@ -88,13 +88,13 @@ impl Audit {
         (Self { observers: Some(sender), ..self }, receiver)
     }
 
-    /// Writes a row. Blocks for one `write`. What strangers caused is kept short: see [`Audit::stranger`].
+    /// Writes a row. Blocks for one `write`. A refusal is kept short: see [`Audit::refusal`].
     ///
     /// # Errors
     /// `audit_full` with [`OnFull::Refuse`], if the row could not be written. The caller then refuses the work.
     pub fn record(&self, event: &Event<'_>) -> Result<(), Failure> {
-        if event.is_strangers() {
-            self.stranger(event);
+        if let Some(who) = event.cause() {
+            self.noise(event, &who);
             return Ok(());
         }
         let Some(files) = &self.files else {
@@ -107,10 +107,18 @@ impl Audit {
         self.write(&mut files, event, now)
     }
 
-    /// Records what somebody caused who has proved nothing: one row each for a few of one source a minute, and for not many of all;
-    /// what is beyond that is counted, and told in one row with the next one after the minute. Yields whether it is one of the few:
-    /// the log, too, is to tell of those alone. While the audit is half full none is written.
-    pub fn stranger(&self, event: &Event<'_>) -> bool {
+    /// Records a refusal, of a stranger or of a caller who may cause as many as it likes: one row each for some of one source or
+    /// caller a minute, and for not many of all; what is beyond that is counted, and told in one row with the next one after the
+    /// minute. Yields whether it is one of these: the log, too, is to tell of them alone. The refusal stands whether or not its row
+    /// can be kept; while the audit is half full none is.
+    pub fn refusal(&self, event: &Event<'_>) -> bool {
+        match event.cause() {
+            Some(who) => self.noise(event, &who),
+            None => self.record(event).is_ok(),
+        }
+    }
+
+    fn noise(&self, event: &Event<'_>, who: &Who) -> bool {
         let Some(files) = &self.files else {
             self.show(&Self::row(event));
             return true;
@@ -118,12 +126,12 @@ impl Audit {
         let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         self.tell_noise(&mut files, now, false);
-        let told = files.noise.admit(event.source(), now);
-        if told && !files.trail.is_half_full() {
-            // The refusal stands whether or not its row can be kept.
-            let _ = self.write(&mut files, event, now);
-        } else {
-            files.noise.count(event.source());
+        let told = files.noise.admit(who, now);
+        // While rows cannot be kept, each one of a caller's tries whether there is room again: somebody waits for that.
+        let tries = files.trail.ready().is_err() && matches!(who, Who::Caller(_));
+        let kept = (tries || told && !files.trail.is_half_full()) && self.write(&mut files, event, now).is_ok();
+        if !kept {
+            files.noise.count(who);
             metrics::audit_suppressed();
         }
         told
@@ -347,7 +355,7 @@ pub enum Event<'a> {
         #[serde(serialize_with = "capped")]
         detail: &'a str,
     },
-    /// So many rows about strangers were not written one by one, and the sources of most of them.
+    /// So many rows of refusals were not written one by one, and the sources and callers of most of them.
     Suppressed { count: u64, most: &'a [Noisy] },
 }
 
@@ -361,20 +369,12 @@ pub struct Holder {
 }
 
 impl Event<'_> {
-    /// Whether somebody who has proved nothing can cause it at will.
-    fn is_strangers(&self) -> bool {
+    /// Who can cause it at will, if anybody can.
+    fn cause(&self) -> Option<Who> {
         match self {
-            Self::EnrollRefused { .. } | Self::ConnectRefused { .. } => true,
-            Self::Refused { code, .. } => *code == Code::SourceDenied,
-            _ => false,
-        }
-    }
-
-    /// The address that caused it, as far as it tells.
-    fn source(&self) -> Option<IpAddr> {
-        match self {
-            Self::EnrollRefused { source, .. } | Self::ConnectRefused { source, .. } => Some(*source),
-            Self::Refused { source, .. } => source.map(|source| source.ip()),
+            Self::EnrollRefused { source, .. } | Self::ConnectRefused { source, .. } => Some(Who::source(*source)),
+            Self::Refused { code: Code::SourceDenied, source: Some(source), .. } => Some(Who::source(source.ip())),
+            Self::Refused { caller, .. } => Some(Who::caller(caller)),
             _ => None,
         }
     }

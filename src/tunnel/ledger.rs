@@ -65,17 +65,17 @@ impl Asked {
         Ok(Ledger::open(&self.audit, request, self.target.clone(), pace))
     }
 
-    /// Writes that it is not.
+    /// Writes that it is not, unless its caller has had many refused in this minute: they are counted then.
     pub fn refused(&mut self, refusal: &Refusal) {
         self.settled = true;
         let Self { request, source, .. } = *self;
         let (target, caller, code, detail) =
             (self.target.as_str(), self.caller.as_str(), refusal.code, refusal.detail.as_str());
         metrics::refused(code);
-        tracing::warn!(%request, target, caller, %code, detail, "stream refused");
         let agent = self.agent.as_ref();
-        // The refusal stands whether or not its row can be kept.
-        let _ = self.audit.record(&Event::Refused { request, target, agent, caller, source, code, detail });
+        if self.audit.refusal(&Event::Refused { request, target, agent, caller, source, code, detail }) {
+            tracing::warn!(%request, target, caller, %code, detail, "stream refused");
+        }
     }
 }
 

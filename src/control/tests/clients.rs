@@ -125,6 +125,29 @@ async fn a_name_is_one_tokens_until_that_has_ended() {
 }
 
 #[tokio::test]
+async fn a_name_is_never_taken_for_another_tokens_id() {
+    let gateway = Gateway::new().await;
+    let refused = gateway.control.create_client_token(&wish(Some("0123456789abcdef"), &["acme/dc1/*"]), &admin()).await;
+    assert_eq!(code(refused), Code::Usage);
+    gateway.client_token("0123456789abcde").await;
+    gateway.client_token("0123456789abcdeg").await;
+
+    // Of a version that allowed it.
+    let made = gateway.client_token("ci").await;
+    let (ci, id) = (made.token, made.info.id);
+    let like_it = record(&id, "another", None);
+    keep(&gateway, std::slice::from_ref(&like_it)).await;
+    let failure = gateway.control.revoke_client_token(&name(&id), &admin()).await.unwrap_err();
+    let (code, said) = (failure.code, failure.detail);
+    assert!(code == Code::Usage && said.contains(&format!("say `{}`", like_it.public_id())) && said.contains("`ci`"), "{said}");
+    assert!(gateway.login(&ci).is_ok());
+    gateway.control.revoke_client_token(&name(&like_it.public_id()), &admin()).await.unwrap();
+    assert!(gateway.login(&ci).is_ok());
+    gateway.control.revoke_client_token(&name("ci"), &admin()).await.unwrap();
+    assert!(gateway.login(&ci).is_err());
+}
+
+#[tokio::test]
 async fn a_token_without_a_name_gets_one_of_its_own() {
     let gateway = Gateway::new().await;
     let mut names = std::collections::BTreeSet::new();

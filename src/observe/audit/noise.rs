@@ -1,84 +1,85 @@
-//! What strangers cause at will, as far as it is told: a few rows a minute for each source, within a budget for all; the rest is
-//! counted by source. Refuses to know rows, files, and the clock.
+//! What strangers, and callers who are refused, cause at will, as far as it is told: a few rows a minute for each of them, within a
+//! budget for all of their class; the rest is counted by who caused it. Refuses to know rows, files, and the clock.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::base::allow::network;
+use crate::base::id::printable;
 use crate::base::limits;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Who was told of in this minute, and who was counted.
 pub(super) struct Noise {
-    budget: Budget,
+    strangers: Class,
+    callers: Class,
     began: Instant,
-    sources: HashMap<IpAddr, Source>,
-    /// Counted of sources for which there was no room, or of minutes that could not be told.
-    others: u64,
+    /// Counted in minutes that could not be told.
+    untold: u64,
 }
 
-#[derive(Default)]
-struct Source {
-    told: u32,
-    counted: u64,
+/// Who causes rows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    /// Somebody who has proved nothing: an IPv4 address, or the first of an IPv6 network of 64 bits.
+    #[serde(serialize_with = "named")]
+    Source(IpAddr),
+    /// A caller, as rows name it.
+    Caller(String),
 }
 
-/// A source that caused rows which were not written.
+/// Somebody who caused rows which were not written.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Noisy {
-    /// An IPv4 address, or an IPv6 network of 64 bits.
-    pub source: String,
+    /// Who it is.
+    #[serde(flatten)]
+    pub who: Who,
     /// How many rows.
     pub count: u64,
 }
 
 impl Noise {
     pub(super) fn new(now: Instant) -> Self {
-        Self { budget: Budget::new(limits::AUDIT_STRANGERS_PER_MINUTE, now), began: now, sources: HashMap::new(), others: 0 }
+        Self {
+            strangers: Class::new(limits::AUDIT_STRANGERS_PER_SOURCE, limits::AUDIT_STRANGERS_PER_MINUTE, now),
+            callers: Class::new(limits::AUDIT_REFUSALS_PER_CALLER, limits::AUDIT_REFUSALS_PER_MINUTE, now),
+            began: now,
+            untold: 0,
+        }
     }
 
-    /// Whether this one is told of by itself. A source for which there is no room is not: there are a thousand before it.
-    pub(super) fn admit(&mut self, source: Option<IpAddr>, now: Instant) -> bool {
-        let has_rows = self.source(source).is_some_and(|source| source.told < limits::AUDIT_STRANGERS_PER_SOURCE);
-        let told = has_rows && self.budget.take(now);
-        if told && let Some(source) = self.source(source) {
-            source.told += 1;
-        }
-        told
+    /// Whether this one is told of by itself. Somebody for whom there is no room is not: there are a thousand before it.
+    pub(super) fn admit(&mut self, who: &Who, now: Instant) -> bool {
+        self.class(who).admit(who, now)
     }
 
     /// Counts one that is not written.
-    pub(super) fn count(&mut self, source: Option<IpAddr>) {
-        match self.source(source) {
-            Some(source) => source.counted += 1,
-            None => self.others += 1,
-        }
+    pub(super) fn count(&mut self, who: &Who) {
+        self.class(who).count(who);
     }
 
     /// Counts those of a minute that could not be told.
     pub(super) fn count_again(&mut self, count: u64) {
-        self.others += count;
+        self.untold += count;
     }
 
-    /// Ends the minute if it is over, or at once: yields how many were counted, if any, and the sources of most of them.
+    /// Ends the minute if it is over, or at once: yields how many were counted, if any, and of each class who caused most of them.
     pub(super) fn take(&mut self, now: Instant, at_once: bool) -> Option<(u64, Vec<Noisy>)> {
         if !at_once && now.saturating_duration_since(self.began) < MINUTE {
             return None;
         }
         self.began = now;
-        let sources = std::mem::take(&mut self.sources);
-        let others = std::mem::take(&mut self.others);
-        let mut counted: Vec<_> = sources.into_iter().filter(|(_, source)| source.counted > 0).collect();
-        let count = others + counted.iter().map(|(_, source)| source.counted).sum::<u64>();
-        counted.sort_by_key(|(source, seen)| (Reverse(seen.counted), *source));
-        counted.truncate(limits::AUDIT_NOISIEST);
-        let most = counted.into_iter().map(|(source, seen)| Noisy { source: named(source), count: seen.counted });
-        (count > 0).then(|| (count, most.collect()))
+        let (strangers, mut most) = self.strangers.take();
+        let (callers, noisy) = self.callers.take();
+        most.extend(noisy);
+        let count = strangers + callers + std::mem::take(&mut self.untold);
+        (count > 0).then_some((count, most))
     }
 
     /// For tests: the minute began then.
@@ -87,19 +88,89 @@ impl Noise {
         self.began = began;
     }
 
-    fn source(&mut self, source: Option<IpAddr>) -> Option<&mut Source> {
-        let source = network(source?);
-        if self.sources.len() >= limits::AUDIT_SOURCES && !self.sources.contains_key(&source) {
-            return None;
+    fn class(&mut self, who: &Who) -> &mut Class {
+        match who {
+            Who::Source(_) => &mut self.strangers,
+            Who::Caller(_) => &mut self.callers,
         }
-        Some(self.sources.entry(source).or_default())
     }
 }
 
-fn named(source: IpAddr) -> String {
+impl Who {
+    /// Whoever is at this address, or near it.
+    pub(super) fn source(source: IpAddr) -> Self {
+        Self::Source(network(source))
+    }
+
+    /// A caller by its name, of which an agent knows only what its gateway says.
+    pub(super) fn caller(name: &str) -> Self {
+        Self::Caller(printable(name, limits::AUDIT_TEXT).to_string())
+    }
+}
+
+fn named<S: Serializer>(source: &IpAddr, serializer: S) -> Result<S::Ok, S::Error> {
     match source {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("{v6}/64"),
+        IpAddr::V4(v4) => serializer.collect_str(v4),
+        IpAddr::V6(v6) => serializer.collect_str(&format_args!("{v6}/64")),
+    }
+}
+
+/// Those who share a budget, and the part of it that each has.
+struct Class {
+    each: u32,
+    budget: Budget,
+    seen: HashMap<Who, Seen>,
+    /// Counted of those for whom there was no room.
+    others: u64,
+}
+
+#[derive(Default)]
+struct Seen {
+    told: u32,
+    counted: u64,
+}
+
+impl Class {
+    fn new(each: u32, per_minute: u32, now: Instant) -> Self {
+        Self { each, budget: Budget::new(per_minute, now), seen: HashMap::new(), others: 0 }
+    }
+
+    fn admit(&mut self, who: &Who, now: Instant) -> bool {
+        let each = self.each;
+        let has_rows = self.seen(who).is_some_and(|seen| seen.told < each);
+        let told = has_rows && self.budget.take(now);
+        if told && let Some(seen) = self.seen(who) {
+            seen.told += 1;
+        }
+        told
+    }
+
+    fn count(&mut self, who: &Who) {
+        match self.seen(who) {
+            Some(seen) => seen.counted += 1,
+            None => self.others += 1,
+        }
+    }
+
+    /// Forgets everybody; yields how many were counted, and who caused most of them.
+    fn take(&mut self) -> (u64, Vec<Noisy>) {
+        let seen = std::mem::take(&mut self.seen);
+        let mut noisy: Vec<_> = seen.into_iter().map(|(who, seen)| Noisy { who, count: seen.counted }).collect();
+        noisy.retain(|noisy| noisy.count > 0);
+        let count = std::mem::take(&mut self.others) + noisy.iter().map(|noisy| noisy.count).sum::<u64>();
+        noisy.sort_by(|a, b| (Reverse(a.count), &a.who).cmp(&(Reverse(b.count), &b.who)));
+        noisy.truncate(limits::AUDIT_NOISIEST);
+        (count, noisy)
+    }
+
+    fn seen(&mut self, who: &Who) -> Option<&mut Seen> {
+        if !self.seen.contains_key(who) {
+            if self.seen.len() >= limits::AUDIT_SOURCES {
+                return None;
+            }
+            self.seen.insert(who.clone(), Seen::default());
+        }
+        self.seen.get_mut(who)
     }
 }
 
@@ -132,47 +203,70 @@ impl Budget {
 mod tests {
     use super::*;
 
-    fn ip(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
+    fn ip(text: &str) -> Who {
+        Who::source(text.parse().unwrap())
     }
 
     /// How many of `tries` are told of; the rest is counted.
-    fn told(noise: &mut Noise, source: &str, tries: usize, now: Instant) -> usize {
-        let told = (0..tries).filter(|_| noise.admit(ip(source), now)).count();
-        (told..tries).for_each(|_| noise.count(ip(source)));
+    fn told(noise: &mut Noise, who: &Who, tries: usize, now: Instant) -> usize {
+        let told = (0..tries).filter(|_| noise.admit(who, now)).count();
+        (told..tries).for_each(|_| noise.count(who));
         told
     }
 
-    fn noisy(source: &str, count: u64) -> Noisy {
-        Noisy { source: source.to_owned(), count }
+    fn noisy(who: Who, count: u64) -> Noisy {
+        Noisy { who, count }
     }
 
     #[test]
     fn d8_who_makes_noise_hides_nobody_else() {
         let now = Instant::now();
         let mut noise = Noise::new(now);
-        assert_eq!(told(&mut noise, "192.0.2.1", 5000, now), 10);
-        assert_eq!(told(&mut noise, "2001:db8::1", 7, now) + told(&mut noise, "2001:db8::2", 7, now), 10, "one /64");
-        assert_eq!(told(&mut noise, "192.0.2.2", 1, now), 1);
+        assert_eq!(told(&mut noise, &ip("192.0.2.1"), 5000, now), 10);
+        assert_eq!(told(&mut noise, &ip("2001:db8::1"), 7, now) + told(&mut noise, &ip("2001:db8::2"), 7, now), 10, "one /64");
+        assert_eq!(told(&mut noise, &ip("192.0.2.2"), 1, now), 1);
         assert_eq!(noise.take(now + MINUTE - Duration::from_millis(1), false), None);
         let later = now + MINUTE;
-        let most = vec![noisy("192.0.2.1", 4990), noisy("2001:db8::/64", 4)];
+        let most = vec![noisy(ip("192.0.2.1"), 4990), noisy(ip("2001:db8::"), 4)];
         assert_eq!(noise.take(later, false), Some((4994, most)));
-        assert_eq!(told(&mut noise, "192.0.2.1", 5000, later), 10, "each minute anew");
+        assert_eq!(told(&mut noise, &ip("192.0.2.1"), 5000, later), 10, "each minute anew");
         assert_eq!(noise.take(later, true).unwrap().0, 4990, "the end of the process does not wait");
         assert_eq!(noise.take(later + MINUTE, false), None, "nothing to tell");
+    }
+
+    #[test]
+    fn d8_strangers_and_callers_take_nothing_from_each_other() {
+        let now = Instant::now();
+        let mut noise = Noise::new(now);
+        for n in 0..5000_u32 {
+            told(&mut noise, &Who::source(IpAddr::V4((0x0a00_0000 + n).into())), 2, now);
+        }
+        assert_eq!(told(&mut noise, &Who::caller("token ci"), 5000, now), 60);
+        assert_eq!(told(&mut noise, &Who::caller("token other"), 1, now), 1);
+        let rows: usize = (0..5000).map(|n| told(&mut noise, &Who::caller(&format!("token {n}")), 2, now)).sum();
+        assert_eq!(rows + 61, limits::AUDIT_REFUSALS_PER_MINUTE as usize);
+        let (_, most) = noise.take(now + MINUTE, false).unwrap();
+        assert_eq!(most.len(), 16);
+        assert_eq!(most[8], noisy(Who::caller("token ci"), 4940));
+        assert_eq!(serde_json::to_string(&most[8]).unwrap(), r#"{"caller":"token ci","count":4940}"#);
     }
 
     #[test]
     fn d8_noise_of_many_sources_is_bounded_in_rows_and_in_memory() {
         let now = Instant::now();
         let mut noise = Noise::new(now);
-        let sources: Vec<_> = (0..5000_u32).map(|n| IpAddr::V4((0x0a00_0000 + n).into()).to_string()).collect();
-        let rows: usize = sources.iter().map(|source| told(&mut noise, source, 2, now)).sum();
+        let sources = (0..5000_u32).map(|n| Who::source(IpAddr::V4((0x0a00_0000 + n).into())));
+        let rows: usize = sources.map(|source| told(&mut noise, &source, 2, now)).sum();
         assert_eq!(rows, limits::AUDIT_STRANGERS_PER_MINUTE as usize);
-        assert_eq!(noise.sources.len(), limits::AUDIT_SOURCES);
+        assert_eq!(noise.strangers.seen.len(), limits::AUDIT_SOURCES);
         let (count, most) = noise.take(now + MINUTE, false).unwrap();
         assert_eq!((count, most.len()), (10_000 - u64::from(limits::AUDIT_STRANGERS_PER_MINUTE), 8));
+    }
+
+    #[test]
+    fn d8_a_callers_name_takes_little_however_long_it_is() {
+        let long = Who::caller(&"x".repeat(16 * 1024));
+        assert!(matches!(&long, Who::Caller(name) if name.len() < 1024), "{long:?}");
     }
 
     #[test]

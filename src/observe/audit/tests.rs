@@ -252,7 +252,7 @@ fn d8_one_source_has_few_rows_and_what_is_beyond_them_is_told_in_one_at_the_late
     let dir = tempfile::tempdir().unwrap();
     let audit = Audit::open(&settings(dir.path(), 1 << 20, OnFull::Refuse)).unwrap();
     let stranger = |source: &str| {
-        audit.stranger(&Event::ConnectRefused { source: source.parse().unwrap(), code: Code::TlsFailed, detail: "junk" })
+        audit.refusal(&Event::ConnectRefused { source: source.parse().unwrap(), code: Code::TlsFailed, detail: "junk" })
     };
     assert_eq!((0..5000).filter(|_| stranger("192.0.2.1")).count(), 10, "as many log lines as rows");
     assert!(stranger("192.0.2.2"), "another source has its own row in the same minute");
@@ -282,7 +282,7 @@ fn d8_while_the_audit_is_half_full_noise_is_counted_and_told_once_there_is_room(
         audit.record(&reloaded("targets")).unwrap();
     }
     let junk = Event::ConnectRefused { source: "192.0.2.1".parse().unwrap(), code: Code::TlsFailed, detail: "junk" };
-    assert!(audit.stranger(&junk), "the log tells of it");
+    assert!(audit.refusal(&junk), "the log tells of it");
     let stopped = || Event::Stopped { role: "gateway", instance: InstanceId::fresh(), code: None };
     audit.record(&stopped()).unwrap();
     let told = || all_rows(dir.path()).iter().filter(|row| row["event"] == "suppressed").count();
@@ -292,6 +292,60 @@ fn d8_while_the_audit_is_half_full_noise_is_counted_and_told_once_there_is_room(
     while audit.record(&reloaded("found again")).is_err() || all_rows(dir.path()).is_empty() {}
     audit.record(&stopped()).unwrap();
     assert_eq!(told(), 1);
+}
+
+/// A refusal of a caller's.
+fn refuses(audit: &Audit, caller: &str, code: Code) -> bool {
+    let request = RequestId::fresh();
+    audit.refusal(&Event::Refused { request, target: "acme/dc1/db", agent: None, caller, source: None, code, detail: "none" })
+}
+
+#[test]
+fn d8_a_caller_who_is_refused_without_end_has_few_rows_and_hides_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 1 << 20, OnFull::Refuse)).unwrap();
+    assert_eq!(
+        (0..5000).filter(|_| refuses(&audit, "token nothing", Code::NotGranted)).count(),
+        60,
+        "as many log lines as rows"
+    );
+    assert!(refuses(&audit, "token other", Code::NoAgent));
+    audit.record(&Event::Stopped { role: "gateway", instance: InstanceId::fresh(), code: None }).unwrap();
+    let rows = all_rows(dir.path());
+    assert_eq!(rows.len(), 63);
+    assert_eq!((&rows[60]["event"], &rows[60]["caller"]), (&"refused".into(), &"token other".into()));
+    assert_eq!(rows[61]["most"], serde_json::json!([{"caller": "token nothing", "count": 4940}]));
+}
+
+#[test]
+fn d8_while_the_audit_is_half_full_refused_callers_leave_it_to_streams() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 8192, OnFull::Refuse)).unwrap();
+    while total(dir.path()) <= 4096 {
+        audit.record(&reloaded("targets")).unwrap();
+    }
+    let before = total(dir.path());
+    assert!(refuses(&audit, "token nothing", Code::NotGranted), "the log tells of it");
+    assert_eq!(total(dir.path()), before);
+    audit.record(&reloaded("still written")).unwrap();
+}
+
+#[test]
+fn f28_a_refused_caller_finds_out_that_there_is_room_again_however_often_it_has_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path(), 8192, OnFull::Refuse);
+    let audit = Audit::open(&settings).unwrap();
+    while audit.record(&reloaded("targets")).is_ok() {}
+    while refuses(&audit, "token ci", Code::AuditFull) {}
+    fs::remove_dir_all(&settings.dir).unwrap();
+    fs::create_dir(&settings.dir).unwrap();
+    // The path is looked at ten times a second.
+    let before = Instant::now();
+    while audit.ready().is_err() {
+        refuses(&audit, "token ci", Code::AuditFull);
+        assert!(before.elapsed() < Duration::from_secs(30), "it never finds out");
+    }
+    assert_eq!(all_rows(dir.path())[0]["event"], "refused");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::fixtures::haproxy::BALANCER;
 use crate::harness::entries::Entries;
 use crate::harness::site::Agent;
 use crate::harness::target::{Target, echoes};
-use crate::harness::{SOON, connect_from, heavy};
+use crate::harness::{SOON, connect_from, eventually, heavy};
 
 /// Whoever guesses.
 const GUESSER: &str = "127.0.0.6";
@@ -50,6 +50,42 @@ async fn d8_two_thousand_wrong_tokens_are_told_in_few_words_and_keep_nobody_out(
     assert!(rows < 60, "{rows} rows");
     assert!(lines < 120, "{lines} lines");
     entries.site.gateway.audited("connect_refused", |row| row["code"] == "login_failed" && row["source"] == GUESSER).await;
+}
+
+#[tokio::test]
+async fn d8_five_thousand_refused_asks_of_one_token_are_told_in_few_words_and_stop_nobody() {
+    let _turn = heavy().await;
+    let echo = Target::echo().await;
+    let mut entries = Entries::new(&[("echo", echo.address())]).await;
+    let file = entries.site.gateway.dir().join("gateway.yaml");
+    let small = std::fs::read_to_string(&file).unwrap() + "audit: {max_size: 1MiB, on_full: refuse}\n";
+    std::fs::write(&file, small).unwrap();
+    entries.site.gateway.start().await;
+    let nothing = entries.token("nothing", "nobody/*/*", &[]).await.text;
+    let (other, ci) = (entries.token("other", "acme/dc1/*", &[]).await.text, entries.token("ci", "acme/dc1/*", &[]).await.text);
+    let ask = async |token: &str, target: &str| {
+        let mut io = TcpStream::connect(entries.connect).await.unwrap();
+        client::connect(&mut io, target, Some(token)).await.unwrap()
+    };
+    let before = (entries.site.gateway.audit().len(), entries.site.gateway.running().stderr().lines().count());
+    let asks = futures_util::stream::iter(0..5000).for_each_concurrent(16, async |_| {
+        assert!(ask(&nothing, "acme/dc1/echo").await.contains("not_granted"));
+    });
+    asks.await;
+    assert!(ask(&other, "acme/dc9/echo").await.contains("not_granted"));
+    entries.site.gateway.audited("refused", |row| row["caller"] == "token other").await;
+    let rows = entries.site.gateway.audit().len() - before.0;
+    let said = entries.site.gateway.running().stderr();
+    let lines = said.lines().count() - before.1;
+    assert!((60..150).contains(&rows), "{rows} rows");
+    assert!((60..150).contains(&lines), "{lines} lines");
+    assert!(said.contains("token other"), "{said}");
+    let opened = eventually("another caller's stream is open", SOON, async || {
+        let mut io = TcpStream::connect(entries.connect).await.unwrap();
+        let answer = client::connect(&mut io, "acme/dc1/echo", Some(&ci)).await.unwrap();
+        answer.starts_with("HTTP/1.1 200 ").then_some(io)
+    });
+    echoes(&mut opened.await, b"nevertheless").await.unwrap();
 }
 
 /// Sends a byte each second as long as it is let; what it was told at the end.
