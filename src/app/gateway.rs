@@ -256,7 +256,11 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
         ops::serve_metrics(*listen, allow, metrics.clone(), ready, &running.drain, &running.tasks)?;
     }
     let gateway = running.gateway.clone();
-    ops::keep_up(metrics, &running.tasks, move || metrics::duplicate_identities(gateway.registry().duplicates().len()));
+    let audit = running.audit.clone();
+    ops::keep_up(metrics, &running.tasks, move || {
+        metrics::duplicate_identities(gateway.registry().duplicates().len());
+        audit.settle();
+    });
     tracing::info!(
         port = %running.port,
         listeners = running.listeners.len(),

@@ -137,9 +137,17 @@ impl Audit {
         told
     }
 
+    /// Tells what was counted in a minute that is over, also if nothing else happens.
+    pub fn settle(&self) {
+        if let Some(files) = &self.files {
+            self.tell_noise(&mut files.lock().unwrap_or_else(PoisonError::into_inner), Instant::now(), false);
+        }
+    }
+
     /// Writes what was counted in the minute before, or up to now. What can't be written is not forgotten.
     fn tell_noise(&self, files: &mut Files, now: Instant, at_once: bool) {
         let Some((count, most)) = files.noise.take(now, at_once) else { return };
+        tracing::warn!(count, "more refusals than are told one by one; the audit says whose");
         if files.trail.is_half_full() || self.write(files, &Event::Suppressed { count, most: &most }, now).is_err() {
             files.noise.count_again(count);
         }

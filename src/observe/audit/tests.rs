@@ -259,7 +259,11 @@ fn d8_one_source_has_few_rows_and_what_is_beyond_them_is_told_in_one_at_the_late
     assert_eq!(all_rows(dir.path()).len(), 11);
     // As if the minute were over.
     let minute_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+    audit.settle();
+    assert_eq!(all_rows(dir.path()).len(), 11, "the minute is not over");
     audit.files.as_ref().unwrap().lock().unwrap().noise.backdate(minute_ago);
+    audit.settle();
+    assert_eq!(all_rows(dir.path()).len(), 12, "told also if nothing else happens");
     audit.record(&reloaded("targets")).unwrap();
     assert_eq!((0..20).filter(|_| stranger("2001:db8::1")).count(), 10);
     audit.record(&Event::Stopped { role: "gateway", instance: InstanceId::fresh(), code: None }).unwrap();
