@@ -23,6 +23,9 @@ pub(super) async fn run(command: GatewayCommand, json: bool) -> Outcome {
         GatewayCommand::Check(places) => {
             let place: crate::app::Place = places.into();
             let config = config::load_gateway(&place.config(gateway::CONFIG))?;
+            for listen in config.in_clear() {
+                print::note(format!("note: the listener {listen} has no `tls`: clients show it their tokens in plain text"));
+            }
             if json { print::json(&config) } else { print::line(config::effective(&config).trim_end()) }
         }
         GatewayCommand::Status(place) => {
