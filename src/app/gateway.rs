@@ -172,6 +172,7 @@ impl Running {
         gateway.table().limit(&tenants(&config));
         let served = Listeners::default();
         let listeners = served.apply(&gateway, specs(&config.listeners, &authority)?)?;
+        warn_of_clear_tokens(&config);
         let port = socket.local_addr().unwrap_or(config.gateway.listen);
         port::serve(&gateway, socket);
         let following = control.clone();
@@ -211,6 +212,7 @@ impl Running {
             ("log", config.log != old.log),
         ];
         self.listeners = self.served.apply(&self.gateway, specs(&config.listeners, &self.authority)?)?;
+        warn_of_clear_tokens(&config);
         self.gateway.table().limit(&tenants(&config));
         self.config.listeners = config.listeners;
         self.config.tenants = config.tenants;
@@ -285,6 +287,12 @@ fn reload(running: &mut Running, path: &Path) {
         Ok((format!("listeners: {}", running.listeners.len()), restart))
     });
     process::reloaded(result, path, &running.audit);
+}
+
+fn warn_of_clear_tokens(config: &GatewayConfig) {
+    for listen in config.in_clear() {
+        tracing::warn!(%listen, "this listener has no `tls`: clients show it their tokens in plain text");
+    }
 }
 
 /// Renews the gateway's certificate in its last third and shows it from the next handshake on; raises the alarm before the

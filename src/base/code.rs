@@ -172,8 +172,9 @@ codes! {
         "The session broke after client bytes had been sent and before the agent's reply: they may have reached the target." ;
         "Check at the target whether the request took effect before repeating it."
     QuotaExceeded "quota_exceeded" Caller Unavailable false:
-        "The tenant has as many streams as its `max_streams` on the gateway allows." ;
-        "Close streams, or raise `tenants.NAME.limits.max_streams` in gateway.yaml."
+        "The tenant, or the caller itself, has as many streams as its `max_streams` on the gateway allows; the detail says whose." ;
+        "Close streams; or raise `tenants.NAME.limits.max_streams` or `client_ca.names.NAME.limits.max_streams` in gateway.yaml, or make \
+         a token with a larger `--max-streams`."
     SourceDenied "denied_source_ip" Caller Denied false:
         "The connection came from an address that `allow_from` does not contain." ;
         "Connect from an allowed network, or add the address to `allow_from`."
@@ -193,8 +194,9 @@ codes! {
         "The caller is not granted that target." ;
         "Make a token whose grants contain it, or grant it to the name of the client's certificate in gateway.yaml."
     CallerRevoked "caller_revoked" Caller Denied false:
-        "The caller's token or certificate was revoked or has expired while its stream was open." ;
-        "Make a fresh token, or renew the certificate, if the caller should still have access."
+        "The caller's rights ended while its stream was open or being opened: its token was revoked or expired, its certificate expired, or \
+         gateway.yaml took from its certificate's name the access that it had." ;
+        "If the caller should still have access, make a fresh token, renew the certificate, or let its name in again."
     ProxyHeader "proxy_header" Caller Config false:
         "A balancer's connection did not begin with a PROXY header, or with a broken one." ;
         "Let the balancer send PROXY protocol version 1 or 2 (haproxy: `send-proxy-v2`), or take it off the listener."
@@ -222,22 +224,24 @@ codes! {
 
     GatewayDnsFailed "gateway_dns_failed" Network Unavailable false:
         "The gateway's name does not resolve." ;
-        "Check the endpoint in agent.yaml and the host's resolver; behind a proxy set `proxy.url`, then the proxy resolves it."
+        "Check the endpoint (in agent.yaml, or that a client's token was made for) and the host's resolver; behind a proxy set HTTPS_PROXY, or \
+         `proxy.url` in agent.yaml, then the proxy resolves it."
     GatewayRefused "gateway_refused" Network Unavailable false:
         "Nothing listens at the gateway's address, or a firewall rejects the connection." ;
         "Check that the gateway runs and that outbound TCP to its port is allowed."
     GatewayUnreachable "gateway_unreachable" Network Unavailable false:
         "There is no route to the gateway." ;
-        "Check the host's network and firewall; if the site needs a proxy, set `proxy.url`."
+        "Check the host's network and firewall; if the site needs a proxy, set HTTPS_PROXY, or `proxy.url` in agent.yaml."
     GatewayTimeout "gateway_timeout" Network Unavailable false:
         "The gateway did not answer in time; packets may be dropped." ;
-        "Check that outbound TCP to its port is allowed; if the site needs a proxy, set `proxy.url`."
+        "Check that outbound TCP to its port is allowed; if the site needs a proxy, set HTTPS_PROXY, or `proxy.url` in agent.yaml."
     ProxyUnreachable "proxy_unreachable" Network Unavailable false:
         "The HTTP proxy itself does not answer." ;
-        "Check `proxy.url` (or HTTPS_PROXY) and that the proxy runs."
+        "Check HTTPS_PROXY, or `proxy.url` in agent.yaml, and that the proxy runs."
     ProxyAuthRequired "proxy_auth_required" Network Denied false:
         "The HTTP proxy wants other credentials (407)." ;
-        "Set `proxy.username` and `proxy.password` (a reference to a file) in agent.yaml; only Basic is spoken."
+        "Put them into HTTPS_PROXY (`http://USER:PASSWORD@HOST:PORT`), or set `proxy.username` and `proxy.password` (a reference to a file) \
+         in agent.yaml; only Basic is spoken."
     ProxyDenied "proxy_denied" Network Denied false:
         "The HTTP proxy forbids the connection (403)." ;
         "Ask its administrators to allow CONNECT to the gateway's name and port."
@@ -246,7 +250,7 @@ codes! {
         "Check that the proxy may reach and resolve the gateway's name."
     ProxyProtocol "proxy_protocol" Network Unavailable false:
         "The HTTP proxy answered CONNECT with something else." ;
-        "Check that `proxy.url` names a proxy and its port; the detail quotes the answer."
+        "Check that HTTPS_PROXY, or `proxy.url` in agent.yaml, names a proxy and its port; the detail quotes the answer."
     TlsIntercepted "tls_intercepted" Network Denied false:
         "Something between agent and gateway presents its own certificate: TLS inspection, or a wrong server." ;
         "Exempt the gateway's name from inspection. Importing the inspector's CA does not help: only the pinned root counts."

@@ -24,6 +24,9 @@ pub(super) async fn run(command: GatewayCommand, json: bool) -> Outcome {
             let place: crate::app::Place = places.into();
             let config = config::load_gateway(&place.config(gateway::CONFIG))?;
             gateway::check_files(&config, &place.state_dir)?;
+            for listen in config.in_clear() {
+                print::note(format!("note: the listener {listen} has no `tls`: clients show it their tokens in plain text"));
+            }
             if json { print::json(&config) } else { print::line(config::effective(&config).trim_end()) }
         }
         GatewayCommand::Status(place) => {

@@ -200,6 +200,12 @@ impl Config for GatewayConfig {
 }
 
 impl GatewayConfig {
+    /// The listeners off loopback whose clients show their tokens in plain text: no error, since a network may be trusted, but to be
+    /// told of.
+    pub fn in_clear(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listeners.iter().filter(|listener| listener.is_in_clear()).map(|listener| listener.listen)
+    }
+
     /// No two of the addresses are the same socket, and no two listeners have the same address: it is what a reload knows them by.
     fn check_addresses(&self) -> Result<(), Problem> {
         let mut taken = vec![("`gateway.listen`".to_owned(), self.gateway.listen)];

@@ -134,6 +134,11 @@ impl ListenerConfig {
         check_open(at("listen"), self.listen, logs_in || self.allow_from.is_some())
     }
 
+    /// Whether clients would show their tokens in plain text to whoever is between them and this host.
+    pub(super) fn is_in_clear(&self) -> bool {
+        self.kind != ListenerKind::Tcp && self.tls.is_none() && !self.listen.ip().to_canonical().is_loopback()
+    }
+
     /// Every file that it names.
     pub(super) fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let tls = self.tls.iter_mut().flat_map(|tls| [&mut tls.cert, &mut tls.key]);

@@ -8,7 +8,7 @@ use underpass::base::code::Code;
 use crate::harness::process::Program;
 use crate::harness::site::{Agent, Gateway};
 use crate::harness::target::Target;
-use crate::harness::{SOON, Scratch, eventually};
+use crate::harness::{SOON, Scratch, eventually, free_port};
 
 #[tokio::test]
 async fn without_a_gateway_its_commands_exit_69() {
@@ -70,6 +70,34 @@ async fn check_prints_the_effective_configuration() {
     assert!(text.contains("gw1") && text.contains("max_handshakes"), "defaults are filled in: {text}");
     let json: Value = serde_json::from_str(&gateway.admin(&["gateway", "check", "--json"]).run().await.ok()).unwrap();
     assert!(json.is_object());
+}
+
+#[tokio::test]
+async fn tokens_that_would_travel_in_clear_are_told_of_by_check_and_by_the_gateway() {
+    let mut gateway = Gateway::init().await;
+    let (clear, local) = (free_port(), free_port());
+    let listeners = |clear: u16| {
+        format!(
+            "listeners:\n  - {{listen: \"0.0.0.0:{clear}\", kind: socks5, allow_from: [127.0.0.1]}}\n  \
+             - {{listen: \"127.0.0.1:{local}\", kind: connect}}\n"
+        )
+    };
+    gateway.configure(&listeners(clear));
+    let checked = gateway.admin(&["gateway", "check", "--json"]).run().await.exits(0);
+    assert!(checked.stderr.contains(&format!("0.0.0.0:{clear} has no `tls`")), "{}", checked.stderr);
+    assert_eq!(checked.stderr.lines().count(), 1, "{}", checked.stderr);
+    gateway.start().await;
+    let warned = |gateway: &Gateway, clear: u16| {
+        let said = gateway.running().stderr();
+        let mut warnings = said.lines().filter(|line| line.contains("plain text"));
+        warnings.any(|line| line.contains("\"level\":\"warn\"") && line.contains(&format!("0.0.0.0:{clear}")))
+    };
+    assert!(warned(&gateway, clear), "{}", gateway.running().stderr());
+    let other = free_port();
+    gateway.configure(&listeners(other));
+    gateway.process().signal(Signal::HUP);
+    eventually("it is told at a reload", SOON, async || warned(&gateway, other).then_some(())).await;
+    assert_eq!(gateway.running().stderr().lines().filter(|line| line.contains("plain text")).count(), 2);
 }
 
 #[tokio::test]
