@@ -313,7 +313,7 @@
 //! # 10. Streams
 //!
 //! The gateway opens a stream and sends `Open`; the client's first bytes MAY follow at once (at most 64 KiB before the reply,
-//! and none on a listener with `early_data: false`). The agent, in this order:
+//! and none on a listener with `early_data: false` or for a caller or tenant with a rate). The agent, in this order:
 //!
 //! 1. reads `Open`, complete within 5 s; else it answers `Refused` with `open_invalid`,
 //! 2. decides by its own configuration whether the target is permitted, and connects to it within its own timeout and the

@@ -106,6 +106,15 @@ pub const SPLICE_BUFFER: usize = MAX_MESSAGE - 512;
 /// What a splice reads at first; a source that fills it gets more.
 pub const SPLICE_BUFFER_MIN: usize = 4 * 1024;
 
+/// What a rate that was not used saves up for later, in time.
+pub const RATE_BURST: Duration = Duration::from_secs(1);
+
+/// The parts of a second's worth of a rate of which a stream gets one at a time, so that its turn comes soon again.
+pub const RATE_PARTS: usize = 4;
+
+/// How often a stream that waits for a rate looks whether its source is still there.
+pub const RATE_LOOK: Duration = Duration::from_secs(1);
+
 /// Client bytes kept until the reply comes, so that another agent can be tried with the same bytes.
 pub const EARLY_DATA: usize = 64 * 1024;
 

@@ -171,6 +171,10 @@ impl ClientIo for Client {
     fn reset_on_close(&self, reset: bool) {
         self.reset.store(reset, Ordering::Relaxed);
     }
+
+    fn gone(&self) -> Option<io::Error> {
+        None
+    }
 }
 
 impl AsyncRead for Client {

@@ -4,6 +4,7 @@
 mod ask;
 pub mod socks5;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -239,11 +240,18 @@ pub(super) async fn dismiss<Io: ClientIo>(io: &mut Io, word: &[u8]) {
 pub trait ClientIo: AsyncRead + AsyncWrite + Unpin + Send {
     /// Whether closing this connection resets it.
     fn reset_on_close(&self, reset: bool);
+
+    /// Whether it was reset, also while there is more to read of it. Told once.
+    fn gone(&self) -> Option<io::Error>;
 }
 
 impl ClientIo for TcpStream {
     fn reset_on_close(&self, reset: bool) {
         reset_on_close(self, reset);
+    }
+
+    fn gone(&self) -> Option<io::Error> {
+        self.take_error().unwrap_or_else(Some)
     }
 }
 
@@ -251,11 +259,19 @@ impl ClientIo for BufReader<TcpStream> {
     fn reset_on_close(&self, reset: bool) {
         self.get_ref().reset_on_close(reset);
     }
+
+    fn gone(&self) -> Option<io::Error> {
+        self.get_ref().gone()
+    }
 }
 
 impl<Io: ClientIo> ClientIo for HalfClose<TlsStream<Io>> {
     fn reset_on_close(&self, reset: bool) {
         self.get_ref().reset_on_close(reset);
+    }
+
+    fn gone(&self) -> Option<io::Error> {
+        self.get_ref().gone()
     }
 }
 
@@ -263,5 +279,9 @@ impl<Io: ClientIo> ClientIo for TlsStream<Io> {
     /// A TLS client also sees that no `close_notify` came.
     fn reset_on_close(&self, reset: bool) {
         self.get_ref().0.reset_on_close(reset);
+    }
+
+    fn gone(&self) -> Option<io::Error> {
+        self.get_ref().0.gone()
     }
 }

@@ -4,14 +4,14 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 use super::Gateway;
 use super::ingress::{Answer, ClientIo, Wanted};
-use super::quota::Slot;
+use super::quota::{self, Slot};
 use super::registry::Live;
 use super::router::Route;
 use crate::base::code::Code;
@@ -21,7 +21,7 @@ use crate::tunnel::ledger::{Asked, Ledger, Pace};
 use crate::tunnel::mux::Stream;
 use crate::tunnel::session::Wired;
 use crate::tunnel::session::lanes::Place;
-use crate::tunnel::splice::{Delay, Direction, End, Outcome, Socket, Toll, splice};
+use crate::tunnel::splice::{Delay, Direction, End, Outcome, Said, Socket, Toll, splice_said};
 use crate::wire::codec;
 use crate::wire::open::Open;
 use crate::wire::refusal::Refusal;
@@ -32,6 +32,8 @@ struct Ask<'a> {
     request: RequestId,
     wanted: &'a Wanted,
     route: Route,
+    /// Client bytes go ahead of the reply. With a rate in force none does, since what a refusal takes back was moved all the same.
+    ahead: bool,
 }
 
 /// Client bytes that came before the reply, kept so that another agent can have them too.
@@ -72,13 +74,7 @@ struct Held {
 
 impl Pace for Held {
     fn pace(&self, bytes: usize) -> Option<Delay<'_>> {
-        match (self.slots.tenant.pace(bytes), self.slots.caller.pace(bytes)) {
-            (Some(tenant), Some(caller)) => Some(Box::pin(async move {
-                tenant.await;
-                caller.await;
-            })),
-            (one, other) => one.or(other),
-        }
+        quota::pace(&self.slots.caller, &self.slots.tenant, bytes)
     }
 
     fn moved(&self, bytes: usize) {
@@ -128,9 +124,11 @@ async fn open<Io: ClientIo>(
     // Asked before anything is sent: once a target has had bytes, a refusal would come too late.
     gateway.audit.ready()?;
     wanted.caller.may(&wanted.target)?;
-    let ask = Ask { request, wanted, route: gateway.table.route(wanted) };
-    let slots = Slots { tenant: ask.route.tenant.admit()?, caller: wanted.caller.quota().admit()? };
-    if wanted.early_data && wanted.answer == Answer::Nothing {
+    let route = gateway.table.route(wanted);
+    let slots = Slots { tenant: route.tenant.admit()?, caller: wanted.caller.quota().admit()? };
+    let rated = slots.tenant.rate().or(slots.caller.rate()).is_some();
+    let ask = Ask { request, wanted, route, ahead: wanted.early_data && !rated };
+    if ask.ahead && wanted.answer == Answer::Nothing {
         first_words(client, early).await?;
     }
     let deadline = since + REPLY_DEADLINE;
@@ -181,7 +179,7 @@ async fn attempt<Io: ClientIo>(
     let (reader, mut writer) = tokio::io::split(stream);
     let mut head = BytesMut::new();
     codec::encode(&message(ask, deadline), &mut head);
-    if ask.wanted.early_data {
+    if ask.ahead {
         head.extend_from_slice(&early.kept);
         early.sent = !early.kept.is_empty();
     }
@@ -194,10 +192,6 @@ async fn attempt<Io: ClientIo>(
     }
     match reply? {
         Reply::Accepted => {
-            if !ask.wanted.early_data && !early.kept.is_empty() {
-                early.sent = true;
-                writer.write_all(&early.kept).await.map_err(|error| lost(live, &error.to_string()))?;
-            }
             let (reader, first) = wired.into_parts();
             Ok(Opened { live: live.clone(), stream: reader.unsplit(writer), place, first })
         }
@@ -242,7 +236,7 @@ async fn reply<Io: ClientIo>(
     let mut takes = true;
     loop {
         let room = EARLY_DATA - early.kept.len();
-        let listens = ask.wanted.early_data && !early.ended && room > 0 && takes;
+        let listens = ask.ahead && !early.ended && room > 0 && takes;
         early.kept.reserve(room.min(EARLY_DATA / 16));
         let before = early.kept.len();
         tokio::select! {
@@ -279,7 +273,7 @@ fn lost(live: &Live, why: &str) -> Refusal {
     Refusal::new(Code::SessionLost, format_args!("{}: {why}", live.agent))
 }
 
-/// Both ways until the end, or until the caller's rights have ended. The early bytes have gone ahead.
+/// Both ways until the end, or until the caller's rights have ended.
 async fn carry<Io: ClientIo>(
     mut client: Io,
     early: Early,
@@ -288,12 +282,15 @@ async fn carry<Io: ClientIo>(
     ledger: Ledger<Held>,
     wanted: &Wanted,
 ) {
-    ledger.count(Direction::Up, early.kept.len());
-    drop(early);
+    let mut said = Said { near: early.kept.freeze(), far: first.freeze() };
+    if early.sent {
+        ledger.count(Direction::Up, said.near.len());
+        said.near = Bytes::new();
+    }
     let ended = tokio::select! {
         biased;
         () = wanted.ends() => None,
-        outcome = both_ways(&mut client, &mut agent.stream, &first, &ledger, wanted) => Some(outcome),
+        outcome = both_ways(&mut client, &mut agent.stream, said, &ledger, wanted) => Some(outcome),
     };
     let code = ended.as_ref().map_or(Some(Code::CallerRevoked), |outcome| code_of(&agent, outcome));
     match code {
@@ -315,22 +312,21 @@ async fn carry<Io: ClientIo>(
 async fn both_ways<Io: ClientIo>(
     client: &mut Io,
     stream: &mut Stream,
-    first: &[u8],
+    said: Said,
     ledger: &Ledger<Held>,
     wanted: &Wanted,
 ) -> Outcome {
     let answer = wanted.answer.accepted();
-    if !answer.is_empty() || !first.is_empty() {
-        let said = async {
-            client.write_all(&[&answer, first].concat()).await?;
+    if !answer.is_empty() {
+        let told = async {
+            client.write_all(&answer).await?;
             client.flush().await
         };
-        if let Err(error) = said.await {
+        if let Err(error) = told.await {
             return Outcome::Broken(End::Near, error);
         }
-        ledger.count(Direction::Down, first.len());
     }
-    splice(&mut Socket::new(client), stream, wanted.idle, ledger).await
+    splice_said(said, &mut Socket::watched(client, Io::gone), stream, wanted.idle, ledger).await
 }
 
 /// What the closing row says. A clean end of which the agent said otherwise was a reset that the mux could not tell.

@@ -153,7 +153,7 @@ impl Drop for LaneAttendance {
 
 /// Slows bytes down to a rate, and learns what has moved; `()` does neither.
 pub trait Pace: Send + Sync {
-    /// Ends when so many bytes may go on; `None` when they may at once.
+    /// Ends when some of these bytes may go on, with how many; `None` when all may at once.
     fn pace(&self, bytes: usize) -> Option<Delay<'_>>;
 
     /// So many bytes have gone on, either way.

@@ -5,18 +5,18 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, interval};
 use tokio_util::io::poll_read_buf;
 
 use super::mux::Stream;
 use super::vectored::poll_write_chunks;
-use crate::base::limits::{SPLICE_BUFFER, SPLICE_BUFFER_MIN, TURN};
+use crate::base::limits::{RATE_LOOK, SPLICE_BUFFER, SPLICE_BUFFER_MIN, TURN};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +49,24 @@ pub enum Outcome {
 
 /// What every chunk passes: slowed to a rate before it is written on, counted after.
 pub trait Toll: Sync {
-    /// Ends when a chunk may go on; `None` when it may at once.
+    /// Ends when some of these bytes may go on, with how many; `None` when all may at once.
     fn pace(&self, bytes: usize) -> Option<Delay<'_>>;
 
-    /// A chunk was written on.
+    /// So much was written on.
     fn count(&self, direction: Direction, bytes: usize);
 }
 
-/// A wait for a rate.
-pub type Delay<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+/// A wait for a rate, to the number of bytes that may go on then: at least one. What remains waits again.
+pub type Delay<'a> = Pin<Box<dyn Future<Output = usize> + Send + 'a>>;
+
+/// What was read of the ends before they were joined. It goes first, and passes the toll like all that follows.
+#[derive(Default)]
+pub struct Said {
+    /// By the near end.
+    pub near: Bytes,
+    /// By the far end.
+    pub far: Bytes,
+}
 
 /// Either end: chunks out of it and into it. Nothing is copied on the way, and an end with nothing to say holds no buffer.
 pub trait Duplex {
@@ -78,6 +87,11 @@ pub trait Duplex {
     /// # Errors
     /// When this end takes no more.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Whether this end is known to be gone although it has not been read to its end. Asked while what it said waits for a rate.
+    fn gone(&self) -> Option<io::Error> {
+        None
+    }
 }
 
 /// Moves bytes both ways until both ends are done or one breaks. `idle` ends a splice in which nothing moves for that long.
@@ -89,9 +103,19 @@ where
     F: Duplex,
     T: Toll,
 {
+    splice_said(Said::default(), near, far, idle, toll).await
+}
+
+/// The same of ends of which something was read already.
+pub async fn splice_said<N, F, T>(said: Said, near: &mut N, far: &mut F, idle: Option<Duration>, toll: &T) -> Outcome
+where
+    N: Duplex,
+    F: Duplex,
+    T: Toll,
+{
     let moved = LastMove::now();
-    let mut up = Pump::new(End::Near, toll, &moved);
-    let mut down = Pump::new(End::Far, toll, &moved);
+    let mut up = Pump::new(End::Near, said.near, toll, &moved);
+    let mut down = Pump::new(End::Far, said.far, toll, &moved);
     let both = poll_fn(|cx| {
         let upward = up.poll(cx, near, far);
         let downward = down.poll(cx, far, near);
@@ -146,7 +170,9 @@ struct Pump<'a, T> {
     /// What is on its way, and what it must wait for.
     chunks: VecDeque<Bytes>,
     length: usize,
-    delay: Option<Delay<'a>>,
+    wait: Option<Wait<'a>>,
+    /// What was read with it and has not its turn yet; only a rate leaves something here.
+    rest: VecDeque<Bytes>,
     /// The source has said its last byte.
     ending: bool,
     ended: Option<Half>,
@@ -154,13 +180,27 @@ struct Pump<'a, T> {
     moved: &'a LastMove,
 }
 
+/// A wait for a rate, which is no idleness.
+struct Wait<'a> {
+    delay: Delay<'a>,
+    look: Interval,
+    _held: Hold<'a>,
+}
+
 impl<'a, T: Toll> Pump<'a, T> {
-    fn new(from: End, toll: &'a T, moved: &'a LastMove) -> Self {
+    fn new(from: End, said: Bytes, toll: &'a T, moved: &'a LastMove) -> Self {
         let (to, direction) = match from {
             End::Near => (End::Far, Direction::Up),
             End::Far => (End::Near, Direction::Down),
         };
-        Self { from, to, direction, chunks: VecDeque::new(), length: 0, delay: None, ending: false, ended: None, toll, moved }
+        let (chunks, rest) = (VecDeque::new(), VecDeque::new());
+        let mut pump =
+            Self { from, to, direction, chunks, length: 0, wait: None, rest, ending: false, ended: None, toll, moved };
+        if !said.is_empty() {
+            pump.chunks.push_back(said);
+            pump.charge();
+        }
+        pump
     }
 
     /// Moves what can be moved; ready with how this way ended, also when asked again.
@@ -176,9 +216,8 @@ impl<'a, T: Toll> Pump<'a, T> {
         let mut moved = 0;
         loop {
             if self.length > 0 {
-                if let Some(delay) = &mut self.delay {
-                    ready!(delay.as_mut().poll(cx));
-                    self.delay = None;
+                if let Err(error) = ready!(self.poll_wait(cx, from)) {
+                    return Poll::Ready(Half::ReadBroken(self.from, error));
                 }
                 if let Err(error) = ready!(to.poll_take(cx, &mut self.chunks)) {
                     return Poll::Ready(Half::WriteBroken(self.to, error));
@@ -186,10 +225,17 @@ impl<'a, T: Toll> Pump<'a, T> {
                 self.toll.count(self.direction, self.length);
                 self.moved.set();
                 moved += std::mem::take(&mut self.length);
+                if !self.rest.is_empty() {
+                    std::mem::swap(&mut self.chunks, &mut self.rest);
+                    self.charge();
+                }
                 if moved >= TURN {
                     // Others of this thread have waited long enough.
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
+                }
+                if self.length > 0 {
+                    continue;
                 }
             }
             if self.ending {
@@ -203,26 +249,74 @@ impl<'a, T: Toll> Pump<'a, T> {
             if let Err(error) = ready!(from.poll_chunks(cx, &mut self.chunks)) {
                 return Poll::Ready(Half::ReadBroken(self.from, error));
             }
-            self.length = self.chunks.iter().map(Bytes::len).sum();
-            self.ending = self.length == 0;
+            self.ending = self.chunks.is_empty();
             if !self.ending {
                 self.moved.set();
-                self.delay = self.toll.pace(self.length);
+                self.charge();
             }
         }
     }
+
+    /// Begins the wait for a rate, if there is one, with what has come to `chunks`.
+    fn charge(&mut self) {
+        self.length = self.chunks.iter().map(Bytes::len).sum();
+        let wait = |delay| Wait { delay, look: interval(RATE_LOOK), _held: Hold::new(self.moved) };
+        self.wait = self.toll.pace(self.length).map(wait);
+    }
+
+    /// Ready when `chunks` may go on, which are then no more than the rate lets pass at once.
+    fn poll_wait(&mut self, cx: &mut Context<'_>, from: &impl Duplex) -> Poll<io::Result<()>> {
+        let Some(wait) = &mut self.wait else { return Poll::Ready(Ok(())) };
+        let Poll::Ready(part) = wait.delay.as_mut().poll(cx) else {
+            // Nobody reads this end now, and who has left it should not hold what is his until all that he said has gone.
+            while wait.look.poll_tick(cx).is_ready() {
+                if let Some(error) = from.gone() {
+                    return Poll::Ready(Err(error));
+                }
+            }
+            return Poll::Pending;
+        };
+        self.wait = None;
+        if part < self.length {
+            self.rest = split_off(&mut self.chunks, part);
+            self.length = part;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Leaves the first bytes, so many, and yields the others.
+fn split_off(chunks: &mut VecDeque<Bytes>, mut bytes: usize) -> VecDeque<Bytes> {
+    let whole = chunks.iter().take_while(|chunk| {
+        let fits = chunk.len() <= bytes;
+        bytes -= if fits { chunk.len() } else { 0 };
+        fits
+    });
+    let mut rest = chunks.split_off(whole.count());
+    if bytes > 0
+        && let Some(chunk) = rest.front_mut()
+    {
+        chunks.push_back(chunk.split_to(bytes));
+    }
+    rest
 }
 
 /// Anything that copies, as an end of a splice. It reads into memory that it takes when something came, by what came before.
 pub struct Socket<'a, Io> {
     io: &'a mut Io,
     buffer: usize,
+    gone: fn(&Io) -> Option<io::Error>,
 }
 
 impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Socket<'a, Io> {
     /// The end that `io` is.
     pub fn new(io: &'a mut Io) -> Self {
-        Self { io, buffer: SPLICE_BUFFER_MIN }
+        Self { io, buffer: SPLICE_BUFFER_MIN, gone: |_| None }
+    }
+
+    /// The same, of which `gone` tells whether it was reset, also while there is more to read.
+    pub fn watched(io: &'a mut Io, gone: fn(&Io) -> Option<io::Error>) -> Self {
+        Self { gone, ..Self::new(io) }
     }
 }
 
@@ -256,6 +350,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Duplex for Socket<'_, Io> {
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.io).poll_shutdown(cx)
     }
+
+    fn gone(&self) -> Option<io::Error> {
+        (self.gone)(self.io)
+    }
 }
 
 impl Duplex for Stream {
@@ -280,15 +378,17 @@ async fn idles(limit: Option<Duration>, moved: &LastMove) {
     }
 }
 
-/// When bytes last moved either way.
+/// When bytes last moved either way, or waited for their rate.
 struct LastMove {
     start: Instant,
     millis: AtomicU64,
+    /// The ways that wait for a rate.
+    waiting: AtomicUsize,
 }
 
 impl LastMove {
     fn now() -> Self {
-        Self { start: Instant::now(), millis: AtomicU64::new(0) }
+        Self { start: Instant::now(), millis: AtomicU64::new(0), waiting: AtomicUsize::new(0) }
     }
 
     fn set(&self) {
@@ -296,7 +396,27 @@ impl LastMove {
     }
 
     fn age(&self) -> Duration {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            return Duration::ZERO;
+        }
         self.start.elapsed().saturating_sub(Duration::from_millis(self.millis.load(Ordering::Relaxed)))
+    }
+}
+
+/// Holds idleness off until it is dropped.
+struct Hold<'a>(&'a LastMove);
+
+impl<'a> Hold<'a> {
+    fn new(moved: &'a LastMove) -> Self {
+        moved.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(moved)
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.set();
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -308,7 +308,7 @@ async fn bytes_that_one_agent_refused_do_not_make_the_loss_of_another_an_unknown
     live.link.close();
     live.link.ended().await;
     let wanted = wanted("db");
-    let ask = Ask { request: RequestId::fresh(), wanted: &wanted, route: site.gateway.table.route(&wanted) };
+    let ask = Ask { request: RequestId::fresh(), wanted: &wanted, route: site.gateway.table.route(&wanted), ahead: true };
     let mut early = Early { kept: BytesMut::from("x"), ended: false, sent: true };
     let attempt = attempt(&ask, live, &mut client().0, &mut early, Instant::now() + REPLY_DEADLINE).await;
     assert!(attempt.is_err() && !early.sent);
@@ -491,4 +491,40 @@ async fn a_caller_that_was_revoked_since_its_login_is_let_in_no_more() {
     let (client, left) = site.client_of(Wanted { caller: revoked, ..wanted("db") });
     cut(client, &left).await;
     assert_eq!(site.quiet().await, ["refused caller_revoked"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_holds_from_the_first_byte_either_way_and_whatever_agents_refuse() {
+    let mut site = Site::new(2).await;
+    let (refuses, accepts) = site.turns().await;
+    let limits = Limits { max_streams: None, rate: std::num::NonZeroU32::new(1024) };
+    let limited = Arc::new(crate::gateway::callers::Caller::new("token ci".to_owned(), only("acme/dc1/*"), limits));
+    let early = BytesMut::from(&[7; 8 * 1024][..]);
+    let asks = Wanted { answer: Answer::Connect, early, caller: limited, ..wanted("db") };
+    let (mut client, _left) = site.client_of(asks);
+    client.write_all(&[7; 8 * 1024]).await.unwrap();
+    let (mut wired, _) = site.agents[refuses].asked().await;
+    wired.send(&Reply::Refused(Refusal::new(Code::TargetStreams, "full"))).await.unwrap();
+    let (mut refused, mut before) = wired.into_parts();
+    refused.read_buf(&mut before).await.unwrap_or_default();
+    assert!(before.is_empty(), "client bytes ahead of their rate");
+
+    let (wired, _) = site.agents[accepts].asked().await;
+    let since = Instant::now();
+    let mut words = BytesMut::new();
+    codec::encode(&Reply::Accepted, &mut words);
+    words.extend_from_slice(&[9; 8 * 1024]);
+    let (mut stream, mut up) = wired.into_parts();
+    stream.write_all(&words).await.unwrap();
+    let mut down = Vec::new();
+    let both = async {
+        tokio::join!(async { while up.len() < 16 * 1024 && stream.read_buf(&mut up).await.unwrap() > 0 {} }, async {
+            while down.len() < 39 + 8 * 1024 && client.read_buf(&mut down).await.unwrap() > 0 {}
+        },)
+    };
+    both.await;
+    let answer = down.iter().filter(|byte| **byte != 9).count();
+    assert_eq!((up.len(), down.len() - answer), (16 * 1024, 8 * 1024));
+    // 24 KiB in all; a second's worth had been saved up.
+    assert!((22..=24).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
 }

@@ -1,23 +1,28 @@
 //! Two streams joined, each of which can fail as the test says. Refuses to know who they are.
 
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
 
-/// Counts; waits a second for each chunk if it is told to.
+/// Counts; lets so many bytes pass each second if it is told to.
 #[derive(Default)]
 struct Counter {
-    slow: bool,
+    rate: Option<usize>,
     counted: Mutex<Vec<(Direction, usize)>>,
 }
 
 impl Toll for Counter {
-    fn pace(&self, _: usize) -> Option<Delay<'_>> {
-        if self.slow { Some(Box::pin(tokio::time::sleep(Duration::from_secs(1)))) } else { None }
+    fn pace(&self, bytes: usize) -> Option<Delay<'_>> {
+        let rate = self.rate?;
+        Some(Box::pin(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            bytes.min(rate)
+        }))
     }
 
     fn count(&self, direction: Direction, bytes: usize) {
@@ -36,12 +41,19 @@ struct Io {
     stream: DuplexStream,
     read_fails: bool,
     write_fails: bool,
+    gone: Arc<AtomicBool>,
+}
+
+impl Io {
+    fn gone(&self) -> Option<io::Error> {
+        self.gone.load(Ordering::Relaxed).then(reset)
+    }
 }
 
 /// The splice's end, and the peer's.
 fn io() -> (Io, DuplexStream) {
     let (stream, peer) = tokio::io::duplex(1024);
-    (Io { stream, read_fails: false, write_fails: false }, peer)
+    (Io { stream, read_fails: false, write_fails: false, gone: Arc::default() }, peer)
 }
 
 async fn joined(near: &mut Io, far: &mut Io, idle: Option<Duration>, toll: &Counter) -> Outcome {
@@ -198,19 +210,64 @@ async fn d4_a_reader_that_stops_stops_the_writer_and_not_the_other_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn chunks_wait_for_their_pace() {
+async fn bytes_pass_at_their_rate_and_all_of_them() {
     let ((mut near, mut client), (mut far, mut target)) = (io(), io());
-    let toll = Counter { slow: true, ..Counter::default() };
+    let toll = Counter { rate: Some(7), ..Counter::default() };
     let before = Instant::now();
+    let said = Said { near: Bytes::from_static(b"ten bytes, and "), far: Bytes::new() };
     let talk = async {
-        for _ in 0..3 {
-            client.write_all(b"x").await.unwrap();
-            target.read_u8().await.unwrap();
-        }
+        client.write_all(b"then some more of them").await.unwrap();
         client.shutdown().await.unwrap();
+        assert_eq!(all(&mut target).await, b"ten bytes, and then some more of them");
         target.shutdown().await.unwrap();
     };
-    let (outcome, ()) = tokio::join!(joined(&mut near, &mut far, None, &toll), talk);
+    let (mut near_end, mut far_end) = (Socket::new(&mut near), Socket::new(&mut far));
+    let (outcome, ()) = tokio::join!(splice_said(said, &mut near_end, &mut far_end, None, &toll), talk);
     assert!(matches!(outcome, Outcome::Finished), "{outcome:?}");
-    assert_eq!(before.elapsed().as_secs(), 3);
+    // 15 bytes in 3 parts, 22 in 4.
+    assert_eq!((before.elapsed().as_secs(), toll.sum(Direction::Up)), (7, 37));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_its_rate_holds_up_is_not_idle() {
+    let ((mut near, mut client), (mut far, mut target)) = (io(), io());
+    let toll = Counter { rate: Some(1), ..Counter::default() };
+    let before = Instant::now();
+    client.write_all(b"xyz").await.unwrap();
+    let idle = Some(Duration::from_millis(500));
+    let (outcome, read) = tokio::join!(joined(&mut near, &mut far, idle, &toll), async {
+        let mut read = [0; 3];
+        target.read_exact(&mut read).await.map(|_| read)
+    });
+    assert_eq!(&read.unwrap(), b"xyz");
+    assert!(matches!(outcome, Outcome::Idle), "{outcome:?}");
+    // And no longer than that beyond its last byte.
+    assert!((3500..3600).contains(&before.elapsed().as_millis()), "{:?}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_reset_is_let_go_while_its_bytes_wait_for_their_rate() {
+    let ((mut near, mut client), (mut far, _target)) = (io(), io());
+    let toll = Counter { rate: Some(1), ..Counter::default() };
+    let before = Instant::now();
+    client.write_all(&[0; 1024]).await.unwrap();
+    let gone = near.gone.clone();
+    let resets = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        gone.store(true, Ordering::Relaxed);
+    };
+    let (mut near, mut far) = (Socket::watched(&mut near, Io::gone), Socket::new(&mut far));
+    let joined = async { tokio::join!(splice(&mut near, &mut far, None, &toll), resets).0 };
+    let outcome = tokio::time::timeout(Duration::from_secs(10) + 2 * RATE_LOOK, joined).await;
+    assert!(matches!(outcome, Ok(Outcome::Broken(End::Near, _))), "{outcome:?} after {:?}", before.elapsed());
+}
+
+#[test]
+fn a_part_is_cut_within_and_between_chunks() {
+    for part in 1..=6 {
+        let mut chunks: VecDeque<_> = ["ab", "c", "def"].map(Bytes::from).into();
+        let rest = split_off(&mut chunks, part);
+        let [first, then] = [chunks, rest].map(|chunks| chunks.iter().flatten().copied().collect::<Vec<_>>());
+        assert_eq!((first.as_slice(), then.as_slice()), b"abcdef".split_at(part));
+    }
 }
