@@ -22,7 +22,7 @@ use crate::harness::target::Target;
 use crate::harness::{SOON, eventually, heavy};
 
 const CLIENTS: usize = 200;
-const SECONDS: usize = 20;
+const SECONDS: usize = 60;
 
 /// How soon a revoked caller's streams have ended.
 const REVOKED: Duration = Duration::from_secs(5);
