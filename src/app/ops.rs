@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 use super::process::{UPKEEP, measure};
-use crate::base::allow::{AllowFrom, network};
+use crate::base::allow::{AllowFrom, site};
 use crate::base::code::{Code, Failure, OrFail};
 use crate::base::drain::Drain;
 use crate::base::limits::{HANDSHAKE_DEADLINE, HTTP_DEADLINE, MAX_HTTP_REQUEST};
@@ -136,7 +136,7 @@ impl Service<TcpStream, SocketAddr> for Http {
     }
 
     fn source(&self, peer: &SocketAddr) -> Option<IpAddr> {
-        Some(network(peer.ip()))
+        Some(site(peer.ip()))
     }
 
     fn timed_out(&self, _: SocketAddr) {}

@@ -45,8 +45,18 @@ impl AllowFrom {
 /// What one party can easily take addresses from: a whole IPv6 /64, and one IPv4 address however it is written.
 #[must_use]
 pub fn network(source: IpAddr) -> IpAddr {
+    prefix(source, 64)
+}
+
+/// What one party may be given at most: a whole IPv6 /48 (RFC 6177), and one IPv4 address. For shares that many who sit there can do with.
+#[must_use]
+pub fn site(source: IpAddr) -> IpAddr {
+    prefix(source, 48)
+}
+
+fn prefix(source: IpAddr, bits: u32) -> IpAddr {
     match source.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !(u128::MAX >> bits)).into()),
         v4 @ IpAddr::V4(_) => v4,
     }
 }

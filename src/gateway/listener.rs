@@ -16,7 +16,7 @@ use super::callers::Caller;
 use super::ingress::socks5::Refused;
 use super::ingress::{Certified, Entry, Terms, Wanted, dismiss};
 use super::relay::relay;
-use crate::base::allow::{AllowFrom, network};
+use crate::base::allow::{AllowFrom, site};
 use crate::base::code::{Code, Failure};
 use crate::base::drain::Drain;
 use crate::base::id::printable;
@@ -173,7 +173,7 @@ impl Service<TcpStream, SocketAddr> for Clients {
     }
 
     fn source(&self, peer: &SocketAddr) -> Option<IpAddr> {
-        Some(network(peer.ip()))
+        Some(site(peer.ip()))
     }
 
     async fn handshake(&self, mut io: TcpStream, source: SocketAddr) -> Option<Ready> {

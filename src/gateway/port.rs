@@ -18,7 +18,7 @@ use super::registry::{Facts, Live};
 use super::relay::relay;
 use super::shares::Share;
 use super::{Gateway, Settings, enrollment};
-use crate::base::allow::network;
+use crate::base::allow::{network, site};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
 use crate::base::limits::{
@@ -87,7 +87,7 @@ impl Service<TcpStream, SocketAddr> for Port {
     }
 
     fn source(&self, peer: &SocketAddr) -> Option<IpAddr> {
-        Some(network(peer.ip()))
+        Some(site(peer.ip()))
     }
 
     async fn handshake(&self, io: TcpStream, peer: SocketAddr) -> Option<Box<Ready>> {
