@@ -128,7 +128,7 @@ impl Registry {
         groups.get(group)?.iter().find(|live| live.session == session).cloned()
     }
 
-    /// Those who hold this agent's identity: of each process its eldest serving session, see [`holders`].
+    /// Those who hold this agent's identity: of each process its eldest serving session.
     #[must_use]
     pub fn holders(&self, agent: &AgentId) -> Vec<Arc<Live>> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
