@@ -60,13 +60,14 @@ impl Quota {
     /// # Errors
     /// `quota_exceeded`, naming the limit.
     pub fn admit(self: &Arc<Self>) -> Result<Slot, Refusal> {
-        let slot = Slot(self.clone());
-        let before = self.streams.fetch_add(1, Ordering::Relaxed);
-        match self.limits.load().max_streams {
-            Some(max) if before >= max => {
-                Err(Refusal::new(Code::QuotaExceeded, format_args!("{} has its {max} streams on this gateway", self.whose)))
+        let max = self.limits.load().max_streams;
+        let one_more = |streams| max.is_none_or(|max| streams < max).then_some(streams + 1);
+        match self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+            Ok(_) => Ok(Slot(self.clone())),
+            Err(streams) => {
+                let detail = format_args!("{} has its {} streams on this gateway", self.whose, max.unwrap_or(streams));
+                Err(Refusal::new(Code::QuotaExceeded, detail))
             }
-            _ => Ok(slot),
         }
     }
 

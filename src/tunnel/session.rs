@@ -166,9 +166,11 @@ fn violation(what: &str) -> Failure {
 
 impl Session {
     fn start(lanes: Lanes, incoming: Incoming, control: Wired<Stream>, tasks: &Tasks) -> Self {
-        let (told, notices) = mpsc::channel(NOTICE_QUEUE);
-        let (queue, to_tell) = mpsc::channel(NOTICE_QUEUE);
-        let notifier = Notifier { queue, ends: Ends::default() };
+        // More than there are streams, so that all may be closed at once.
+        let room = NOTICE_QUEUE.max(2 * lanes.max_streams());
+        let (told, notices) = mpsc::channel(room);
+        let (queue, to_tell) = mpsc::channel(room);
+        let notifier = Notifier { queue, ends: Ends::new(lanes.max_streams()) };
         let (reader, writer) = control.split();
         tasks.spawn(read_notices(reader, told, notifier.clone(), lanes.clone()));
         tasks.spawn(write_notices(writer, to_tell));

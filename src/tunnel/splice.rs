@@ -306,17 +306,39 @@ pub struct Socket<'a, Io> {
     io: &'a mut Io,
     buffer: usize,
     gone: fn(&Io) -> Option<io::Error>,
+    /// What a write was told of a connection that is no more. The kernel tells it once, and reads then end as if in good order.
+    torn: Option<io::ErrorKind>,
 }
 
 impl<'a, Io: AsyncRead + AsyncWrite + Unpin> Socket<'a, Io> {
     /// The end that `io` is.
     pub fn new(io: &'a mut Io) -> Self {
-        Self { io, buffer: SPLICE_BUFFER_MIN, gone: |_| None }
+        Self { io, buffer: SPLICE_BUFFER_MIN, gone: |_| None, torn: None }
     }
 
     /// The same, of which `gone` tells whether it was reset, also while there is more to read.
     pub fn watched(io: &'a mut Io, gone: fn(&Io) -> Option<io::Error>) -> Self {
         Self { gone, ..Self::new(io) }
+    }
+
+    /// A peer that has ended its reading may still be answering; any other error of a write is the connection's end.
+    fn note(&mut self, written: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(Err(error)) = &written
+            && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected | io::ErrorKind::WriteZero)
+        {
+            self.torn = Some(error.kind());
+        }
+        written
+    }
+
+    fn poll_write_all(&mut self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
+        while !chunks.is_empty() {
+            let count = ready!(poll_write_chunks(Pin::new(&mut *self.io), cx, chunks))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+        }
+        Pin::new(&mut *self.io).poll_flush(cx)
     }
 }
 
@@ -324,6 +346,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Duplex for Socket<'_, Io> {
     fn poll_chunks(&mut self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
         let mut chunk = BytesMut::with_capacity(self.buffer);
         let count = ready!(poll_read_buf(Pin::new(&mut *self.io), cx, &mut chunk))?;
+        if let Some(torn) = self.torn.filter(|_| count == 0) {
+            return Poll::Ready(Err(torn.into()));
+        }
         let sparse = count < self.buffer / 4;
         if count >= self.buffer {
             self.buffer = (self.buffer * 4).min(SPLICE_BUFFER);
@@ -338,21 +363,17 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Duplex for Socket<'_, Io> {
     }
 
     fn poll_take(&mut self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
-        while !chunks.is_empty() {
-            let count = ready!(poll_write_chunks(Pin::new(&mut *self.io), cx, chunks))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-        }
-        Pin::new(&mut *self.io).poll_flush(cx)
+        let written = self.poll_write_all(cx, chunks);
+        self.note(written)
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.io).poll_shutdown(cx)
+        let ended = Pin::new(&mut *self.io).poll_shutdown(cx);
+        self.note(ended)
     }
 
     fn gone(&self) -> Option<io::Error> {
-        (self.gone)(self.io)
+        self.torn.map(io::Error::from).or_else(|| (self.gone)(self.io))
     }
 }
 

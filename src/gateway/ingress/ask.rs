@@ -27,7 +27,7 @@ pub(super) async fn connect<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Res
 }
 
 async fn connect_head<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<Asked, Failure> {
-    let mut said = BytesMut::new();
+    let (mut said, mut heard) = (BytesMut::new(), false);
     loop {
         if let Some((head, len)) = connect::parse(&said)? {
             // The token was in it.
@@ -36,18 +36,18 @@ async fn connect_head<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<As
             said.advance(len);
             return Ok(Asked { target: head.target, caller, early: said });
         }
-        more(io, &mut said).await?;
+        more(io, &mut said, &mut heard).await?;
     }
 }
 
 /// One SOCKS5 handshake up to its request.
 pub(super) async fn socks5<Io: ClientIo>(io: &mut Io, login: &Login<'_>) -> Result<Asked, Refused> {
     let (mut handshake, mut said) = (Socks5::new(login.caller(None).is_ok()), BytesMut::new());
-    let mut caller = login.caller(None).ok();
+    let (mut caller, mut heard) = (login.caller(None).ok(), false);
     let wordless = |failure: Failure| Refused { failure, say: Vec::new() };
     loop {
         match handshake.next(&mut said)? {
-            None => more(io, &mut said).await.map_err(wordless)?,
+            None => more(io, &mut said, &mut heard).await.map_err(wordless)?,
             Some(Step::Say(bytes)) => say(io, bytes).await.map_err(wordless)?,
             Some(Step::Login(token)) => {
                 let known = login.caller(Some(&token));
@@ -72,12 +72,15 @@ async fn say<Io: ClientIo>(io: &mut Io, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 /// Reads more of what a client says.
-async fn more<Io: ClientIo>(io: &mut Io, said: &mut BytesMut) -> Result<(), Failure> {
+async fn more<Io: ClientIo>(io: &mut Io, said: &mut BytesMut, heard: &mut bool) -> Result<(), Failure> {
     said.reserve(READ);
     match io.read_buf(said).await {
-        Ok(1..) => Ok(()),
+        Ok(1..) => {
+            *heard = true;
+            Ok(())
+        }
         // As balancers look whether somebody listens.
-        _ if said.is_empty() => Err(Failure::new(Code::ClientReset, "the connection ended before its first byte")),
+        _ if !*heard => Err(Failure::new(Code::ClientReset, "the connection ended before its first byte")),
         Ok(0) => Err(ended("closed")),
         Err(error) => Err(ended(error)),
     }

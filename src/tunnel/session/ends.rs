@@ -7,14 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::base::code::Code;
-use crate::base::limits::{MAX_STREAMS, REASON_DEADLINE};
+use crate::base::limits::REASON_DEADLINE;
 
 /// A lane and a stream on it.
 type Key = (u32, u32);
 
 /// What was said, and who waits to hear it; clones share it.
-#[derive(Clone, Default)]
-pub(super) struct Ends(Arc<Mutex<HashMap<Key, End>>>);
+#[derive(Clone)]
+pub(super) struct Ends {
+    ends: Arc<Mutex<HashMap<Key, End>>>,
+    most: usize,
+}
 
 enum End {
     Said(Code),
@@ -22,16 +25,21 @@ enum End {
 }
 
 impl Ends {
+    /// For a session of so many streams.
+    pub(super) fn new(streams: usize) -> Self {
+        Self { ends: Arc::default(), most: streams }
+    }
+
     /// Keeps what the peer said for whoever asks.
     pub(super) fn note(&self, key: Key, code: Code) {
-        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(End::Awaited(waits)) = ends.remove(&key) {
             // Nobody waits any more: then nobody wants to know.
             let _ = waits.send(code);
             return;
         }
         // Nobody asks for most of them; a peer can't make the table grow beyond the streams it may have.
-        if ends.len() >= MAX_STREAMS {
+        if ends.len() >= self.most {
             ends.retain(|_, end| matches!(end, End::Awaited(_)));
         }
         ends.insert(key, End::Said(code));
@@ -39,7 +47,7 @@ impl Ends {
 
     /// Takes what it said, if it came.
     pub(super) fn take(&self, key: Key) -> Option<Code> {
-        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         match ends.remove(&key) {
             Some(End::Said(code)) => Some(code),
             _ => None,
@@ -49,7 +57,7 @@ impl Ends {
     /// The same for a stream that the peer has just reset, whose reason may be under way.
     pub(super) async fn awaited(&self, key: Key) -> Option<Code> {
         let comes = {
-            let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(End::Said(code)) = ends.remove(&key) {
                 return Some(code);
             }
@@ -71,12 +79,12 @@ mod tests {
     use crate::base::tasks::Tasks;
 
     fn kept(ends: &Ends) -> usize {
-        ends.0.lock().unwrap().len()
+        ends.ends.lock().unwrap().len()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reason_is_heard_whether_it_comes_before_the_question_or_after() {
-        let (ends, tasks) = (Ends::default(), Tasks::new());
+        let (ends, tasks) = (Ends::new(9), Tasks::new());
         ends.note((0, 2), Code::TargetReset);
         assert_eq!(ends.awaited((0, 2)).await, Some(Code::TargetReset));
         let waits = ends.clone();
@@ -93,8 +101,8 @@ mod tests {
 
     #[test]
     fn what_was_said_of_streams_that_nobody_asks_about_is_bounded() {
-        let ends = Ends::default();
-        (0..10 * u32::try_from(MAX_STREAMS).unwrap()).for_each(|stream| ends.note((0, stream), Code::Internal));
-        assert!(kept(&ends) <= MAX_STREAMS);
+        let ends = Ends::new(100);
+        (0..1000).for_each(|stream| ends.note((0, stream), Code::Internal));
+        assert!(kept(&ends) <= 100);
     }
 }

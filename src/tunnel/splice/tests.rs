@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
@@ -40,7 +41,7 @@ impl Counter {
 struct Io {
     stream: DuplexStream,
     read_fails: bool,
-    write_fails: bool,
+    write_fails: Option<io::ErrorKind>,
     gone: Arc<AtomicBool>,
 }
 
@@ -53,7 +54,7 @@ impl Io {
 /// The splice's end, and the peer's.
 fn io() -> (Io, DuplexStream) {
     let (stream, peer) = tokio::io::duplex(1024);
-    (Io { stream, read_fails: false, write_fails: false, gone: Arc::default() }, peer)
+    (Io { stream, read_fails: false, write_fails: None, gone: Arc::default() }, peer)
 }
 
 async fn joined(near: &mut Io, far: &mut Io, idle: Option<Duration>, toll: &Counter) -> Outcome {
@@ -72,7 +73,10 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.write_fails { Poll::Ready(Err(reset())) } else { Pin::new(&mut self.stream).poll_write(cx, bytes) }
+        match self.write_fails {
+            Some(kind) => Poll::Ready(Err(kind.into())),
+            None => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -128,11 +132,9 @@ async fn f19_a_reset_of_either_end_ends_both_ways() {
 async fn an_end_that_takes_no_more_may_still_answer() {
     for near_writes in [true, false] {
         let ((mut near, mut client), (mut far, mut target)) = (io(), io());
-        if near_writes {
-            far.write_fails = true;
-        } else {
-            near.write_fails = true;
-        }
+        // As the kernel says it of a peer that has said its last byte and reads no more.
+        let broken = if near_writes { &mut far } else { &mut near };
+        broken.write_fails = Some(io::ErrorKind::BrokenPipe);
         let toll = Counter::default();
         let (writer, answerer) = if near_writes { (&mut client, &mut target) } else { (&mut target, &mut client) };
         let talk = async {
@@ -146,6 +148,29 @@ async fn an_end_that_takes_no_more_may_still_answer() {
         assert!(matches!(outcome, Outcome::Broken(broken, _) if broken == end), "{outcome:?}");
         let lost = if near_writes { Direction::Up } else { Direction::Down };
         assert_eq!(toll.sum(lost), 0, "what was not written on is not counted");
+    }
+}
+
+#[tokio::test]
+async fn f19_a_reset_that_a_write_was_told_of_is_no_end_of_file_for_the_reads_after_it() {
+    for near_writes in [true, false] {
+        let ((mut near, mut client), (mut far, mut target)) = (io(), io());
+        let broken = if near_writes { &mut far } else { &mut near };
+        broken.write_fails = Some(io::ErrorKind::ConnectionReset);
+        let toll = Counter::default();
+        let (writer, gone) = if near_writes { (&mut client, &mut target) } else { (&mut target, &mut client) };
+        writer.write_all(b"the rest").await.unwrap();
+        // Polled after the splice, whose write has been told by then.
+        let last_words = async {
+            gone.write_all(b"half").await.unwrap();
+            gone.shutdown().await.unwrap();
+        };
+        let (outcome, ()) = tokio::join!(biased; joined(&mut near, &mut far, None, &toll), last_words);
+        let end = if near_writes { End::Far } else { End::Near };
+        assert!(matches!(outcome, Outcome::Broken(broken, _) if broken == end), "{outcome:?}");
+        let mut half = [0; 4];
+        writer.read_exact(&mut half).await.unwrap();
+        assert!(&half == b"half" && writer.read_u8().now_or_never().is_none(), "an end of file");
     }
 }
 
