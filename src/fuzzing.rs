@@ -85,4 +85,20 @@ mod tests {
     fn i1_the_corpus_of_configurations_is_refused_in_one_line_or_loads_again() {
         replay("config", super::config);
     }
+
+    #[test]
+    fn d2_the_corpus_of_connect_heads_breaks_nothing() {
+        replay("connect", super::clients::connect);
+    }
+
+    #[test]
+    fn d2_the_corpus_of_proxy_headers_breaks_nothing() {
+        replay("proxy", super::clients::proxy);
+    }
+
+    #[cfg(feature = "gateway")]
+    #[test]
+    fn d2_the_corpus_of_socks5_heads_breaks_nothing() {
+        replay("socks5", super::clients::socks5);
+    }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -19,6 +18,7 @@ use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
 use crate::base::limits::OPEN_DEADLINE;
 use crate::tunnel::ledger::{Asked, Ledger};
+use crate::tunnel::listen::reset_on_close;
 use crate::tunnel::mux::Stream;
 use crate::tunnel::session::lanes::{Lane, Lanes};
 use crate::tunnel::session::{Notifier, Wired};
@@ -180,11 +180,6 @@ fn code_of(outcome: Outcome) -> Option<Code> {
         Outcome::Broken(End::Near, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(Code::SessionLost),
         Outcome::Broken(End::Near, _) => Some(Code::ClientReset),
     }
-}
-
-/// Whether closing this connection resets it.
-fn reset_on_close(target: &TcpStream, reset: bool) {
-    let _ = SockRef::from(target).set_linger(reset.then_some(Duration::ZERO));
 }
 
 #[cfg(test)]

@@ -213,34 +213,3 @@ fn hides(failure: &Failure, secret: &str, elsewhere: &str) {
         assert!(!detail.contains(word) || elsewhere.contains(word), "{failure}");
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    /// Runs every input that is kept of a target.
-    fn replay(target: &str, run: fn(&[u8])) {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-        let inputs: Vec<_> = std::fs::read_dir(dir).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
-        assert!(!inputs.is_empty());
-        inputs.iter().for_each(|input| run(input));
-    }
-
-    #[test]
-    fn d2_the_corpus_of_connect_heads_breaks_nothing() {
-        replay("connect", connect);
-    }
-
-    #[test]
-    fn d2_the_corpus_of_proxy_headers_breaks_nothing() {
-        replay("proxy", proxy);
-    }
-
-    #[cfg(feature = "gateway")]
-    #[test]
-    fn d2_the_corpus_of_socks5_heads_breaks_nothing() {
-        replay("socks5", socks5);
-    }
-}

@@ -24,6 +24,9 @@ use crate::base::secret::constant_time_eq;
 /// How late a token's streams may end after it has expired.
 const EXPIRY_CHECK: Duration = Duration::from_secs(1);
 
+/// How often the wall clock is looked at while a certificate's end is waited for.
+const CLOCK_CHECK: Duration = Duration::from_secs(60);
+
 /// SHA-256 of a token's text: what is kept of it. Of 256 random bits a plain hash is enough.
 pub type TokenHash = [u8; 32];
 
@@ -137,6 +140,13 @@ impl Cut {
             if self.said.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+}
+
+/// Ends when that time has come. The wall clock may jump, so it is looked at again and again.
+pub(super) async fn passes(at: OffsetDateTime) {
+    while let Ok(left) = Duration::try_from(at - OffsetDateTime::now_utc()) {
+        tokio::time::sleep(left.min(CLOCK_CHECK) + Duration::from_millis(1)).await;
     }
 }
 

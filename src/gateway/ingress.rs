@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use self::socks5::Refused;
 use super::Gateway;
-use super::callers::Caller;
+use super::callers::{Caller, passes};
 use super::quota::Limits;
 use crate::base::code::{Code, Failure};
 use crate::base::grant::Grants;
@@ -29,9 +29,6 @@ use crate::tunnel::listen::reset_on_close;
 use crate::wire::connect;
 use crate::wire::hello::Kind;
 use crate::wire::refusal::Refusal;
-
-/// How late a stream may end after its caller's certificate has: the wall clock may jump.
-const EXPIRY_CHECK: Duration = Duration::from_secs(60);
 
 /// What is wanted, and by whom.
 #[derive(Clone, Debug)]
@@ -88,18 +85,12 @@ impl Wanted {
                 Box::pin(async {
                     tokio::select! {
                         () = self.caller.revoked() => {}
-                        () = expires(until) => {}
+                        () = passes(until) => {}
                     }
                 })
                 .await;
             }
         }
-    }
-}
-
-async fn expires(until: OffsetDateTime) {
-    while let Ok(left) = Duration::try_from(until - OffsetDateTime::now_utc()) {
-        tokio::time::sleep(left.min(EXPIRY_CHECK) + Duration::from_millis(1)).await;
     }
 }
 

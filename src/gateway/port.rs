@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::callers::passes;
 use super::ingress::socks5::Refused;
 use super::ingress::{Wanted, dismiss};
 use super::lanes::{self, Joining};
@@ -45,9 +45,6 @@ const MAX_OFFERS: usize = 10_000;
 
 /// How long a revoked agent has to read that it is.
 const LAST_WORD: Duration = Duration::from_millis(500);
-
-/// How often a session's certificate is compared with the clock.
-const EXPIRY_CHECK: Duration = Duration::from_secs(60);
 
 type Secured = TlsStream<BufReader<TcpStream>>;
 
@@ -331,10 +328,7 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
 /// Ends when the certificate has ended and its session's streams had the time of a drain. A session must not outlive what it was
 /// granted on: after a new enrollment, nobody who revokes the agent would think of it.
 async fn expires(gateway: &Gateway, live: &Live) {
-    // The wall clock may jump, so it is looked at again and again.
-    while let Ok(left) = Duration::try_from(live.not_after - OffsetDateTime::now_utc()) {
-        tokio::time::sleep(left.min(EXPIRY_CHECK) + Duration::from_millis(1)).await;
-    }
+    passes(live.not_after).await;
     live.drain();
     let deadline = gateway.settings.drain_timeout;
     live.notifier.tell(Notice::Drain { deadline });

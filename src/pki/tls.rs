@@ -24,7 +24,7 @@ use rustls::{CipherSuite, ClientConfig, CommonState, ConnectionCommon, ServerCon
 pub use self::clients::{ClientCa, client_names, client_not_after};
 pub use self::explain::{explain, explain_plaintext, refusal_of};
 pub use self::presented::FirstBytes;
-use self::verify::{AgentVerifier, GatewayVerifier, PinVerifier};
+use self::verify::{AgentVerifier, Agents, PinVerifier};
 use super::identity::{Identity, Role, TrustDomain};
 use super::pem;
 use super::pin::Pin;
@@ -119,7 +119,7 @@ impl GatewayTls {
         let Role::Gateway { trust_domain, .. } = &credential.identity().role else {
             return Err(Failure::new(Code::StateInvalid, "the gateway's certificate is not a gateway's"));
         };
-        let verifier = GatewayVerifier::new(root, trust_domain.clone(), revocations, &provider())?;
+        let verifier = Agents::verifier(root, trust_domain.clone(), revocations, &provider())?;
         let certificate = Arc::new(CurrentCertificate(ArcSwap::from_pointee(certified(credential)?)));
         let server = |protocol: Protocol, verifier: Arc<dyn ClientCertVerifier>| {
             let mut config = server_builder(verifier).with_cert_resolver(certificate.clone());

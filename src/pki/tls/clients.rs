@@ -8,12 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CommonState, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{CommonState, RootCertStore};
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
@@ -21,7 +20,7 @@ use x509_parser::prelude::X509Certificate;
 use super::super::authority::Authority;
 use super::super::identity::{Role, parse};
 use super::super::pem;
-use super::verify::{carried, check_length};
+use super::verify::{ClientVerifier, Rules};
 use super::{configured, peer_leaf};
 use crate::base::code::{Code, Failure, OrFail};
 use crate::base::id::{printable, unprintable};
@@ -70,8 +69,9 @@ pub fn client_not_after(connection: &CommonState) -> Option<OffsetDateTime> {
 pub(super) fn verifier(clients: &ClientCa<'_>, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Failure> {
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors(clients)?), provider);
     let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
+    // Its hints are the vendor's CAs, so that a client with several certificates knows which one is meant.
     let webpki = builder.build().or_fail(Code::ConfigInvalid, clients.file.display())?;
-    Ok(Arc::new(ClientVerifier { webpki }))
+    Ok(Arc::new(ClientVerifier { webpki, rules: Vendors }))
 }
 
 fn anchors(clients: &ClientCa<'_>) -> Result<RootCertStore, Failure> {
@@ -90,69 +90,24 @@ fn anchors(clients: &ClientCa<'_>) -> Result<RootCertStore, Failure> {
     Ok(anchors)
 }
 
-/// webpki's verdict on the chain first, then ours on what it does not look at.
+/// A listener's: clients of the vendor's own CAs.
 #[derive(Debug)]
-struct ClientVerifier {
-    webpki: Arc<dyn ClientCertVerifier>,
-}
+struct Vendors;
 
-impl ClientCertVerifier for ClientVerifier {
-    fn client_auth_mandatory(&self) -> bool {
-        self.webpki.client_auth_mandatory()
-    }
-
-    /// The vendor's CAs, so that a client with several certificates knows which one is meant.
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.webpki.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        above: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        check_length(above).map_err(carried)?;
-        let verified = self.webpki.verify_client_cert(leaf, above, now)?;
-        check(leaf, above).map_err(carried)?;
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls12_signature(message, leaf, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, leaf, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
-    }
-}
-
-/// webpki takes a leaf without extended key usage, and a CA that may not sign.
-fn check(leaf: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<(), Failure> {
-    for der in above {
-        if !may_sign(&parse(der)?) {
-            return Err(refused("a certificate above the leaf is no CA that may sign"));
+impl Rules for Vendors {
+    /// webpki takes a leaf without extended key usage, and a CA that may not sign.
+    fn check(&self, leaf: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<(), Failure> {
+        for der in above {
+            if !may_sign(&parse(der)?) {
+                return Err(refused("a certificate above the leaf is no CA that may sign"));
+            }
         }
+        let certificate = parse(leaf)?;
+        if !matches!(certificate.extended_key_usage(), Ok(Some(usage)) if usage.value.client_auth) {
+            return Err(refused("its extended key usage does not have clientAuth"));
+        }
+        names_of(leaf).map(drop)
     }
-    let certificate = parse(leaf)?;
-    if !matches!(certificate.extended_key_usage(), Ok(Some(usage)) if usage.value.client_auth) {
-        return Err(refused("its extended key usage does not have clientAuth"));
-    }
-    names_of(leaf).map(drop)
 }
 
 /// Whether a certificate is a CA, and may sign certificates if it says what it may.

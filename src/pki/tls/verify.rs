@@ -3,6 +3,7 @@
 //! webpki does not look at key usages, nor at what a certificate says beside its names; so of every chain it accepts, the CAs must
 //! be CAs that may sign, and the leaf must have exactly one role.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -23,29 +24,44 @@ use crate::base::code::{Code, Failure, OrFail};
 /// Certificates above the leaf; ours sends two, and a change of roots may need a third. More are not worth the search for a path.
 const MAX_ABOVE_LEAF: usize = 4;
 
+/// A client's chain: webpki's verdict first, then ours on what it does not look at.
+#[derive(Debug)]
+pub(super) struct ClientVerifier<R> {
+    pub(super) webpki: Arc<dyn ClientCertVerifier>,
+    pub(super) rules: R,
+}
+
+/// What is asked of a client's chain that webpki has accepted.
+pub(super) trait Rules: fmt::Debug + Send + Sync {
+    /// Why it is refused, if it is.
+    fn check(&self, leaf: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<(), Failure>;
+}
+
 /// The gateway's: agents of its trust domain that are not revoked.
 #[derive(Debug)]
-pub(super) struct GatewayVerifier {
-    webpki: Arc<dyn ClientCertVerifier>,
+pub(super) struct Agents {
     trust_domain: TrustDomain,
     revocations: Revocations,
 }
 
-impl GatewayVerifier {
-    pub(super) fn new(
+impl Agents {
+    /// Their verifier.
+    pub(super) fn verifier(
         root: &CertificateDer<'static>,
         trust_domain: TrustDomain,
         revocations: Revocations,
         provider: &Arc<CryptoProvider>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<ClientVerifier<Self>, Failure> {
         let webpki = WebPkiClientVerifier::builder_with_provider(anchors(root)?, provider.clone())
             // No hints: they would tell a stranger which PKI this is, and agents have one certificate anyway.
             .clear_root_hint_subjects()
             .build()
             .or_fail(Code::StateInvalid, "the root")?;
-        Ok(Self { webpki, trust_domain, revocations })
+        Ok(ClientVerifier { webpki, rules: Self { trust_domain, revocations } })
     }
+}
 
+impl Rules for Agents {
     fn check(&self, leaf: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<(), Failure> {
         check_signers(above)?;
         let identity = Identity::of_leaf(leaf)?;
@@ -62,7 +78,11 @@ impl GatewayVerifier {
     }
 }
 
-impl ClientCertVerifier for GatewayVerifier {
+impl<R: Rules> ClientCertVerifier for ClientVerifier<R> {
+    fn client_auth_mandatory(&self) -> bool {
+        self.webpki.client_auth_mandatory()
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.webpki.root_hint_subjects()
     }
@@ -75,7 +95,7 @@ impl ClientCertVerifier for GatewayVerifier {
     ) -> Result<ClientCertVerified, Error> {
         check_length(above).map_err(carried)?;
         let verified = self.webpki.verify_client_cert(leaf, above, now)?;
-        self.check(leaf, above).map_err(carried)?;
+        self.rules.check(leaf, above).map_err(carried)?;
         Ok(verified)
     }
 
@@ -248,7 +268,7 @@ fn anchors(root: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, Failure
 }
 
 /// Refuses a chain that is longer than any that is needed.
-pub(super) fn check_length(above: &[CertificateDer<'_>]) -> Result<(), Failure> {
+fn check_length(above: &[CertificateDer<'_>]) -> Result<(), Failure> {
     if above.len() > MAX_ABOVE_LEAF {
         let why = format_args!("the chain has {} certificates above the leaf, {MAX_ABOVE_LEAF} are allowed", above.len());
         return Err(Failure::new(Code::CertificateRefused, why));
@@ -284,6 +304,6 @@ fn descends(root: &CertificateDer<'_>, leaf: &CertificateDer<'_>, above: &[Certi
 }
 
 /// An error of the TLS library that carries our reason, for [`super::explain`].
-pub(super) fn carried(failure: Failure) -> Error {
+fn carried(failure: Failure) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(failure))))
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::fixtures::certificates::{Identity, Signer};
-use crate::fixtures::client::{self, Io};
+use crate::fixtures::client::{self, Io, echoed};
 use crate::fixtures::nginx::Nginx;
 use crate::fixtures::vendor::secured;
 use crate::harness::entries::{CERTIFIED, Entries, Way};
@@ -120,14 +120,6 @@ async fn s1_certificates_of_the_private_pki_are_worth_nothing_at_a_clients_liste
 async fn is_cut(what: &str, io: &mut Box<dyn Io>) {
     let end = timeout(SOON, io.read_to_end(&mut Vec::new())).await.expect("it ends");
     assert!(end.is_err(), "{what}: it ended as if all were well");
-}
-
-async fn echoed(io: &mut Box<dyn Io>, bytes: &[u8]) {
-    io.write_all(bytes).await.unwrap();
-    io.flush().await.unwrap();
-    let mut back = vec![0; bytes.len()];
-    timeout(SOON, io.read_exact(&mut back)).await.expect("an echo answers").unwrap();
-    assert_eq!(back, bytes);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::fixtures::client::{self, Io, basic};
+use crate::fixtures::client::{self, basic, echoed};
 use crate::harness::entries::{Entries, Way};
 use crate::harness::site::Agent;
 use crate::harness::target::{Target, echoes, pattern};
@@ -19,14 +19,6 @@ use crate::harness::{SOON, eventually};
 const REVOKED: Duration = Duration::from_secs(5);
 
 const BY_TOKEN: [Way; 4] = [Way::Connect, Way::ConnectTls, Way::Socks5, Way::Socks5Tls];
-
-async fn echoed(io: &mut Box<dyn Io>, bytes: &[u8]) {
-    io.write_all(bytes).await.unwrap();
-    io.flush().await.unwrap();
-    let mut back = vec![0; bytes.len()];
-    timeout(SOON, io.read_exact(&mut back)).await.expect("an echo answers").unwrap();
-    assert_eq!(back, bytes);
-}
 
 /// The codes with which a caller's streams were closed in one audit.
 fn ends_of(rows: &[Value], caller: &str) -> Vec<Value> {
