@@ -23,8 +23,6 @@ pub use agent::{AgentConfig, AgentGateway, AgentLimits, Kind, Proxy, ProxyUrl, S
 pub use common::{AuditSection, Drain, LogSection, MetricsSection, Version};
 pub use gateway::{ClientsSection, Enrollment, GatewayConfig, GatewayLimits, GatewaySection, Limits, Tenant};
 pub use listener::{CertifiedClient, ClientCaSection, ListenerConfig, ListenerKind, TlsFiles};
-#[cfg(feature = "cli")]
-pub(crate) use scalar::{read_size, show_size};
 pub use secret::SecretRef;
 
 use problem::Problem;
