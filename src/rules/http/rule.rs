@@ -114,6 +114,12 @@ impl Rule {
         Self { methods: None, path, query: None, request_headers: None, response_headers: None, max_body: None, upgrade: false }
     }
 
+    /// Whether it alone permits a request.
+    #[must_use]
+    pub fn permits(&self, ask: &Ask<'_>) -> bool {
+        self.path.matches(ask.path) && self.flaw(ask).is_none()
+    }
+
     /// What is against a request on a path that the rule is for.
     pub(super) fn flaw<'a>(&self, ask: &Ask<'a>) -> Option<Flaw<'a>> {
         if self.methods.as_ref().is_some_and(|methods| !methods.contains(ask.method)) {

@@ -142,7 +142,7 @@ fn names_of_headers_are_compared_in_small_letters() {
 
 /// Looks at every rule in turn.
 fn naive(rules: &[Rule], ask: &Ask<'_>) -> Option<usize> {
-    rules.iter().position(|rule| rule.path.matches(ask.path) && rule.flaw(ask).is_none())
+    rules.iter().position(|rule| rule.permits(ask))
 }
 
 prop_compose! {
