@@ -3,3 +3,10 @@
 
 pub mod http;
 pub mod path;
+
+/// stub
+pub mod ldap {
+    /// stub
+    #[derive(Debug, Default, PartialEq, Eq)]
+    pub struct Rules;
+}
