@@ -402,3 +402,12 @@ pub const MAX_CONNECTIONS_CONFIGURED: usize = 1_000_000;
 
 /// What may be configured for streams of an agent or a target.
 pub const MAX_STREAMS_CONFIGURED: usize = 100_000;
+
+/// Rules of one target: more than a person looks through, and all of them take some 5 MB.
+pub const MAX_RULES: usize = 10_000;
+
+/// Segments of a rule's path, with which its tree is as deep.
+pub const MAX_PATTERN_SEGMENTS: usize = 64;
+
+/// Entries of one list of a rule (methods, query keys, headers).
+pub const MAX_RULE_LIST: usize = 256;
