@@ -7,6 +7,6 @@ pub mod path;
 /// stub
 pub mod ldap {
     /// stub
-    #[derive(Debug, Default, PartialEq, Eq)]
-    pub struct Rules;
+    #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+    pub struct Rules {}
 }
