@@ -4,8 +4,10 @@ pub mod base;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod ldap;
 pub mod observe;
 pub mod pki;
+pub mod rules;
 pub mod tunnel;
 pub mod wire;
 
