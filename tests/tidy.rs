@@ -13,6 +13,8 @@ const RANKS: &[(&str, u8)] = &[
     ("ldap", 1),
     ("pki", 1),
     ("observe", 1),
+    ("ldap", 1),
+    ("rules", 2),
     ("tunnel", 2),
     ("rules", 2),
     ("gateway", 3),
