@@ -391,6 +391,7 @@ pub mod refusal;
 pub mod reply;
 pub mod resume;
 pub mod token;
+pub mod trace;
 
 #[cfg(test)]
 mod vectors;
