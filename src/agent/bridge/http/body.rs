@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -59,8 +59,8 @@ impl Passed {
         self.too_large.load(Ordering::Relaxed)
     }
 
-    fn count(&self, bytes: usize) -> u64 {
-        let bytes = bytes as u64;
+    /// So much has passed; yields how much in all.
+    pub(super) fn count(&self, bytes: u64) -> u64 {
         self.last.store(u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
     }
@@ -139,7 +139,7 @@ impl Upload {
     fn pass(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Cut> {
         match frame.into_data() {
             Ok(data) => {
-                let bytes = self.passed.count(data.len());
+                let bytes = self.passed.count(data.len() as u64);
                 if self.max.is_some_and(|max| bytes > max) {
                     self.passed.too_large.store(true, Ordering::Relaxed);
                     return Err("the body is larger than its rule allows".into());
@@ -231,14 +231,15 @@ impl Download {
     }
 
     fn end(&mut self, code: Option<Code>) {
-        let Some(Rest { mut account, upload, lease }) = self.rest.take() else { return };
-        // The upload first: it ends with its sender.
-        let whole = account.passed().has_ended();
-        drop(upload);
-        if let Some(lease) = lease.filter(|_| whole && code.is_none()) {
+        let Some(Rest { account, upload, lease }) = self.rest.take() else { return };
+        if let Some(lease) = lease.filter(|_| account.passed().has_ended() && code.is_none()) {
             lease.give_back();
         }
-        account.close(code);
+        drop(upload);
+        match code {
+            None => account.whole(),
+            Some(code) => account.broken(code),
+        }
     }
 }
 
@@ -288,10 +289,9 @@ impl Body for Download {
 }
 
 impl Drop for Download {
-    /// Before its end nobody but the client gives an answer up. Where it has none to read (HEAD) it was whole.
+    /// Before its end nobody but the client gives an answer up.
     fn drop(&mut self) {
-        let code = if matches!(self.payload, Payload::Own(_)) { None } else { Some(Code::ClientReset) };
-        self.end(code);
+        self.end(Some(Code::ClientReset).filter(|_| matches!(self.payload, Payload::Origin(_))));
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderValue, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE};
-use http::request::Parts;
+pub(super) use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Version};
 use uuid::Uuid;
 

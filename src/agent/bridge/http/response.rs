@@ -37,29 +37,29 @@ pub(super) fn rebuild(headers: &mut HeaderMap, list: Option<&List<Header>>) {
     headers::keep_listed(headers, list);
 }
 
-/// Whether a 101 is the answer to what was wished, and makes it our own; anything else would have bytes read as what they are not.
+/// Makes a 101 our own if it is the answer to what was wished; anything else would have bytes read as what they are not.
 ///
 /// # Errors
 /// `response_invalid`.
 pub(super) fn switch(parts: &mut Parts, wish: &Wish, list: Option<&List<Header>>) -> Result<(), Failure> {
-    let invalid = |why| Err(Failure::new(Code::ResponseInvalid, why));
-    let upgrades = headers::nominated(&parts.headers).any(|name| name == "upgrade");
-    let mut protocols = headers::tokens(&parts.headers, UPGRADE);
-    let same = |protocol: &str| protocol.as_bytes().eq_ignore_ascii_case(wish.protocol.as_bytes());
-    if !upgrades || !protocols.next().is_some_and(same) || protocols.next().is_some() {
-        return invalid("its 101 is for another protocol than the one that was wished for");
-    }
-    if let Some(key) = &wish.key {
-        let mut accepts = parts.headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
-        let right = accepts.next().is_some_and(|accept| accept.as_bytes() == accept_of(key).as_bytes());
-        if !right || accepts.next().is_some() {
-            return invalid("its 101 has the wrong `Sec-WebSocket-Accept`");
-        }
-    }
+    check_switch(&parts.headers, wish).map_err(|why| Failure::new(Code::ResponseInvalid, why))?;
     rebuild(&mut parts.headers, list);
     parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     parts.headers.insert(UPGRADE, wish.protocol.clone());
     Ok(())
+}
+
+fn check_switch(headers: &HeaderMap, wish: &Wish) -> Result<(), &'static str> {
+    let upgrades = headers::nominated(headers).any(|name| name == "upgrade");
+    let mut protocols = headers::tokens(headers, UPGRADE);
+    let same = |protocol: &str| protocol.as_bytes().eq_ignore_ascii_case(wish.protocol.as_bytes());
+    if !upgrades || !protocols.next().is_some_and(same) || protocols.next().is_some() {
+        return Err("its 101 is for another protocol than the one that was wished for");
+    }
+    let Some(key) = &wish.key else { return Ok(()) };
+    let mut accepts = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
+    let right = accepts.next().is_some_and(|accept| accept.as_bytes() == accept_of(key).as_bytes());
+    if right && accepts.next().is_none() { Ok(()) } else { Err("its 101 has the wrong `Sec-WebSocket-Accept`") }
 }
 
 /// What proves that a key was read (RFC 6455, 4.2.2).
