@@ -410,7 +410,16 @@ pub const MAX_CONNECTIONS_CONFIGURED: usize = 1_000_000;
 /// What may be configured for streams of an agent or a target.
 pub const MAX_STREAMS_CONFIGURED: usize = 100_000;
 
-/// The head of an HTTP request or answer; servers take 8 to 48 KiB.
+/// Rules of one target: more than a person looks through, and all of them take some 5 MB.
+pub const MAX_RULES: usize = 10_000;
+
+/// Segments of a rule's path, with which its tree is as deep.
+pub const MAX_PATTERN_SEGMENTS: usize = 64;
+
+/// Entries of one list of a rule (methods, query keys, headers).
+pub const MAX_RULE_LIST: usize = 256;
+
+/// The head of an HTTP request or answer that the agent reads; servers take 8 to 48 KiB.
 pub const HTTP_HEAD: usize = 64 * 1024;
 
 /// What is read of an HTTP connection at once, at most; a head must fit.
@@ -418,6 +427,10 @@ pub const HTTP_BUFFER: usize = 2 * HTTP_HEAD;
 
 /// Headers of an HTTP request or answer.
 pub const HTTP_HEADERS: usize = 128;
+
+/// How long a stream of HTTP may wait for its next request, and the request's head may take: longer than a gateway keeps an idle stream,
+/// so that it is the one who closes and no request meets a closing stream.
+pub const HTTP_IDLE: Duration = Duration::from_secs(90);
 
 /// Requests of one HTTP/2 connection at a time (RFC 9113, 6.5.2: no less than 100).
 pub const HTTP2_REQUESTS: u32 = 100;
@@ -443,6 +456,12 @@ pub const HTTP_IDLE_STREAMS: usize = 128;
 
 /// The same of all callers: with what an idle stream and both ends' buffers take, some 64 MiB.
 pub const HTTP_IDLE_STREAMS_ALL: usize = 4096;
+
+/// Connections of one stream to an origin that speaks HTTP/1.1 alone, each with one request at a time.
+pub const ORIGIN_CONNECTIONS: usize = 32;
+
+/// How long a connection to an origin is kept for a next request; many servers close theirs after 60 s, some after 5.
+pub const ORIGIN_IDLE: Duration = Duration::from_secs(30);
 
 /// How long a client that waits for leave to send its body is made to wait for an origin that knows nothing of it.
 pub const EXPECT_TIMEOUT: Duration = Duration::from_secs(1);
