@@ -402,14 +402,17 @@ pub mod connect;
 pub mod enroll;
 pub mod heartbeat;
 pub mod hello;
+pub mod hop;
 pub mod login;
 pub mod name;
 pub mod notice;
 pub mod open;
+pub mod problem;
 pub mod refusal;
 pub mod reply;
 pub mod resume;
 pub mod token;
+pub mod trace;
 
 #[cfg(test)]
 mod vectors;
