@@ -128,7 +128,7 @@ async fn d5_targets_that_are_silent_endless_or_broken_are_told_apart() {
     ])
     .await;
     let (status, code, _) = web.told(&[], &web.url("silent", "/")).await;
-    assert_eq!((status, code.as_str()), (504, "target_timeout"));
+    assert_eq!((status, code.as_str()), (504, "response_timeout"));
     for target in ["endless", "rude"] {
         let (status, code, body) = web.told(&[], &web.url(target, "/")).await;
         assert_eq!(status, 502, "{target}: {code} {body}");
