@@ -82,10 +82,24 @@ enum Opening {
 
 /// Serves one stream of HTTP requests to its end. Yields why it was cut, if it was.
 pub async fn serve(hop: Hop) -> Option<Code> {
-    let Hop { agent, permit, open, mut stream, mut early, ledger } = hop;
-    let opening = opening(&mut stream, &mut early).await;
-    let io = Metered::new(stream, early.freeze(), Direction::Up, ledger.clone());
+    let Hop { agent, permit, open, stream, early, ledger } = hop;
+    serve_io(agent, permit, open, ledger, stream, early).await
+}
+
+async fn serve_io<Io>(
+    agent: Arc<Agent>,
+    permit: Arc<Permit>,
+    open: Open,
+    ledger: Arc<Ledger<()>>,
+    mut io: Io,
+    mut early: BytesMut,
+) -> Option<Code>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let idle = permit.target().spec.limits.idle_timeout;
+    let opening = opening(&mut io, &mut early).await;
+    let io = Metered::new(io, early.freeze(), Direction::Up, ledger.clone());
     tokio::select! {
         biased;
         code = serve_opened(opening, io, agent, permit, open) => code,
@@ -168,10 +182,9 @@ where
         inline.beside(&mut running, tail).await;
         return None;
     }
-    match (code, connection.into_parts()) {
-        (None | Some(Code::RequestInvalid), Some(parts)) => linger(parts.io.into_inner()).await,
-        // Dropping it resets the stream: nobody may take what was cut for a whole.
-        _ => {}
+    // In any other case dropping it resets the stream: nobody may take what was cut for a whole.
+    if let (None | Some(Code::RequestInvalid), Some(parts)) = (code, connection.into_parts()) {
+        linger(parts.io.into_inner()).await;
     }
     code
 }
