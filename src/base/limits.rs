@@ -346,6 +346,37 @@ pub const TARGET_STREAMS: usize = 200;
 /// How long open streams may go on after the signal to end.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The largest LDAP message that is taken of a client: an entry to add, with a photograph.
+pub const LDAP_REQUEST: usize = 1024 * 1024;
+
+/// The largest that is taken of a directory: a group of some 200,000 members. It is held whole, in one stream of a target.
+pub const LDAP_RESPONSE: usize = 16 * 1024 * 1024;
+
+/// How deep the elements of an LDAP message may lie in each other: a filter may be [`LDAP_FILTER_DEPTH`] deep, with two elements around it.
+pub const LDAP_DEPTH: usize = 64;
+
+/// Elements of one LDAP message: those of a group of 200,000 members. Whoever keeps each of them apart takes 100 bytes more for one.
+pub const LDAP_ELEMENTS: usize = 256 * 1024;
+
+/// How deep a search filter may be, whatever a target's `filter_depth` says.
+pub const LDAP_FILTER_DEPTH: usize = 48;
+
+/// Terms of a search filter, whatever a target's `filter_size` says; each costs a look-up in the rules.
+pub const LDAP_FILTER_TERMS: usize = 16 * 1024;
+
+/// How deep a search filter may be unless the target's `filter_depth` says otherwise.
+pub const LDAP_FILTER_DEPTH_DEFAULT: usize = 16;
+
+/// Terms of a search filter unless the target's `filter_size` says otherwise: programs ask for some hundred entries by name at once.
+pub const LDAP_FILTER_TERMS_DEFAULT: usize = 1024;
+
+/// Controls of one LDAP message; clients send up to five.
+pub const LDAP_CONTROLS: usize = 32;
+
+/// Operations of one stream that the directory has not answered yet; one more is answered `busy`. Some 40 bytes each, and clients have
+/// one or two.
+pub const LDAP_OUTSTANDING: usize = 256;
+
 /// A refusal's detail on the wire.
 pub const MAX_DETAIL: usize = 512;
 
@@ -425,6 +456,9 @@ pub const HTTP_HEAD: usize = 64 * 1024;
 /// What is read of an HTTP connection at once, at most; a head must fit.
 pub const HTTP_BUFFER: usize = 2 * HTTP_HEAD;
 
+/// Headers of an HTTP request or answer.
+pub const HTTP_HEADERS: usize = 128;
+
 /// How long a stream of HTTP may wait for its next request, and the request's head may take: longer than a gateway keeps an idle stream,
 /// so that it is the one who closes and no request meets a closing stream.
 pub const HTTP_IDLE: Duration = Duration::from_secs(90);
@@ -434,6 +468,25 @@ pub const HTTP2_REQUESTS: u32 = 100;
 
 /// What an HTTP/2 peer may send of one request before it is read, and of all of a connection: 100 Mbit/s over 80 ms.
 pub const HTTP2_WINDOW: u32 = 1024 * 1024;
+
+/// Requests that an HTTP/2 peer may reset before they were looked at, and those that it may have reset by breaking their rules, before the
+/// connection is closed: floods of either (CVE-2023-44487, CVE-2025-8671).
+pub const HTTP2_RESETS: usize = 64;
+
+/// Between two questions to an HTTP/2 peer whether it is still there, and how long it has for the answer.
+pub const HTTP2_KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// How long a client's HTTP connection may be without a request, unless the listener's `idle_timeout` says otherwise.
+pub const HTTP_KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// How long a stream of HTTP is kept for its caller's next request.
+pub const HTTP_STREAM_IDLE: Duration = Duration::from_secs(45);
+
+/// Idle streams of HTTP/1.1 kept for one caller and target: as many requests at a time find one each.
+pub const HTTP_IDLE_STREAMS: usize = 128;
+
+/// The same of all callers: with what an idle stream and both ends' buffers take, some 64 MiB.
+pub const HTTP_IDLE_STREAMS_ALL: usize = 4096;
 
 /// Connections of one stream to an origin that speaks HTTP/1.1 alone, each with one request at a time.
 pub const ORIGIN_CONNECTIONS: usize = 32;

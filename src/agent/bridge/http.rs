@@ -33,7 +33,7 @@ use crate::agent::Agent;
 use crate::agent::policy::Permit;
 use crate::base::code::{Code, Failure};
 use crate::base::id::RequestId;
-use crate::base::limits::{ANSWER_LINGER, HTTP_BUFFER, HTTP_HEAD, HTTP_IDLE, HTTP2_REQUESTS, HTTP2_WINDOW};
+use crate::base::limits::{ANSWER_LINGER, HTTP_BUFFER, HTTP_HEAD, HTTP_IDLE, HTTP2_REQUESTS, HTTP2_RESETS, HTTP2_WINDOW};
 use crate::observe::metrics;
 use crate::tunnel::ledger::Ledger;
 use crate::tunnel::metered::Metered;
@@ -198,6 +198,7 @@ where
     let service = service_fn(move |request| exchange::exchange(owner.clone(), request));
     let mut builder = http2::Builder::new(inline.clone());
     builder.timer(TokioTimer::new()).max_concurrent_streams(HTTP2_REQUESTS);
+    builder.max_pending_accept_reset_streams(HTTP2_RESETS).max_local_error_reset_streams(HTTP2_RESETS);
     builder.initial_stream_window_size(HTTP2_WINDOW).initial_connection_window_size(HTTP2_WINDOW);
     builder.max_header_list_size(u32::try_from(HTTP_HEAD).unwrap_or(u32::MAX));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
