@@ -76,6 +76,8 @@ metrics! {
         "HTTP requests answered, by the class of their status; none: they broke off before."
     HTTP_REQUEST_SECONDS "underpass_http_request_seconds" Histogram Seconds []
         "From an HTTP request to the end of its answer."
+    LDAP_DENIALS "underpass_ldap_denials_total" Counter Count ["target" "rule"]
+        "LDAP requests that did not pass, by target and by what they ran into."
     ENROLLMENTS "underpass_enrollments_total" Counter Count []
         "Certificates handed out to agents."
     ENROLLMENT_REFUSALS "underpass_enrollment_refusals_total" Counter Count ["code"]
@@ -258,6 +260,11 @@ pub fn http_request(status: Option<u16>, took: Duration) {
     };
     counter!(HTTP_REQUESTS, "status" => class).increment(1);
     histogram!(HTTP_REQUEST_SECONDS).record(took);
+}
+
+/// An LDAP request for this target did not pass. Both are words of the configuration's.
+pub fn ldap_denied(target: &str, rule: &'static str) {
+    counter!(LDAP_DENIALS, "target" => target.to_owned(), "rule" => rule).increment(1);
 }
 
 /// An agent got its certificate.
