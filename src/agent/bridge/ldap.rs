@@ -144,3 +144,6 @@ pub async fn searches(hop: Hop) -> Option<Code> {
     let _ = hop;
     Some(Code::Internal)
 }
+
+#[cfg(test)]
+mod tests;
