@@ -5,4 +5,5 @@ pub mod attribute;
 pub mod ber;
 pub mod dn;
 pub mod filter;
+pub mod framer;
 pub mod message;
