@@ -51,9 +51,6 @@ pub(super) fn check(parts: &Parts) -> Result<(), Failure> {
         if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
             return Err(invalid("of transfer codings only `chunked`, once, is understood"));
         }
-        if parts.headers.contains_key(CONTENT_LENGTH) {
-            return Err(invalid("both `Content-Length` and `Transfer-Encoding`"));
-        }
     }
     if parts.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
         return Err(invalid("more than one `Content-Length`"));
