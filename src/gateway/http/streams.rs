@@ -183,12 +183,11 @@ pub(super) async fn lease(
     if key.http2 {
         return lease_shared(gateway, request, wanted, key, fresh || !fine).await;
     }
-    while fine && !fresh {
-        let Some(mut one) = gateway.streams.take(&key) else { break };
-        // Its last answer may have passed a moment before it was free again.
-        if one.sender.ready().await.is_ok() {
-            return Ok((Lease { key, held: Lent::One(one) }, true));
-        }
+    if fine
+        && !fresh
+        && let Some(one) = gateway.streams.take_ready(&key).await
+    {
+        return Ok((Lease { key, held: Lent::One(one) }, true));
     }
     let Opened { sender, described, task, ledger } = stream::open_http1(gateway, request, wanted, false).await?;
     Ok((Lease { key, held: Lent::One(One { sender, described, task, ledger }) }, false))
@@ -234,6 +233,16 @@ async fn lease_shared(
 impl Streams {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         lock(&self.0)
+    }
+
+    /// A stream of HTTP/1.1 that is ready. Its last answer may have passed a moment before it was free again.
+    async fn take_ready(&self, key: &Key) -> Option<One> {
+        while let Some(mut one) = self.take(key) {
+            if one.sender.ready().await.is_ok() {
+                return Some(one);
+            }
+        }
+        None
     }
 
     /// The stream that was used last of those that are still good.
@@ -339,7 +348,7 @@ impl Streams {
         let unused = |many: &Arc<Many>| many.requests.load(Ordering::Relaxed) == 0;
         let mut left = kept.count;
         kept.shared.retain(|_, shared| {
-            shared.streams.retain(|many| !many.sender.is_closed() && !(unused(many) && old(*lock(&many.used))));
+            shared.streams.retain(|many| !(many.sender.is_closed() || unused(many) && old(*lock(&many.used))));
             left += shared.streams.iter().filter(|many| unused(many)).count();
             // Whoever opens one has the turn.
             !shared.streams.is_empty() || Arc::strong_count(&shared.turn) > 1
