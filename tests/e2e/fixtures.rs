@@ -8,6 +8,7 @@ pub(crate) mod dns;
 pub(crate) mod haproxy;
 pub(crate) mod netns;
 pub(crate) mod nginx;
+pub(crate) mod origin;
 pub(crate) mod peer;
 pub(crate) mod postgres;
 pub(crate) mod redis;

@@ -53,12 +53,14 @@ pub(super) async fn exchange(bridge: Arc<Bridge>, mut request: Request<Incoming>
     let near = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let id = request::id(&parts, &bridge.caller);
+    let (has_body, one_hop) = (!body.is_end_stream(), parts.version < Version::HTTP_2);
     let mut account = Account::begin(&bridge, id, parts.method.clone(), parts.uri.path());
     let answered = match admit(&bridge, parts, body, &account) {
         Ok(admitted) => send(&bridge, admitted, &account).await,
         Err(failure) => Err(failure),
     };
-    let (mut response, near) = match (answered, near) {
+    // What follows a doubtful request, a body that nobody reads, or an upgrade that did not come about, is for nobody.
+    let (mut response, closes) = match (answered, near) {
         (Ok(Answered::Switched { head, far }), Some(near)) => {
             account.answered(StatusCode::SWITCHING_PROTOCOLS);
             bridge.go_on(join(near, far, account));
@@ -67,15 +69,18 @@ pub(super) async fn exchange(bridge: Arc<Bridge>, mut request: Request<Incoming>
         (Ok(Answered::Whole { response, trailers, upload, lease }), near) => {
             account.answered(response.status());
             let rest = Rest { account, upload, lease };
-            (response.map(|body| Download::origin(body, trailers, rest)), near)
+            (response.map(|body| Download::origin(body, trailers, rest)), near.is_some())
         }
         (Ok(Answered::Switched { .. }), None) => {
-            (refused(&Failure::new(Code::Internal, "nobody wished for an upgrade"), account), None)
+            let failure = Failure::new(Code::Internal, "nobody wished for an upgrade");
+            (refused(&failure, account), true)
         }
-        (Err(failure), near) => (refused(&failure, account), near),
+        (Err(failure), near) => {
+            let closes = near.is_some() || has_body || failure.code == Code::RequestInvalid;
+            (refused(&failure, account), closes)
+        }
     };
-    // What follows an upgrade that did not come about is for nobody to read.
-    if near.is_some() {
+    if closes && one_hop {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -89,7 +94,7 @@ fn admit(bridge: &Arc<Bridge>, mut parts: request::Parts, body: Incoming, accoun
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("*"));
     let service = bridge.permit.service();
     let rule = decide(&service, &parts, &path, wish.as_ref(), &body)?;
-    let expects = request::expects(&mut parts) && !body.is_end_stream();
+    let expects = request::expects(&mut parts, !body.is_end_stream());
     let http2 = parts.version == Version::HTTP_2;
     request::rebuild(&mut parts.headers, account.request(), &bridge.caller, wish.as_ref(), rule.request_headers.as_ref());
     let (body, upload) = if body.is_end_stream() {
@@ -141,6 +146,10 @@ async fn send(bridge: &Bridge, admitted: Admitted, account: &Account) -> Result<
     let (head, body) = response.into_parts();
     let mut head = own(head);
     response::rebuild(&mut head.headers, list.as_ref());
+    if body.size_hint().exact().is_none() {
+        // It was chunked besides, and that is how it was read.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     Ok(Answered::Whole { response: Response::from_parts(head, body), trailers: list, upload, lease })
 }
 

@@ -6,7 +6,7 @@ use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
@@ -204,7 +204,10 @@ impl Origin {
 
     /// The connection of HTTP/2, if the origin speaks that. Requests that come meanwhile wait for the first to find out.
     async fn http2(&self) -> Result<Option<http2::SendRequest<Upload>>, Failure> {
-        let mut speaks = self.speaks.lock().await;
+        let limit = self.permit.target().spec.limits.connect_timeout;
+        let Ok(mut speaks) = timeout(limit, self.speaks.lock()).await else {
+            return Err(self.failure(Code::TargetTimeout, "another request tries to connect, in vain so far"));
+        };
         match &*speaks {
             Speaks::Http1 => return Ok(None),
             Speaks::Http2(sender) if !sender.is_closed() => return Ok(Some(sender.clone())),
@@ -287,9 +290,12 @@ impl Origin {
         *request.headers_mut() = headers;
         if let Some(leave) = leave {
             hyper::ext::on_informational(&mut request, move |response| {
-                let leave = leave.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|_| response.status() == 100);
-                // A body that nobody sends any more needs no leave.
-                let _ = leave.map(|leave| leave.send(()));
+                if response.status() == StatusCode::CONTINUE
+                    && let Some(leave) = leave.lock().unwrap_or_else(PoisonError::into_inner).take()
+                {
+                    // A body that nobody sends any more needs no leave.
+                    let _ = leave.send(());
+                }
             });
         }
         request
