@@ -6,6 +6,7 @@ pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod haproxy;
+pub(crate) mod hostile_directory;
 pub(crate) mod ldap_client;
 pub(crate) mod netns;
 pub(crate) mod nginx;
