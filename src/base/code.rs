@@ -138,6 +138,15 @@ codes! {
     TargetReset "target_reset" Target Unavailable false:
         "The target reset the connection in the middle." ;
         "Look into the target's own log."
+    TargetTlsFailed "target_tls_failed" Target Unavailable true:
+        "TLS with the target did not come to be." ;
+        "Look whether its port speaks TLS 1.2 or 1.3 and wants a client certificate (`tls.cert` and `tls.key` of the target in agent.yaml)."
+    TargetTlsUntrusted "target_tls_untrusted" Target Denied true:
+        "The target's certificate is not one that this agent believes: unknown issuer, expired or unfit." ;
+        "Name the CA that issued it in `tls.ca_file` of the target in agent.yaml, or have the certificate renewed."
+    TargetTlsNameMismatch "target_tls_name_mismatch" Target Denied true:
+        "The target's certificate is for another name than the one dialled." ;
+        "Dial it by a name of its certificate, or give that name as `tls.server_name` of the target in agent.yaml."
     TargetStreams "target_streams" Agent Unavailable true:
         "The target has as many streams as its `max_streams` allows." ;
         "Wait, close streams, raise `limits.max_streams` of the target, or add an agent."

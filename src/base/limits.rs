@@ -181,6 +181,12 @@ pub const ANSWER_LINGER: Duration = Duration::from_secs(1);
 /// A target's connect timeout unless its configuration says otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long an http target may take to begin its answer unless its configuration says otherwise.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Directories beside a target's first: within a connect timeout no more can be tried in turn.
+pub const MAX_ALTERNATES: usize = 8;
+
 /// Between two addresses of one name (RFC 8305, 5: 250 ms).
 pub const HAPPY_EYEBALLS_DELAY: Duration = Duration::from_millis(250);
 
