@@ -6,3 +6,4 @@ pub mod ber;
 pub mod dn;
 pub mod filter;
 pub mod message;
+pub mod search;

@@ -377,6 +377,37 @@ pub const LDAP_CONTROLS: usize = 32;
 /// one or two.
 pub const LDAP_OUTSTANDING: usize = 256;
 
+/// The JSON that asks for a search: some hundred names in a filter.
+pub const SEARCH_BODY: usize = 64 * 1024;
+
+/// Attributes that a search may name.
+pub const SEARCH_ATTRIBUTES: usize = 256;
+
+/// Entries that are asked of a directory at a time; more than 1000 no Active Directory gives.
+pub const SEARCH_PAGE: u32 = 1000;
+
+/// The same unless the search says otherwise.
+pub const SEARCH_PAGE_DEFAULT: u32 = 500;
+
+/// Seconds that a search may take.
+pub const SEARCH_TIME: u32 = 600;
+
+/// The same unless the search says otherwise.
+pub const SEARCH_TIME_DEFAULT: u32 = 60;
+
+/// What a search may hold of a directory's answers that nobody has taken yet, one message more aside: bytes, and [`SEARCH_ELEMENT`] for
+/// each value.
+pub const SEARCH_WINDOW: usize = 4 * 1024 * 1024;
+
+/// What the client library takes for an element, beside its bytes: a node, its place in a list, an allocation.
+pub const SEARCH_ELEMENT: usize = 128;
+
+/// The same in entries: each takes a place in queues.
+pub const SEARCH_QUEUE: usize = 256;
+
+/// A search's answer as one JSON document, which is held whole; as lines it may be of any size.
+pub const SEARCH_ANSWER: usize = 8 * 1024 * 1024;
+
 /// A refusal's detail on the wire.
 pub const MAX_DETAIL: usize = 512;
 
