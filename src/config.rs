@@ -24,10 +24,8 @@ pub use agent::{AgentConfig, AgentGateway, AgentLimits, Proxy, ProxyUrl};
 pub use common::{AuditSection, Drain, LogSection, MetricsSection, Version};
 pub use gateway::{ClientsSection, Enrollment, GatewayConfig, GatewayLimits, GatewaySection, Limits, Tenant};
 pub use listener::{CertifiedClient, ClientCaSection, ListenerConfig, ListenerKind, TlsFiles};
-#[cfg(feature = "cli")]
-pub(crate) use scalar::{read_size, show_size};
 pub use secret::SecretRef;
-pub use target::{Kind, Scheme, SendProxy, Target, TargetAddress, TargetLimits, TargetTlsSection};
+pub use target::{Allow, Kind, Scheme, SendProxy, Target, TargetAddress, TargetLimits, TargetTlsSection};
 
 use problem::Problem;
 

@@ -1,13 +1,6 @@
-//! stub
-/// stub
-pub mod http {
-    /// stub
-    #[derive(Debug, Default, PartialEq, Eq)]
-    pub struct Rules;
-}
-/// stub
-pub mod ldap {
-    /// stub
-    #[derive(Debug, Default, PartialEq, Eq)]
-    pub struct Rules;
-}
+//! What a target's `allow:` says, and whether it permits a request: the grammar and its pure evaluator, for the configuration,
+//! the agent and `agent check --explain`. Refuses to know sockets, files and who asks.
+
+pub mod http;
+pub mod ldap;
+pub mod path;

@@ -423,6 +423,13 @@ pub const AUDIT_SIZE_MIN: u64 = 1024 * 1024;
 /// The audit's files: each takes this part of its size.
 pub const AUDIT_FILES: u64 = 8;
 
+/// How long rows of requests may wait, so that many are written at once: each alone costs as much as a small request itself. A process
+/// that is killed loses so much.
+pub const AUDIT_HOLD: Duration = Duration::from_millis(100);
+
+/// What those rows may take together: some 200 of them, and half of the smallest file.
+pub const AUDIT_HELD: usize = 64 * 1024;
+
 /// Audit rows a minute for refused connections and enrollments of strangers, and the log lines beside them; further ones are
 /// counted in one row. Nobody without a certificate may fill the audit.
 pub const AUDIT_STRANGERS_PER_MINUTE: u32 = 120;
@@ -464,3 +471,12 @@ pub const MAX_CONNECTIONS_CONFIGURED: usize = 1_000_000;
 
 /// What may be configured for streams of an agent or a target.
 pub const MAX_STREAMS_CONFIGURED: usize = 100_000;
+
+/// Rules of one target: more than a person looks through, and all of them take some 5 MB.
+pub const MAX_RULES: usize = 10_000;
+
+/// Segments of a rule's path, with which its tree is as deep.
+pub const MAX_PATTERN_SEGMENTS: usize = 64;
+
+/// Entries of one list of a rule (methods, query keys, headers).
+pub const MAX_RULE_LIST: usize = 256;
