@@ -219,6 +219,15 @@ codes! {
     UpgradeDenied "upgrade_denied" Caller Denied false:
         "The request wants another protocol on its connection (WebSocket, say), which the rules of the target do not permit." ;
         "If that is meant, set `upgrade: true` on the rule in agent.yaml."
+    DirectoryInvalid "directory_invalid" Target Unavailable false:
+        "What the directory answered is no LDAP, or no answer to what it was asked." ;
+        "The detail says what was wrong. Check that the target's address leads to a directory; look into its own log."
+    SearchTimeout "search_timeout" Target Unavailable false:
+        "The directory had not ended the search when its `time_limit` was over." ;
+        "Narrow the filter or the base, ask for indexed attributes, or give the search more time."
+    SearchTooLarge "search_too_large" Caller Usage false:
+        "What the search has found is too large for one JSON document." ;
+        "Ask with `Accept: application/jsonl`, which is of any size, or for fewer attributes, or set `size_limit`."
     ProxyHeader "proxy_header" Caller Config false:
         "A balancer's connection did not begin with a PROXY header, or with a broken one." ;
         "Let the balancer send PROXY protocol version 1 or 2 (haproxy: `send-proxy-v2`), or take it off the listener."
