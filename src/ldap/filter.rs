@@ -168,15 +168,7 @@ impl Filter {
 
     /// What it says about which attributes, one for each comparison.
     pub fn named(&self) -> impl Iterator<Item = Named<'_>> {
-        self.terms.iter().filter_map(|term| match term {
-            Term::And(_) | Term::Or(_) | Term::Not => None,
-            Term::Equal(it) | Term::GreaterOrEqual(it) | Term::LessOrEqual(it) | Term::Approximate(it) => {
-                Some(Named::Attribute(&it.attribute))
-            }
-            Term::Present(attribute) => Some(Named::Attribute(attribute)),
-            Term::Substrings(it) => Some(Named::Attribute(&it.attribute)),
-            Term::Extensible(it) => Some(it.attribute.as_deref().map_or(Named::Any, Named::Attribute)),
-        })
+        self.terms.iter().filter_map(Term::named)
     }
 
     /// Appends a term that lies in so many others, and yields its place.
@@ -239,6 +231,20 @@ impl Term {
             0xa8 => Assertion::read(element).map(Self::Approximate),
             0xa9 => Extensible::read(element).map(Self::Extensible),
             _ => Err(Malformed::new("a filter with a kind of term that is not known")),
+        }
+    }
+
+    /// What a comparison says about which attribute; a connective says nothing.
+    #[must_use]
+    pub fn named(&self) -> Option<Named<'_>> {
+        match self {
+            Self::And(_) | Self::Or(_) | Self::Not => None,
+            Self::Equal(it) | Self::GreaterOrEqual(it) | Self::LessOrEqual(it) | Self::Approximate(it) => {
+                Some(Named::Attribute(&it.attribute))
+            }
+            Self::Present(attribute) => Some(Named::Attribute(attribute)),
+            Self::Substrings(it) => Some(Named::Attribute(&it.attribute)),
+            Self::Extensible(it) => Some(it.attribute.as_deref().map_or(Named::Any, Named::Attribute)),
         }
     }
 

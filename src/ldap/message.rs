@@ -7,6 +7,8 @@ pub mod response;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::ber::{Element, Malformed, tag};
 use crate::base::limits::LDAP_CONTROLS;
 
@@ -22,7 +24,8 @@ pub struct Message<'a> {
 }
 
 /// An operation that a client asks a server for, and that the server answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Operation {
     /// Logs in.
     Bind,

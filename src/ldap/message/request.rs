@@ -1,5 +1,9 @@
 //! What a client asks (RFC 4511, 4.2 to 4.12), where it lies in its message. Refuses to know whether it may.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use super::{Message, Operation};
 use crate::ldap::ber::{Element, Malformed, tag};
 use crate::ldap::filter::Filter;
@@ -62,14 +66,15 @@ impl Password<'_> {
     }
 }
 
-impl std::fmt::Debug for Password<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Password<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("…")
     }
 }
 
 /// How far below its base a search looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// At the base alone.
     Base,
@@ -77,6 +82,24 @@ pub enum Scope {
     One,
     /// At all below it; with or without the base, which some directories tell apart.
     Subtree,
+}
+
+impl Scope {
+    /// The name that is printed and configured.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::One => "one",
+            Self::Subtree => "subtree",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// A search.

@@ -2,19 +2,20 @@
 //! one reply could end the process; here each message is read first, and what is passed on has been written here or is known to be sound.
 //! What may be asked and shown is decided by the target's rules, as for every other client. It refuses to know what is searched.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::base::code::Code;
 use crate::base::limits::{LDAP_REQUEST, LDAP_RESPONSE, SEARCH_ELEMENT, SEARCH_QUEUE, SEARCH_WINDOW};
 use crate::ldap::ber::{Element, Malformed, Writer, take_message, tag};
-use crate::ldap::message::request::Request;
 use crate::ldap::message::response::{Entry, Response};
-use crate::ldap::message::{Message, Operation, answer};
+use crate::ldap::message::{Message, answer};
+use crate::rules::ldap::{Conversation, Denial, Down, Rules, Up};
 use crate::wire::refusal::Refusal;
 
 /// The control by which a directory says where its next page begins (RFC 2696).
@@ -22,10 +23,9 @@ const PAGED_RESULTS: &str = "1.2.840.113556.1.4.319";
 
 /// One conversation of the library's with a directory.
 pub(super) struct Guard {
+    conversation: Mutex<Conversation>,
     window: Window,
-    /// The operation that has no end yet. The library has one at a time.
-    asked: Mutex<Option<(u32, Operation)>>,
-    /// Why the conversation was ended, if it was.
+    /// Why the conversation did not go on, if it was not the library that ended it. The first that was said.
     why: OnceLock<Refusal>,
 }
 
@@ -46,36 +46,54 @@ struct Passed {
 }
 
 impl Guard {
-    pub(super) fn new() -> (Self, Taken) {
+    /// One for a conversation under these rules.
+    pub(super) fn new(rules: Arc<Rules>) -> (Self, Taken) {
         let (sent, taken) = mpsc::channel(SEARCH_QUEUE);
         let window = Window { room: Arc::new(Semaphore::new(SEARCH_WINDOW)), sent };
-        (Self { window, asked: Mutex::new(None), why: OnceLock::new() }, Taken(taken))
+        (Self { conversation: Mutex::new(Conversation::new(rules)), window, why: OnceLock::new() }, Taken(taken))
     }
 
-    /// Passes messages both ways until one side ends, or one is not to be passed. The library sees an end then, and `why` says more.
+    /// Passes messages both ways until one side ends, or one is not to be passed. The library sees an end then, and [`Self::why`] says more.
     pub(super) async fn relay<D: AsyncRead + AsyncWrite>(&self, library: UnixStream, directory: D) {
         let (from_library, to_library) = library.into_split();
         let (from_directory, to_directory) = tokio::io::split(directory);
+        let to_library = AsyncMutex::new(to_library);
         let ended = tokio::select! {
-            ended = self.up(from_library, to_directory) => ended,
-            ended = self.down(from_directory, to_library) => ended,
+            ended = self.up(from_library, to_directory, &to_library) => ended,
+            ended = self.down(from_directory, &to_library) => ended,
         };
         if let Err(refusal) = ended {
             let _ = self.why.set(refusal);
         }
     }
 
-    /// Why the conversation was ended, if the library is not to blame.
+    /// Why the conversation did not go on, if the library is not to blame: a denial, or what is wrong with the directory.
     pub(super) fn why(&self) -> Option<Refusal> {
         self.why.get().cloned()
     }
 
-    async fn up(&self, mut library: impl AsyncRead + Unpin, mut directory: impl AsyncWrite + Unpin) -> Result<(), Refusal> {
+    async fn up<R, W>(&self, mut library: R, mut directory: W, answers: &AsyncMutex<OwnedWriteHalf>) -> Result<(), Refusal>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
         let mut buffer = BytesMut::new();
         loop {
             while let Some(message) = take_message(&mut buffer, LDAP_REQUEST).map_err(unsent)? {
-                self.note(&message).map_err(unsent)?;
-                directory.write_all(&message).await.map_err(lost)?;
+                let up = self.conversation().client(&message).map_err(unsent)?;
+                match up {
+                    Up::Pass | Up::Last => directory.write_all(&message).await.map_err(lost)?,
+                    Up::Replace(bytes) => directory.write_all(&bytes).await.map_err(lost)?,
+                    Up::Answer(bytes, denial) => {
+                        if let Some(denial) = denial {
+                            let _ = self.why.set(denied(&denial));
+                        }
+                        if answers.lock().await.write_all(&bytes).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    Up::Drop => {}
+                }
             }
             directory.flush().await.map_err(lost)?;
             if library.read_buf(&mut buffer).await.map_err(lost)? == 0 {
@@ -84,7 +102,7 @@ impl Guard {
         }
     }
 
-    async fn down(&self, mut directory: impl AsyncRead + Unpin, mut library: impl AsyncWrite + Unpin) -> Result<(), Refusal> {
+    async fn down<R: AsyncRead + Unpin>(&self, mut directory: R, library: &AsyncMutex<OwnedWriteHalf>) -> Result<(), Refusal> {
         let mut buffer = BytesMut::new();
         loop {
             while let Some(message) = take_message(&mut buffer, LDAP_RESPONSE).map_err(invalid)? {
@@ -93,7 +111,7 @@ impl Guard {
                     self.window.pass(weight).await;
                 }
                 // The library ends when it has what it wanted.
-                if library.write_all(&bytes).await.is_err() {
+                if library.lock().await.write_all(&bytes).await.is_err() {
                     return Ok(());
                 }
             }
@@ -103,37 +121,19 @@ impl Guard {
         }
     }
 
-    /// Keeps in mind what the directory is asked.
-    fn note(&self, message: &Bytes) -> Result<(), Malformed> {
-        let message = Message::parse(message)?;
-        if let Some(operation) = Request::read(&message)?.operation() {
-            *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some((message.id, operation));
+    /// What of a directory's message the library may read.
+    fn admit(&self, message: &[u8]) -> Result<Option<Passed>, Refusal> {
+        let down = self.conversation().directory(message).map_err(invalid)?;
+        match down {
+            Down::Pass => written(message).map_err(invalid),
+            Down::Replace(bytes) => written(&bytes).map_err(invalid),
+            Down::Drop => Ok(None),
+            Down::Last => Err(Refusal::new(Code::TargetReset, "the directory took its leave in the middle")),
         }
-        Ok(())
     }
 
-    /// What of a directory's message the library may read, written so that it can.
-    fn admit(&self, message: &Bytes) -> Result<Option<Passed>, Refusal> {
-        let message = Message::parse(message).map_err(invalid)?;
-        let response = Response::read(&message).map_err(invalid)?;
-        if message.id == 0 {
-            return Err(unasked(&response));
-        }
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let operation = asked.filter(|(id, _)| *id == message.id).map(|(_, operation)| operation);
-        match (response, operation) {
-            (Response::Entry(entry), Some(Operation::Search)) => passed_entry(message.id, entry).map(Some).map_err(invalid),
-            (Response::Reference, Some(Operation::Search)) => Ok(Some(passed_reference(&message))),
-            (Response::Intermediate, Some(_)) => Ok(None),
-            (Response::Done(operation, done), Some(expected)) if operation == expected => {
-                let page = page(&message).map_err(invalid)?;
-                *asked = None;
-                let (matched, diagnostic) = (done.matched, done.diagnostic);
-                let bytes = answer::done_as(message.id, operation, done.code, matched, diagnostic, &page);
-                Ok(Some(Passed { bytes, weight: None }))
-            }
-            _ => Err(Refusal::new(Code::DirectoryInvalid, format_args!("an answer to nothing that was asked, with id {}", message.id))),
-        }
+    fn conversation(&self) -> MutexGuard<'_, Conversation> {
+        self.conversation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -154,8 +154,23 @@ impl Taken {
     }
 }
 
+/// A message that may be shown, written so that the library can read it: what it would stumble over is left out.
+fn written(message: &[u8]) -> Result<Option<Passed>, Malformed> {
+    let message = Message::parse(message)?;
+    Ok(match Response::read(&message)? {
+        Response::Entry(entry) => Some(written_entry(message.id, entry)?),
+        Response::Reference => Some(written_reference(&message)),
+        Response::Intermediate => None,
+        Response::Done(operation, done) => {
+            let page = page(&message)?;
+            let bytes = answer::done_as(message.id, operation, done.code, done.matched, done.diagnostic, &page);
+            Some(Passed { bytes, weight: None })
+        }
+    })
+}
+
 /// An entry without what extends it.
-fn passed_entry(id: u32, mut entry: Entry<'_>) -> Result<Passed, Malformed> {
+fn written_entry(id: u32, mut entry: Entry<'_>) -> Result<Passed, Malformed> {
     let (mut attributes, mut elements) = (Vec::new(), 3);
     while let Some(attribute) = entry.next_attribute()? {
         elements += 3 + values(attribute.whole)?;
@@ -178,7 +193,7 @@ fn values(attribute: &[u8]) -> Result<usize, Malformed> {
     Ok(count)
 }
 
-fn passed_reference(message: &Message<'_>) -> Passed {
+fn written_reference(message: &Message<'_>) -> Passed {
     let bytes = answer::message(message.id, &[], |writer| writer.whole(message.op.whole));
     // A URI has two bytes at least.
     let weight = bytes.len() + bytes.len() / 2 * SEARCH_ELEMENT;
@@ -212,14 +227,8 @@ fn page(message: &Message<'_>) -> Result<Vec<u8>, Malformed> {
     Ok(writer.into_bytes())
 }
 
-/// A directory that speaks unasked takes its leave (RFC 4511, 4.4.1).
-fn unasked(response: &Response<'_>) -> Refusal {
-    match response {
-        Response::Done(Operation::Extended, done) if done.oid.is_none_or(|oid| oid == answer::NOTICE_OF_DISCONNECTION) => {
-            Refusal::new(Code::TargetReset, format_args!("the directory closes the connection: {}", done.diagnostic))
-        }
-        _ => Refusal::new(Code::DirectoryInvalid, "an answer with the id 0"),
-    }
+fn denied(denial: &Denial) -> Refusal {
+    Refusal::new(Code::RequestDenied, format_args!("{}: {}", denial.rule, denial.why))
 }
 
 fn invalid(malformed: Malformed) -> Refusal {
