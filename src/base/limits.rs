@@ -380,6 +380,15 @@ pub const LDAP_OUTSTANDING: usize = 256;
 /// The JSON that asks for a search: some hundred names in a filter.
 pub const SEARCH_BODY: usize = 64 * 1024;
 
+/// How long that JSON may take to come.
+pub const SEARCH_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a stream for searches may wait for the next one; the gateway keeps it for less.
+pub const SEARCH_IDLE: Duration = Duration::from_secs(120);
+
+/// What a directory has beyond a search's time to say that it was too short.
+pub const SEARCH_GRACE: Duration = Duration::from_secs(2);
+
 /// Attributes that a search may name.
 pub const SEARCH_ATTRIBUTES: usize = 256;
 

@@ -1,8 +1,11 @@
 //! LDAP targets: connects to a directory and passes what the rules allow, message by message. It refuses to know the gateway.
 
+mod search;
+
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+pub use self::search::searches;
 use super::{Hop, Way};
 use crate::agent::policy::Permit;
 use crate::base::code::Code;
@@ -28,11 +31,5 @@ pub async fn connect(permit: &Permit, way: Way<'_>) -> Result<Directory, Refusal
 /// Serves one client's LDAP to its end. Yields why it was cut, if it was.
 pub async fn serve(hop: Hop, directory: Directory) -> Option<Code> {
     let _ = (hop, directory);
-    Some(Code::Internal)
-}
-
-/// Serves the searches of one stream, posted by HTTP/1.1. Yields why it was cut, if it was.
-pub async fn searches(hop: Hop) -> Option<Code> {
-    let _ = hop;
     Some(Code::Internal)
 }

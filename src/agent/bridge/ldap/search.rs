@@ -8,16 +8,14 @@ mod run;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use self::answer::{Body, Form, Problem};
+use self::answer::{Account, Body, Form, Problem};
 use self::run::Search;
 use super::Hop;
 use crate::agent::Agent;
@@ -64,8 +62,8 @@ impl Searches {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()?.parse().ok());
         let id = id.unwrap_or_else(RequestId::fresh);
-        let mut account = answer::Account::begin(&self.agent, &self.open, id);
-        let (form, query) = match self.read(request).await {
+        let mut account = Account::begin(&self, id);
+        let (form, query) = match read(request, &mut account).await {
             Ok(read) => read,
             Err(problem) => return answer::problem(&problem, account),
         };
@@ -75,17 +73,23 @@ impl Searches {
             Form::Lines(kind) => answer::lines(search, kind, account).await,
         }
     }
-
-    async fn read(&self, request: Request<Incoming>) -> Result<(Form, Query), Problem> {
-        let invalid = |detail: String| Problem::Refused(Refusal::new(Code::RequestInvalid, detail));
-        if request.uri().path() != "/search" || request.method() != Method::POST {
-            return Err(invalid("a stream for searches takes POST /search alone".to_owned()));
-        }
-        let form = Form::of(request.headers());
-        let body = Limited::new(request.into_body(), SEARCH_BODY).collect();
-        let body = tokio::time::timeout(SEARCH_BODY_TIMEOUT, body).await.map_err(|_| invalid("its body did not come".to_owned()))?;
-        let body = body.map_err(|error| invalid(format!("its body, of at most {SEARCH_BODY} bytes: {error}")))?;
-        let query = Query::parse(&body.to_bytes()).map_err(|error| invalid(error.to_string()))?;
-        Ok((form, query))
-    }
 }
+
+/// What is asked, and in which form the answer is wanted.
+async fn read(request: Request<Incoming>, account: &mut Account) -> Result<(Form, Query), Problem> {
+    let invalid = |detail: String| Problem::Refused(Refusal::new(Code::RequestInvalid, detail));
+    if request.uri().path() != "/search" || request.method() != Method::POST {
+        return Err(invalid("a stream for searches takes POST /search alone".to_owned()));
+    }
+    let form = Form::of(request.headers());
+    let body = Limited::new(request.into_body(), SEARCH_BODY).collect();
+    let body = tokio::time::timeout(SEARCH_BODY_TIMEOUT, body).await;
+    let body = body.map_err(|_| invalid("the body did not come in time".to_owned()))?;
+    let body = body.map_err(|error| invalid(format!("a body of at most {SEARCH_BODY} bytes is taken: {error}")))?.to_bytes();
+    account.up = body.len();
+    let query = Query::parse(&body).map_err(|error| invalid(error.to_string()))?;
+    Ok((form, query))
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::base::code::Code;
 use crate::base::limits::{LDAP_REQUEST, LDAP_RESPONSE, SEARCH_ELEMENT, SEARCH_QUEUE, SEARCH_WINDOW};
-use crate::ldap::ber::{Element, Malformed, Writer, take_message, tag};
+use crate::ldap::ber::{Element, Malformed, Writer, tag, take_message};
 use crate::ldap::message::response::{Entry, Response};
 use crate::ldap::message::{Message, answer};
 use crate::rules::ldap::{Conversation, Denial, Down, Rules, Up};
