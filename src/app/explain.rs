@@ -1,13 +1,16 @@
 //! What a configuration says to a request that nobody has made: for `agent check --explain`. It refuses to decide anything by itself:
 //! the rules do.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
-use super::targets::http_rules;
+use super::targets::{http_rules, ldap_rules};
 use crate::base::code::{Code, Failure};
 use crate::base::id::Name;
 use crate::config::{AgentConfig, Kind, Target};
 use crate::rules::http::{Decision, Question};
+use crate::rules::ldap;
 use crate::rules::path::Path;
 
 /// A verdict, and what it rests on.
@@ -23,6 +26,12 @@ pub struct Explanation {
     /// On what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// What becomes of the request on its way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Attributes that are asked for and taken out of what is found.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// Decides about a request in one line: `METHOD TARGET PATH …`, or `ldap TARGET OPERATION …`.
@@ -30,6 +39,27 @@ pub struct Explanation {
 /// # Errors
 /// `usage` for a line that is no request, `target_unknown`, `target_kind_mismatch`.
 pub fn explain(config: &AgentConfig, line: &str) -> Result<Explanation, Failure> {
+    if line.split_ascii_whitespace().next() == Some("ldap") { of_ldap(config, line) } else { of_http(config, line) }
+}
+
+fn of_ldap(config: &AgentConfig, line: &str) -> Result<Explanation, Failure> {
+    let question: ldap::Question = line.parse()?;
+    let target = of_kind(config, &question.target, Kind::Ldap)?;
+    let answer = question.ask(&Arc::new(ldap_rules(target)));
+    let name = &question.target;
+    let rule = if answer.rule.is_configured() {
+        format!("targets.{name}.allow.{}", answer.rule)
+    } else {
+        format!("every target of kind ldap: {}", answer.rule)
+    };
+    let mut explanation =
+        if answer.allowed { allowed(rule) } else { denied(rule, Failure::new(Code::RequestDenied, &answer.why)) };
+    explanation.note = Some(answer.why).filter(|note| answer.allowed && !note.is_empty());
+    explanation.left_out = answer.left_out;
+    Ok(explanation)
+}
+
+fn of_http(config: &AgentConfig, line: &str) -> Result<Explanation, Failure> {
     let question: Question = line.parse()?;
     let target = of_kind(config, &question.target, Kind::Http)?;
     let listed = |place| format!("targets.{}.allow[{place}]", question.target);
@@ -54,11 +84,12 @@ pub fn explain(config: &AgentConfig, line: &str) -> Result<Explanation, Failure>
 }
 
 fn allowed(rule: String) -> Explanation {
-    Explanation { allowed: true, rule, code: None, why: None }
+    Explanation { allowed: true, rule, code: None, why: None, note: None, left_out: Vec::new() }
 }
 
 fn denied(rule: String, failure: Failure) -> Explanation {
-    Explanation { allowed: false, rule, code: Some(failure.code), why: Some(failure.detail) }
+    let (code, why) = (Some(failure.code), Some(failure.detail));
+    Explanation { allowed: false, rule, code, why, note: None, left_out: Vec::new() }
 }
 
 fn of_kind<'a>(config: &'a AgentConfig, name: &Name, kind: Kind) -> Result<&'a Target, Failure> {

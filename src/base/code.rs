@@ -219,6 +219,18 @@ codes! {
     UpgradeDenied "upgrade_denied" Caller Denied false:
         "The request wants another protocol on its connection (WebSocket, say), which the rules of the target do not permit." ;
         "If that is meant, set `upgrade: true` on the rule in agent.yaml."
+    TlsToHttpTarget "tls_to_http_target" Caller Usage false:
+        "A client began TLS inside the tunnel, to a target of kind http: the agent reads its requests, so it must be able to." ;
+        "Speak plain HTTP (http://) to it: the tunnel is encrypted, and the agent speaks TLS with the target."
+    ResponseTimeout "response_timeout" Target Unavailable false:
+        "The target took the request and did not begin its answer within `response_timeout`." ;
+        "Look into the target's own log, or raise `limits.response_timeout` of the target."
+    ResponseInvalid "response_invalid" Target Unavailable false:
+        "What the target answered is no HTTP, or its head is too long, or it switched to a protocol that was not asked for." ;
+        "Check that the target's address leads to its HTTP port; the detail says what was wrong."
+    TargetBusy "target_busy" Target Unavailable false:
+        "All connections that a stream may have to the target carry requests without an answer." ;
+        "Wait, or make the target answer sooner."
     DirectoryInvalid "directory_invalid" Target Unavailable false:
         "What the directory answered is no LDAP, or no answer to what it was asked." ;
         "The detail says what was wrong. Check that the target's address leads to a directory; look into its own log."

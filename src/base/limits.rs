@@ -489,3 +489,50 @@ pub const MAX_PATTERN_SEGMENTS: usize = 64;
 
 /// Entries of one list of a rule (methods, query keys, headers).
 pub const MAX_RULE_LIST: usize = 256;
+
+/// The head of an HTTP request or answer that the agent reads; servers take 8 to 48 KiB.
+pub const HTTP_HEAD: usize = 64 * 1024;
+
+/// What is read of an HTTP connection at once, at most; a head must fit.
+pub const HTTP_BUFFER: usize = 2 * HTTP_HEAD;
+
+/// Headers of an HTTP request or answer.
+pub const HTTP_HEADERS: usize = 128;
+
+/// How long a stream of HTTP may wait for its next request, and the request's head may take: longer than a gateway keeps an idle stream,
+/// so that it is the one who closes and no request meets a closing stream.
+pub const HTTP_IDLE: Duration = Duration::from_secs(90);
+
+/// Requests of one HTTP/2 connection at a time (RFC 9113, 6.5.2: no less than 100).
+pub const HTTP2_REQUESTS: u32 = 100;
+
+/// What an HTTP/2 peer may send of one request before it is read, and of all of a connection: 100 Mbit/s over 80 ms.
+pub const HTTP2_WINDOW: u32 = 1024 * 1024;
+
+/// Requests that an HTTP/2 peer may reset before they were looked at, and those that it may have reset by breaking their rules, before the
+/// connection is closed: floods of either (CVE-2023-44487, CVE-2025-8671).
+pub const HTTP2_RESETS: usize = 64;
+
+/// Between two questions to an HTTP/2 peer whether it is still there, and how long it has for the answer.
+pub const HTTP2_KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// How long a client's HTTP connection may be without a request, unless the listener's `idle_timeout` says otherwise.
+pub const HTTP_KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// How long a stream of HTTP is kept for its caller's next request.
+pub const HTTP_STREAM_IDLE: Duration = Duration::from_secs(45);
+
+/// Idle streams of HTTP/1.1 kept for one caller and target: as many requests at a time find one each.
+pub const HTTP_IDLE_STREAMS: usize = 128;
+
+/// The same of all callers: with what an idle stream and both ends' buffers take, some 64 MiB.
+pub const HTTP_IDLE_STREAMS_ALL: usize = 4096;
+
+/// Connections of one stream to an origin that speaks HTTP/1.1 alone, each with one request at a time.
+pub const ORIGIN_CONNECTIONS: usize = 32;
+
+/// How long a connection to an origin is kept for a next request; many servers close theirs after 60 s, some after 5.
+pub const ORIGIN_IDLE: Duration = Duration::from_secs(30);
+
+/// How long a client that waits for leave to send its body is made to wait for an origin that knows nothing of it.
+pub const EXPECT_TIMEOUT: Duration = Duration::from_secs(1);

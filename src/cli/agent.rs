@@ -129,6 +129,12 @@ fn show_explanation(request: &str, explanation: &Explanation, json: bool) {
     if let (Some(code), Some(why)) = (explanation.code, &explanation.why) {
         print::line(format!("{:<7}{code}: {why}", "why"));
     }
+    if let Some(note) = &explanation.note {
+        print::line(format!("{:<7}{note}", "note"));
+    }
+    if !explanation.left_out.is_empty() {
+        print::line(format!("{:<7}{} (taken out of what is found)", "left", explanation.left_out.join(", ")));
+    }
 }
 
 fn show_status(status: &AgentStatus) {

@@ -354,7 +354,8 @@ pub(super) enum AgentCommand {
     Check {
         #[command(flatten)]
         places: AgentPlaces,
-        /// Say instead whether this request would pass, and by which rule: `METHOD TARGET PATH [upgrade] [body=SIZE]`
+        /// Say instead whether this request would pass, and by which rule: `METHOD TARGET PATH [upgrade] [body=SIZE]`, or
+        /// `ldap TARGET search base=DN scope=subtree filter=(uid=x) attributes=cn,mail`
         #[arg(long, value_name = "REQUEST")]
         explain: Option<String>,
     },

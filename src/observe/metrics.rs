@@ -72,6 +72,10 @@ metrics! {
         "Bytes carried: up is from client to target."
     OPEN_SECONDS "underpass_open_seconds" Histogram Seconds []
         "From a client's ask to the reply of the agent that accepted."
+    HTTP_REQUESTS "underpass_http_requests_total" Counter Count ["status"]
+        "HTTP requests answered, by the class of their status; none: they broke off before."
+    HTTP_REQUEST_SECONDS "underpass_http_request_seconds" Histogram Seconds []
+        "From an HTTP request to the end of its answer."
     ENROLLMENTS "underpass_enrollments_total" Counter Count []
         "Certificates handed out to agents."
     ENROLLMENT_REFUSALS "underpass_enrollment_refusals_total" Counter Count ["code"]
@@ -98,6 +102,9 @@ metrics! {
 
 /// The upper bounds of [`OPEN_SECONDS`]: a local target answers in 1 ms, the reply's deadline is 15 s.
 const OPEN_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
+
+/// The upper bounds of [`HTTP_REQUEST_SECONDS`]: a local origin answers in 1 ms, a report takes minutes.
+const REQUEST_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// The process's metrics, for whoever serves them.
 #[derive(Clone)]
@@ -139,6 +146,7 @@ fn build() -> Result<PrometheusHandle, Failure> {
 fn recorder() -> Result<PrometheusRecorder, Failure> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(OPEN_SECONDS.to_owned()), OPEN_BUCKETS)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(HTTP_REQUEST_SECONDS.to_owned()), REQUEST_BUCKETS))
         .or_fail(Code::Internal, "metrics")?;
     Ok(builder.build_recorder())
 }
@@ -236,6 +244,20 @@ pub fn bytes_counter(direction: Direction) -> Counter {
 /// How long a stream took to open.
 pub fn opened(took: Duration) {
     histogram!(OPEN_SECONDS).record(took);
+}
+
+/// An HTTP request is over, with that status if it was answered.
+pub fn http_request(status: Option<u16>, took: Duration) {
+    let class = match status.map_or(0, |status| status / 100) {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "none",
+    };
+    counter!(HTTP_REQUESTS, "status" => class).increment(1);
+    histogram!(HTTP_REQUEST_SECONDS).record(took);
 }
 
 /// An agent got its certificate.

@@ -3,15 +3,14 @@
 
 use std::fmt;
 
+use http::StatusCode;
 use httparse::{Header, Response, Status};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::base::code::{Code, Exit, Failure};
+use crate::base::code::{Code, Failure};
 use crate::base::id::{RequestId, printable};
 use crate::base::limits::{CLIENT_HEAD, CLIENT_HEADERS, MAX_DETAIL};
-
-/// Tells the code of a refusal.
-const REFUSAL_HEADER: &str = "Underpass-Refusal";
+use crate::wire::problem::{self, CHALLENGE, CONTENT_TYPE, Problem, REFUSAL_HEADER, RETRY_AFTER};
 
 /// What a refused client is told.
 #[derive(Clone, Copy, Debug)]
@@ -26,19 +25,6 @@ pub struct Refused<'a> {
 
 /// What a gateway said: yes, or its refusal.
 pub type Verdict = Result<(), Failure>;
-
-/// The body of a refusal: a problem detail.
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: &'a str,
-    title: &'a str,
-    status: u16,
-    code: Code,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<RequestId>,
-}
 
 /// What our own client reads of it.
 #[derive(Deserialize)]
@@ -57,26 +43,17 @@ pub fn accepted() -> &'static [u8] {
 /// The answer that refuses, after which the connection is closed.
 #[must_use]
 pub fn refused(refused: &Refused<'_>) -> Vec<u8> {
-    let (status, reason) = status(refused.code);
-    let problem = Problem {
-        r#type: "about:blank",
-        title: refused.code.cause(),
-        status,
-        code: refused.code,
-        detail: refused.detail.map(|detail| printable(detail, MAX_DETAIL)),
-        request: refused.request,
-    };
-    // A line's end, for people with a shell.
-    let body = serde_json::to_string(&problem).expect("a problem has only texts and numbers") + "\n";
+    let Refused { code, detail, request } = *refused;
+    let status = problem::proxy_status(code);
+    let body = Problem { code, status, detail, request }.body();
     let more = match status {
-        407 => "Proxy-Authenticate: Basic realm=\"underpass\"\r\n",
-        429 => "Retry-After: 60\r\n",
-        _ => "",
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => format!("Proxy-Authenticate: {CHALLENGE}\r\n"),
+        StatusCode::TOO_MANY_REQUESTS => format!("Retry-After: {RETRY_AFTER}\r\n"),
+        _ => String::new(),
     };
     let head = format!(
-        "HTTP/1.1 {status} {reason}\r\n{REFUSAL_HEADER}: {}\r\n{more}Connection: close\r\n\
-         Content-Type: application/problem+json\r\nContent-Length: {}\r\n\r\n",
-        refused.code,
+        "HTTP/1.1 {status}\r\n{REFUSAL_HEADER}: {code}\r\n{more}Connection: close\r\n\
+         Content-Type: {CONTENT_TYPE}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     [head, body].concat().into_bytes()
@@ -121,28 +98,6 @@ fn told(code: &str, body: &[u8]) -> Failure {
     let parts: Vec<&str> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
     let said = if parts.is_empty() { "refused by the gateway".to_owned() } else { parts.join(": ") };
     Failure::new(code, printable(&said, MAX_DETAIL))
-}
-
-/// The status that programs which know no code of ours go by (RFC 9110, 15; RFC 6585).
-fn status(code: Code) -> (u16, &'static str) {
-    match code {
-        Code::RequestInvalid => (400, "Bad Request"),
-        Code::LoginRequired | Code::LoginFailed => (407, "Proxy Authentication Required"),
-        Code::LoginLimited => (429, "Too Many Requests"),
-        Code::TargetUnknown => (404, "Not Found"),
-        Code::OpenTimeout | Code::TargetTimeout => (504, "Gateway Timeout"),
-        Code::NoAgent
-        | Code::QuotaExceeded
-        | Code::TargetStreams
-        | Code::AgentStreams
-        | Code::SessionStreams
-        | Code::OutOfDescriptors
-        | Code::AgentDraining
-        | Code::Stopping
-        | Code::AuditFull => (503, "Service Unavailable"),
-        code if code.exit() == Exit::Denied => (403, "Forbidden"),
-        _ => (502, "Bad Gateway"),
-    }
 }
 
 fn header<'a>(headers: &[Header<'a>], name: &str) -> Option<&'a str> {

@@ -1,0 +1,121 @@
+//! Which HTTP headers belong to one connection, and which to a hop of ours: what gateway and agent both take away before they write their
+//! own (RFC 9110, 7.6). Refuses to know requests, answers and rules.
+
+use http::header::{CONNECTION, HeaderMap, HeaderName};
+
+use crate::base::code::{Code, Failure};
+use crate::base::id::printable;
+
+/// A request's id, from end to end.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("underpass-request");
+/// The code of a refusal.
+pub const REFUSAL: HeaderName = HeaderName::from_static("underpass-refusal");
+/// W3C trace context.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Whether a header belongs to the connection that it came on. `Trailer` does not: what it announces passes.
+#[must_use]
+pub fn is_of_connection(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Whether only hops of ours may say it.
+#[must_use]
+pub fn is_own(name: &HeaderName) -> bool {
+    name.as_str().starts_with("underpass-")
+}
+
+/// Whether it says where a request comes from, which nobody believes of a client.
+#[must_use]
+pub fn is_claim(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "forwarded" | "x-real-ip") || name.as_str().starts_with("x-forwarded-")
+}
+
+/// The entries of a header that is a list.
+pub fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// Whether `Connection` names an option.
+#[must_use]
+pub fn connection_has(headers: &HeaderMap, option: &str) -> bool {
+    tokens(headers, CONNECTION).any(|token| token.eq_ignore_ascii_case(option))
+}
+
+/// Whether `Connection` names nothing but what belongs to the connection. Whoever could have any header taken away could have those
+/// taken away by which others know who asks.
+///
+/// # Errors
+/// `request_invalid`.
+pub fn check_connection(headers: &HeaderMap) -> Result<(), Failure> {
+    let wrong = |token: &&str| {
+        let name = HeaderName::from_bytes(token.as_bytes());
+        name.is_ok_and(|name| name.as_str() != "close" && !is_of_connection(&name) && headers.contains_key(name))
+    };
+    match tokens(headers, CONNECTION).find(wrong) {
+        None => Ok(()),
+        Some(name) => {
+            let detail = format!("`Connection` names `{}`, which does not belong to a connection", printable(name, 64));
+            Err(Failure::new(Code::RequestInvalid, detail))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn e3_connection_cannot_name_headers_away_that_are_no_connections() {
+        for (named, fine) in [
+            ("keep-alive, Upgrade", true),
+            ("close", true),
+            ("x-absent", true),
+            ("X-Auth", false),
+            ("keep-alive, authorization", false),
+            ("cookie", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for name in ["x-auth", "authorization", "cookie", "keep-alive"] {
+                headers.insert(HeaderName::from_static(name), HeaderValue::from_static("x"));
+            }
+            headers.insert(CONNECTION, HeaderValue::from_static(named));
+            let refused = check_connection(&headers).map_err(|failure| failure.code).err();
+            assert_eq!(refused, (!fine).then_some(Code::RequestInvalid), "{named}");
+        }
+    }
+
+    #[test]
+    fn e3_each_header_is_of_one_kind() {
+        let kinds = |name: &'static str| {
+            let name = HeaderName::from_static(name);
+            (is_of_connection(&name), is_own(&name), is_claim(&name))
+        };
+        for name in ["connection", "te", "upgrade", "transfer-encoding", "proxy-authorization", "keep-alive"] {
+            assert_eq!(kinds(name), (true, false, false), "{name}");
+        }
+        for name in ["underpass-request", "underpass-anything"] {
+            assert_eq!(kinds(name), (false, true, false), "{name}");
+        }
+        for name in ["forwarded", "x-forwarded-for", "x-forwarded-anything", "x-real-ip"] {
+            assert_eq!(kinds(name), (false, false, true), "{name}");
+        }
+        for name in ["trailer", "cookie", "authorization", "content-length", "expect"] {
+            assert_eq!(kinds(name), (false, false, false), "{name}");
+        }
+    }
+}
