@@ -70,7 +70,8 @@ pub fn status(code: Code) -> StatusCode {
         Code::LoginRequired | Code::LoginFailed => StatusCode::UNAUTHORIZED,
         Code::LoginLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::TargetUnknown => StatusCode::NOT_FOUND,
-        Code::OpenTimeout | Code::TargetTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Code::SearchTooLarge => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::OpenTimeout | Code::TargetTimeout | Code::SearchTimeout => StatusCode::GATEWAY_TIMEOUT,
         Code::NoAgent
         | Code::QuotaExceeded
         | Code::TargetStreams

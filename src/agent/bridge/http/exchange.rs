@@ -38,7 +38,12 @@ struct Admitted {
 /// What came of it at the origin.
 enum Answered {
     /// An answer.
-    Whole { response: Response<Incoming>, trailers: Option<List<Header>>, upload: Option<oneshot::Sender<Infallible>>, lease: Option<Lease> },
+    Whole {
+        response: Response<Incoming>,
+        trailers: Option<List<Header>>,
+        upload: Option<oneshot::Sender<Infallible>>,
+        lease: Option<Lease>,
+    },
     /// The origin's connection has become what the client wished for.
     Switched { head: Parts, far: OnUpgrade },
 }
@@ -64,7 +69,9 @@ pub(super) async fn exchange(bridge: Arc<Bridge>, mut request: Request<Incoming>
             let rest = Rest { account, upload, lease };
             (response.map(|body| Download::origin(body, trailers, rest)), near)
         }
-        (Ok(Answered::Switched { .. }), None) => (refused(&Failure::new(Code::Internal, "nobody wished for an upgrade"), account), None),
+        (Ok(Answered::Switched { .. }), None) => {
+            (refused(&Failure::new(Code::Internal, "nobody wished for an upgrade"), account), None)
+        }
         (Err(failure), near) => (refused(&failure, account), near),
     };
     // What follows an upgrade that did not come about is for nobody to read.

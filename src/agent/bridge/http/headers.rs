@@ -181,7 +181,10 @@ mod tests {
         ] {
             let mut headers = map(&[("x-auth", "1"), ("authorization", "x"), ("cookie", "x"), ("keep-alive", "x")]);
             headers.insert(CONNECTION, HeaderValue::from_static(named));
-            assert_eq!(check_nominated(&headers).map_err(|failure| failure.code).err(), (!fine).then_some(Code::RequestInvalid));
+            assert_eq!(
+                check_nominated(&headers).map_err(|failure| failure.code).err(),
+                (!fine).then_some(Code::RequestInvalid)
+            );
         }
     }
 

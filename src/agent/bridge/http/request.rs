@@ -109,7 +109,8 @@ pub(super) fn wish(parts: &Parts) -> Result<Option<Wish>, Failure> {
 
 /// The id under which both ends' logs have a request.
 pub(super) fn id(parts: &Parts, caller: &Caller) -> RequestId {
-    let told = parts.headers.get(REQUEST_ID).filter(|_| caller.by_gateway).and_then(|id| Uuid::try_parse_ascii(id.as_bytes()).ok());
+    let told =
+        parts.headers.get(REQUEST_ID).filter(|_| caller.by_gateway).and_then(|id| Uuid::try_parse_ascii(id.as_bytes()).ok());
     told.and_then(|id| RequestId::from_bytes(id.as_bytes())).unwrap_or_else(RequestId::fresh)
 }
 

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use uuid::Uuid;
 
 use self::answer::{Account, Body, Form, Problem};
 use self::run::Search;
@@ -26,24 +27,22 @@ use crate::base::limits::{SEARCH_BODY, SEARCH_BODY_TIMEOUT, SEARCH_IDLE};
 use crate::ldap::search::Query;
 use crate::tunnel::metered::Metered;
 use crate::tunnel::splice::Direction;
+use crate::wire::hop::REQUEST_ID;
 use crate::wire::open::Open;
 use crate::wire::refusal::Refusal;
-
-/// The header by which the gateway says which request it is.
-const REQUEST_ID: &str = "underpass-request";
 
 /// What every search of a stream needs.
 struct Searches {
     agent: Arc<Agent>,
     permit: Arc<Permit>,
-    open: Open,
+    open: Arc<Open>,
 }
 
 /// Serves the searches of one stream, posted by HTTP/1.1. Yields why it was cut, if it was.
 pub async fn searches(hop: Hop) -> Option<Code> {
     let Hop { agent, permit, open, stream, early, ledger } = hop;
     let io = TokioIo::new(Metered::new(stream, early.freeze(), Direction::Up, ledger));
-    let searches = Arc::new(Searches { agent, permit, open });
+    let searches = Arc::new(Searches { agent, permit, open: Arc::new(open) });
     let service = service_fn(|request| {
         let searches = searches.clone();
         async move { Ok::<_, Infallible>(searches.answer(request).await) }
@@ -60,12 +59,12 @@ pub async fn searches(hop: Hop) -> Option<Code> {
 impl Searches {
     /// The answer to one request. What is wrong before anything was found is told by its status.
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()?.parse().ok());
-        let id = id.unwrap_or_else(RequestId::fresh);
-        let mut account = Account::begin(&self, id);
+        let told = request.headers().get(REQUEST_ID).and_then(|id| Uuid::try_parse_ascii(id.as_bytes()).ok());
+        let id = told.and_then(|id| RequestId::from_bytes(id.as_bytes())).unwrap_or_else(RequestId::fresh);
+        let mut account = Account::begin(&self.agent.audit, &self.open, id);
         let (form, query) = match read(request, &mut account).await {
             Ok(read) => read,
-            Err(problem) => return answer::problem(&problem, account),
+            Err(problem) => return answer::failure(&problem, account),
         };
         let search = Search::begin(self.agent.clone(), self.permit.clone(), query);
         match form {
@@ -92,4 +91,4 @@ async fn read(request: Request<Incoming>, account: &mut Account) -> Result<(Form
 }
 
 #[cfg(test)]
-mod tests;
+mod fixture;

@@ -102,7 +102,12 @@ fn what_a_client_claims_about_itself_is_replaced_by_what_is_known() {
 #[test]
 fn what_a_gateway_says_of_a_client_is_passed_on() {
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let said = [("forwarded", "for=1.2.3.4;host=a;proto=https"), ("x-forwarded-for", "6.6.6.6"), ("traceparent", trace), ("tracestate", "a=b")];
+    let said = [
+        ("forwarded", "for=1.2.3.4;host=a;proto=https"),
+        ("x-forwarded-for", "6.6.6.6"),
+        ("traceparent", trace),
+        ("tracestate", "a=b"),
+    ];
     let headers = rebuilt(&said, &gateway());
     assert_eq!((&headers[FORWARDED], &headers[TRACEPARENT]), (&said[0].1.parse().unwrap(), &trace.parse().unwrap()));
     assert!(headers.contains_key(TRACESTATE) && !headers.contains_key("x-forwarded-for"));

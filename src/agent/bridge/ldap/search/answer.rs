@@ -15,18 +15,17 @@ use hyper::body::Frame;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::Searches;
 use super::run::{Event, Search};
-use crate::base::code::{Code, Exit};
+use crate::base::code::Code;
 use crate::base::id::RequestId;
 use crate::base::limits::{SEARCH_ANSWER, SPLICE_BUFFER};
 use crate::ldap::search::found::{Ended, Summary};
-use crate::observe::audit;
+use crate::observe::audit::{self, Audit};
 use crate::observe::metrics;
+use crate::wire::hop::{REFUSAL, REQUEST_ID};
+use crate::wire::open::Open;
+use crate::wire::problem;
 use crate::wire::refusal::Refusal;
-
-/// Tells the code of a refusal.
-const REFUSAL: &str = "underpass-refusal";
 
 /// The media types of JSON lines; who accepts one of them gets it.
 const LINES: [&str; 2] = ["application/jsonl", "application/x-ndjson"];
@@ -54,7 +53,8 @@ pub(super) enum Problem {
 
 /// The account of one search: its row in the audit, whatever ends it.
 pub(super) struct Account {
-    searches: Arc<Searches>,
+    audit: Audit,
+    open: Arc<Open>,
     request: RequestId,
     status: Option<StatusCode>,
     /// As if whoever asked had gone, until it is known better.
@@ -82,51 +82,38 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// The body of a problem.
+/// The body of a directory's own no: as a refusal's ([`Problem::body`](problem::Problem::body)), with its result instead of a code.
 #[derive(Serialize)]
-struct Told<'a> {
+struct Ending<'a> {
     r#type: &'a str,
     title: &'a str,
     status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<Code>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-    /// The directory's result.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a Ended>,
+    result: &'a Ended,
     request: RequestId,
 }
 
 impl Problem {
-    fn told(&self, request: RequestId) -> Told<'_> {
-        let status = self.status().as_u16();
+    /// The body: an object, and a line's end.
+    fn body(&self, request: RequestId) -> String {
         match self {
             Self::Refused(Refusal { code, detail }) => {
                 // Other details may name what is inside the site.
                 let asked =
                     matches!(code, Code::RequestInvalid | Code::RequestDenied | Code::SearchTimeout | Code::SearchTooLarge);
-                let (title, detail) = (code.cause(), asked.then_some(detail.as_str()));
-                Told { r#type: "about:blank", title, status, code: Some(*code), detail, result: None, request }
+                let detail = asked.then_some(detail.as_str());
+                problem::Problem { code: *code, status: self.status(), detail, request: Some(request) }.body()
             }
-            Self::Directory(ended) => {
+            Self::Directory(result) => {
                 let title = "The directory ended the search with an error.";
-                Told { r#type: "about:blank", title, status, code: None, detail: None, result: Some(ended), request }
+                json(&Ending { r#type: "about:blank", title, status: self.status().as_u16(), result, request })
             }
         }
     }
 
-    /// The status that programs go by: whose fault it is (RFC 9110, 15).
+    /// The status that programs go by: whose fault it is.
     fn status(&self) -> StatusCode {
         match self {
-            Self::Refused(refusal) => match refusal.code {
-                Code::RequestInvalid => StatusCode::BAD_REQUEST,
-                Code::SearchTooLarge => StatusCode::UNPROCESSABLE_ENTITY,
-                Code::TargetTimeout | Code::SearchTimeout => StatusCode::GATEWAY_TIMEOUT,
-                Code::OutOfDescriptors => StatusCode::SERVICE_UNAVAILABLE,
-                code if code.exit() == Exit::Denied => StatusCode::FORBIDDEN,
-                _ => StatusCode::BAD_GATEWAY,
-            },
+            Self::Refused(refusal) => problem::status(refusal.code),
             Self::Directory(ended) => match ended.code {
                 // What was asked is wrong: an attribute, a match, a value, a name.
                 17 | 18 | 21 | 34 => StatusCode::BAD_REQUEST,
@@ -141,11 +128,11 @@ impl Problem {
 }
 
 /// Tells what went wrong before anything was found.
-pub(super) fn problem(problem: &Problem, mut account: Account) -> Response<Body> {
-    let body = json(&problem.told(account.request));
-    account.failed(problem);
-    let mut response = account.whole(problem.status(), "application/problem+json", body);
-    if let Problem::Refused(refusal) = problem {
+pub(super) fn failure(why: &Problem, mut account: Account) -> Response<Body> {
+    let body = why.body(account.request);
+    account.failed(why);
+    let mut response = account.whole(why.status(), problem::CONTENT_TYPE, body);
+    if let Problem::Refused(refusal) = why {
         response.headers_mut().insert(REFUSAL, HeaderValue::from_static(refusal.code.as_str()));
     }
     response
@@ -153,6 +140,12 @@ pub(super) fn problem(problem: &Problem, mut account: Account) -> Response<Body>
 
 /// All that a search finds, held until it has ended.
 pub(super) async fn document(mut search: Search, account: Account) -> Response<Body> {
+    #[derive(Serialize)]
+    struct Rest {
+        references: Vec<String>,
+        #[serde(flatten)]
+        summary: Summary,
+    }
     let (mut body, mut references) = (b"{\"entries\":[".to_vec(), Vec::new());
     let mut size = 0;
     let summary = loop {
@@ -168,30 +161,25 @@ pub(super) async fn document(mut search: Search, account: Account) -> Response<B
                 references.extend(uris);
             }
             Event::End(Ok(summary)) => break summary,
-            Event::End(Err(why)) => return problem(&why, account),
+            Event::End(Err(why)) => return failure(&why, account),
         }
         if body.len() + size > SEARCH_ANSWER {
             let detail = format!("more than {SEARCH_ANSWER} bytes");
-            return problem(&Refusal::new(Code::SearchTooLarge, detail).into(), account);
+            return failure(&Refusal::new(Code::SearchTooLarge, detail).into(), account);
         }
     };
-    #[derive(Serialize)]
-    struct Rest {
-        references: Vec<String>,
-        #[serde(flatten)]
-        summary: Summary,
-    }
     let rest = json(&Rest { references, summary });
     body.extend_from_slice(b"],");
     // It goes on where the entries end.
-    body.extend_from_slice(&rest[1..]);
+    body.extend_from_slice(rest[1..].as_bytes());
+    let body = String::from_utf8(body).expect("JSON is UTF-8");
     account.whole(StatusCode::OK, "application/json", body)
 }
 
 /// What a search finds, told as it comes.
 pub(super) async fn lines(mut search: Search, kind: &'static str, mut account: Account) -> Response<Body> {
     let first = match search.next().await {
-        Event::End(Err(why)) => return problem(&why, account),
+        Event::End(Err(why)) => return failure(&why, account),
         first => first,
     };
     let mut response = account.answer(StatusCode::OK, kind);
@@ -241,10 +229,6 @@ impl Lines {
         struct References<'a> {
             references: &'a [String],
         }
-        #[derive(Serialize)]
-        struct Failed<'a> {
-            error: Told<'a>,
-        }
         match event {
             Event::Entry(entry) => put(chunk, entry),
             Event::Reference(references) => put(chunk, &References { references }),
@@ -254,7 +238,8 @@ impl Lines {
                 self.ended = true;
             }
             Event::End(Err(why)) => {
-                put(chunk, &Failed { error: why.told(self.account.request) });
+                let error = why.body(self.account.request);
+                chunk.extend_from_slice(format!("{{\"error\":{}}}\n", error.trim_end()).as_bytes());
                 self.account.failed(why);
                 self.ended = true;
             }
@@ -268,16 +253,14 @@ fn put(chunk: &mut BytesMut, value: &impl Serialize) {
 }
 
 /// A value with a line's end, for people with a shell.
-fn json(value: &impl Serialize) -> Vec<u8> {
-    let mut json = serde_json::to_vec(value).expect("an answer has only texts and numbers");
-    json.push(b'\n');
-    json
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("an answer has only texts and numbers") + "\n"
 }
 
 impl Account {
-    pub(super) fn begin(searches: &Arc<Searches>, request: RequestId) -> Self {
-        let (searches, code, since) = (searches.clone(), Some(Code::ClientReset), Instant::now());
-        Self { searches, request, status: None, code, up: 0, down: 0, since }
+    pub(super) fn begin(audit: &Audit, open: &Arc<Open>, request: RequestId) -> Self {
+        let (audit, open, code, since) = (audit.clone(), open.clone(), Some(Code::ClientReset), Instant::now());
+        Self { audit, open, request, status: None, code, up: 0, down: 0, since }
     }
 
     fn failed(&mut self, problem: &Problem) {
@@ -295,7 +278,7 @@ impl Account {
     }
 
     /// An answer that is there whole.
-    fn whole(mut self, status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Body> {
+    fn whole(mut self, status: StatusCode, kind: &'static str, body: String) -> Response<Body> {
         self.down = body.len();
         if self.code == Some(Code::ClientReset) {
             self.code = None;
@@ -312,28 +295,32 @@ impl Account {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         let id = HeaderValue::from_str(&self.request.to_string()).expect("an id is plain text");
-        headers.insert(super::REQUEST_ID, id);
+        headers.insert(REQUEST_ID, id);
         response
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        let Searches { agent, open, .. } = &*self.searches;
+        let (took, status) = (self.since.elapsed(), self.status.map(|status| status.as_u16()));
+        metrics::http_request(status, took);
         // A row that can't be kept refuses the next stream, not the end of this search.
-        let _ = agent.audit.record(&audit::Event::Request {
+        let _ = self.audit.record(&audit::Event::Request {
             request: self.request,
-            stream: Some(open.request),
-            target: open.target.as_str(),
-            caller: &open.caller,
-            source: open.source,
+            stream: Some(self.open.request),
+            target: self.open.target.as_str(),
+            caller: &self.open.caller,
+            source: None,
             method: "POST",
             path: "/search",
-            status: self.status.map(|status| status.as_u16()),
+            status,
             code: self.code,
             up: self.up as u64,
             down: self.down as u64,
-            millis: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

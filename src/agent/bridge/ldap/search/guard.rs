@@ -242,6 +242,3 @@ fn unsent(malformed: Malformed) -> Refusal {
 fn lost(error: std::io::Error) -> Refusal {
     Refusal::new(Code::TargetReset, error)
 }
-
-#[cfg(test)]
-mod tests;

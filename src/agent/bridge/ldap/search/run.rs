@@ -300,3 +300,6 @@ fn octets(tag: StructureTag) -> Vec<u8> {
 fn text(tag: StructureTag) -> String {
     String::from_utf8_lossy(&octets(tag)).into_owned()
 }
+
+#[cfg(test)]
+mod tests;
