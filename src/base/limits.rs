@@ -404,15 +404,8 @@ pub const SEARCH_TIME: u32 = 600;
 /// The same unless the search says otherwise.
 pub const SEARCH_TIME_DEFAULT: u32 = 60;
 
-/// What a search may hold of a directory's answers that nobody has taken yet, one message more aside: bytes, and [`SEARCH_ELEMENT`] for
-/// each value.
-pub const SEARCH_WINDOW: usize = 4 * 1024 * 1024;
-
-/// What the client library takes for an element, beside its bytes: a node, its place in a list, an allocation.
-pub const SEARCH_ELEMENT: usize = 128;
-
-/// The same in entries: each takes a place in queues.
-pub const SEARCH_QUEUE: usize = 256;
+/// What is found is handed on in batches of so many bytes and one message, of which two are held.
+pub const SEARCH_BATCH: usize = 16 * 1024;
 
 /// A search's answer as one JSON document, which is held whole; as lines it may be of any size.
 pub const SEARCH_ANSWER: usize = 8 * 1024 * 1024;

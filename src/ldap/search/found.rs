@@ -96,6 +96,16 @@ impl Entry {
 }
 
 impl Value {
+    /// Its bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+
     fn of(bytes: Vec<u8>, binary: bool) -> Self {
         if binary {
             return Self::Bytes(bytes);

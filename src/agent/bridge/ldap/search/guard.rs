@@ -8,12 +8,12 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::base::code::Code;
-use crate::base::limits::{LDAP_REQUEST, LDAP_RESPONSE, SEARCH_ELEMENT, SEARCH_QUEUE, SEARCH_WINDOW};
+use crate::base::limits::{LDAP_REQUEST, LDAP_RESPONSE};
 use crate::ldap::ber::{Element, Malformed, Writer, tag, take_message};
-use crate::ldap::message::response::{Entry, Response};
+use crate::ldap::message::response::Response;
 use crate::ldap::message::{Message, answer};
 use crate::rules::ldap::{Conversation, Denial, Down, Rules, Up};
 use crate::wire::refusal::Refusal;
@@ -24,33 +24,14 @@ const PAGED_RESULTS: &str = "1.2.840.113556.1.4.319";
 /// One conversation of the library's with a directory.
 pub(super) struct Guard {
     conversation: Mutex<Conversation>,
-    window: Window,
     /// Why the conversation did not go on, if it was not the library that ended it. The first that was said.
     why: OnceLock<Refusal>,
 }
 
-/// How far the directory may be ahead of whoever takes what it finds: the library itself would queue without end.
-struct Window {
-    room: Arc<Semaphore>,
-    sent: mpsc::Sender<OwnedSemaphorePermit>,
-}
-
-/// The other end of the window: one permit for each thing that was found, in their order.
-pub(super) struct Taken(mpsc::Receiver<OwnedSemaphorePermit>);
-
-/// A message for the library.
-struct Passed {
-    bytes: Vec<u8>,
-    /// What it weighs if it waits for its taker.
-    weight: Option<usize>,
-}
-
 impl Guard {
     /// One for a conversation under these rules.
-    pub(super) fn new(rules: Arc<Rules>) -> (Self, Taken) {
-        let (sent, taken) = mpsc::channel(SEARCH_QUEUE);
-        let window = Window { room: Arc::new(Semaphore::new(SEARCH_WINDOW)), sent };
-        (Self { conversation: Mutex::new(Conversation::new(rules)), window, why: OnceLock::new() }, Taken(taken))
+    pub(super) fn new(rules: Arc<Rules>) -> Self {
+        Self { conversation: Mutex::new(Conversation::new(rules)), why: OnceLock::new() }
     }
 
     /// Passes messages both ways until one side ends, or one is not to be passed. The library sees an end then, and [`Self::why`] says more.
@@ -106,10 +87,7 @@ impl Guard {
         let mut buffer = BytesMut::new();
         loop {
             while let Some(message) = take_message(&mut buffer, LDAP_RESPONSE).map_err(invalid)? {
-                let Some(Passed { bytes, weight }) = self.admit(&message)? else { continue };
-                if let Some(weight) = weight {
-                    self.window.pass(weight).await;
-                }
+                let Some(bytes) = self.admit(&message)? else { continue };
                 // The library ends when it has what it wanted.
                 if library.lock().await.write_all(&bytes).await.is_err() {
                     return Ok(());
@@ -122,7 +100,7 @@ impl Guard {
     }
 
     /// What of a directory's message the library may read.
-    fn admit(&self, message: &[u8]) -> Result<Option<Passed>, Refusal> {
+    fn admit(&self, message: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
         let down = self.conversation().directory(message).map_err(invalid)?;
         match down {
             Down::Pass => written(message).map_err(invalid),
@@ -137,67 +115,24 @@ impl Guard {
     }
 }
 
-impl Window {
-    /// Waits for room for one more message.
-    async fn pass(&self, weight: usize) {
-        let weight = u32::try_from(weight.min(SEARCH_WINDOW)).expect("a window of some MiB");
-        let permit = self.room.clone().acquire_many_owned(weight).await.expect("nobody closes it");
-        // When nobody takes any more, nobody searches any more.
-        let _ = self.sent.send(permit).await;
-    }
-}
-
-impl Taken {
-    /// The room of the next thing found, which is free again when this is dropped.
-    pub(super) async fn next(&mut self) -> Option<OwnedSemaphorePermit> {
-        self.0.recv().await
-    }
-}
-
 /// A message that may be shown, written so that the library can read it: what it would stumble over is left out.
-fn written(message: &[u8]) -> Result<Option<Passed>, Malformed> {
+fn written(message: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
     let message = Message::parse(message)?;
     Ok(match Response::read(&message)? {
-        Response::Entry(entry) => Some(written_entry(message.id, entry)?),
-        Response::Reference => Some(written_reference(&message)),
+        Response::Entry(mut entry) => {
+            let mut attributes = Vec::new();
+            while let Some(attribute) = entry.next_attribute()? {
+                attributes.push(attribute.whole);
+            }
+            Some(answer::entry(message.id, entry.name, &attributes, &[]))
+        }
+        Response::Reference => Some(answer::message(message.id, &[], |writer| writer.whole(message.op.whole))),
         Response::Intermediate => None,
         Response::Done(operation, done) => {
             let page = page(&message)?;
-            let bytes = answer::done_as(message.id, operation, done.code, done.matched, done.diagnostic, &page);
-            Some(Passed { bytes, weight: None })
+            Some(answer::done_as(message.id, operation, done.code, done.matched, done.diagnostic, &page))
         }
     })
-}
-
-/// An entry without what extends it.
-fn written_entry(id: u32, mut entry: Entry<'_>) -> Result<Passed, Malformed> {
-    let (mut attributes, mut elements) = (Vec::new(), 3);
-    while let Some(attribute) = entry.next_attribute()? {
-        elements += 3 + values(attribute.whole)?;
-        attributes.push(attribute.whole);
-    }
-    let bytes = answer::entry(id, entry.name, &attributes, &[]);
-    let weight = Some(bytes.len() + elements * SEARCH_ELEMENT);
-    Ok(Passed { bytes, weight })
-}
-
-/// How many values an attribute has.
-fn values(attribute: &[u8]) -> Result<usize, Malformed> {
-    let mut parts = Element::only(attribute, "an attribute")?.children();
-    parts.expect(tag::OCTETS, "an attribute's name")?;
-    let mut values = parts.expect(tag::SET, "an attribute's values")?.children();
-    let mut count = 0;
-    while values.next()?.is_some() {
-        count += 1;
-    }
-    Ok(count)
-}
-
-fn written_reference(message: &Message<'_>) -> Passed {
-    let bytes = answer::message(message.id, &[], |writer| writer.whole(message.op.whole));
-    // A URI has two bytes at least.
-    let weight = bytes.len() + bytes.len() / 2 * SEARCH_ELEMENT;
-    Passed { bytes, weight: Some(weight) }
 }
 
 /// The element of controls that says where the next page begins, if there is one.

@@ -1,5 +1,8 @@
 //! One search with the client library: login, then page by page until its end or a limit. It runs only while somebody asks for what it
 //! finds next, so that whoever takes nothing holds it up, and it is over when it is dropped. It refuses to know how what is found is told.
+//!
+//! The library queues what it reads without end. So it, the guard and whoever empties that queue are one task, in which the queue is
+//! emptied before anything more is read: it never holds more than a socket does.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -17,12 +20,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::{self as ldap, Directory};
 use super::answer::Problem;
-use super::guard::{Guard, Taken};
+use super::guard::Guard;
 use crate::agent::Agent;
 use crate::agent::bridge::Way;
 use crate::agent::policy::{Permit, Service};
 use crate::base::code::Code;
-use crate::base::limits::{SEARCH_GRACE, SEARCH_QUEUE};
+use crate::base::limits::{SEARCH_BATCH, SEARCH_GRACE};
 use crate::ldap::message::request::Scope;
 use crate::ldap::search::Query;
 use crate::ldap::search::found::{Ended, Entry, Summary};
@@ -42,11 +45,24 @@ pub(super) enum Event {
 
 type End = Result<Summary, Problem>;
 
+impl Event {
+    /// About what it takes in memory.
+    fn weight(&self) -> usize {
+        const PART: usize = 64;
+        match self {
+            Self::Entry(entry) => PART + entry.attributes.values().flatten().map(|value| PART + value.len()).sum::<usize>(),
+            Self::Reference(uris) => uris.iter().map(|uri| PART + uri.len()).sum(),
+            Self::End(_) => PART,
+        }
+    }
+}
+
 /// A search under way.
 pub(super) struct Search {
     work: Option<Pin<Box<dyn Future<Output = End> + Send>>>,
     end: Option<End>,
-    found: mpsc::Receiver<Event>,
+    batches: mpsc::Receiver<Vec<Event>>,
+    batch: std::vec::IntoIter<Event>,
 }
 
 impl Search {
@@ -74,27 +90,30 @@ impl Search {
         Self::of(move |sender| over(directory, rules, query, deadline, sender))
     }
 
-    fn of<F: Future<Output = End> + Send + 'static>(work: impl FnOnce(mpsc::Sender<Event>) -> F) -> Self {
-        let (sender, found) = mpsc::channel(SEARCH_QUEUE);
-        Self { work: Some(Box::pin(work(sender))), end: None, found }
+    fn of<F: Future<Output = End> + Send + 'static>(work: impl FnOnce(mpsc::Sender<Vec<Event>>) -> F) -> Self {
+        let (sender, batches) = mpsc::channel(1);
+        Self { work: Some(Box::pin(work(sender))), end: None, batches, batch: Vec::new().into_iter() }
     }
 
     /// What comes next. May be dropped and asked for again.
     pub(super) async fn next(&mut self) -> Event {
-        while let Some(work) = &mut self.work {
+        loop {
+            if let Some(event) = self.batch.next() {
+                return event;
+            }
+            let Some(work) = &mut self.work else { break };
             tokio::select! {
                 biased;
-                Some(event) = self.found.recv() => return event,
+                Some(batch) = self.batches.recv() => self.batch = batch.into_iter(),
                 end = work => {
                     self.end = Some(end);
                     self.work = None;
+                    // What it has handed on before it ended comes before its end.
+                    self.batch = self.batches.try_recv().unwrap_or_default().into_iter();
                 }
             }
         }
-        match self.found.recv().await {
-            Some(event) => event,
-            None => Event::End(self.end.take().unwrap_or_else(|| Err(Refusal::new(Code::Internal, "it has ended").into()))),
-        }
+        Event::End(self.end.take().unwrap_or_else(|| Err(Refusal::new(Code::Internal, "the search has ended").into())))
     }
 }
 
@@ -103,7 +122,7 @@ fn deadline(query: &Query) -> Instant {
 }
 
 /// Searches over one connection, which is the search's own.
-async fn over<D>(directory: D, rules: Arc<Rules>, query: Query, deadline: Instant, found: mpsc::Sender<Event>) -> End
+async fn over<D>(directory: D, rules: Arc<Rules>, query: Query, deadline: Instant, batches: mpsc::Sender<Vec<Event>>) -> End
 where
     D: AsyncRead + AsyncWrite,
 {
@@ -112,8 +131,8 @@ where
     let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(library.into_std().map_err(local)?));
     // The name is not looked at: there is a stream already.
     let (connection, ldap) = LdapConnAsync::with_settings(settings, "ldapi://directory").await.map_err(unexplained)?;
-    let (guard, taken) = Guard::new(rules);
-    let pages = Pages { ldap, query, taken, found, count: 0, deadline };
+    let guard = Guard::new(rules);
+    let pages = Pages { ldap, query, batches, batch: Vec::new(), weight: 0, count: 0, deadline };
     let lines = async {
         // It panics on what is no LDAP. The guard lets nothing of the kind pass; if it did, this search alone would end.
         let drive = AssertUnwindSafe(connection.drive()).catch_unwind();
@@ -167,14 +186,23 @@ fn unexplained(error: LdapError) -> Refusal {
 struct Pages {
     ldap: Ldap,
     query: Query,
-    taken: Taken,
-    found: mpsc::Sender<Event>,
+    batches: mpsc::Sender<Vec<Event>>,
+    /// What is found and not handed on yet, and its bytes.
+    batch: Vec<Event>,
+    weight: usize,
     count: u64,
     deadline: Instant,
 }
 
 impl Pages {
     async fn run(mut self) -> Result<Summary, Fault> {
+        let end = self.all().await;
+        // What was found before something went wrong comes before it.
+        self.hand_on().await;
+        end
+    }
+
+    async fn all(&mut self) -> Result<Summary, Fault> {
         if let Some(bind) = &self.query.bind {
             let ended = ended(self.ldap.simple_bind(bind.dn.as_str(), bind.password.expose()).await?);
             if ended.code != 0 {
@@ -213,25 +241,44 @@ impl Pages {
         let (scope, filter, attributes) = (scope(self.query.scope), filter.to_string(), attributes.clone());
         let search = self.ldap.with_search_options(options).with_controls(controls);
         let mut results = search.streaming_search(base.as_str(), scope, &filter, attributes).await?;
-        while let Some(item) = results.next().await? {
-            let _room = self.taken.next().await;
+        loop {
+            // Only while there is more at once does a batch wait for more.
+            let item = match results.next().now_or_never() {
+                Some(item) => item?,
+                None => {
+                    self.hand_on().await;
+                    results.next().await?
+                }
+            };
+            let Some(item) = item else { break };
             if self.left() == Some(0) && !item.is_ref() {
                 return Ok(None);
             }
-            self.hand_on(item).await;
+            self.take(item).await;
         }
         Ok(Some(results.finish().await))
     }
 
-    async fn hand_on(&mut self, item: ResultEntry) {
+    async fn take(&mut self, item: ResultEntry) {
         let event = if item.is_ref() {
             Event::Reference(texts(item.0))
         } else {
             self.count += 1;
             Event::Entry(entry(item.0))
         };
-        // Whoever takes no more has dropped all of this.
-        let _ = self.found.send(event).await;
+        self.weight += event.weight();
+        self.batch.push(event);
+        if self.weight >= SEARCH_BATCH {
+            self.hand_on().await;
+        }
+    }
+
+    async fn hand_on(&mut self) {
+        self.weight = 0;
+        if !self.batch.is_empty() {
+            // Whoever takes no more has dropped all of this.
+            let _ = self.batches.send(std::mem::take(&mut self.batch)).await;
+        }
     }
 
     /// Entries that are still wanted, if their number is limited.
