@@ -5,6 +5,7 @@ pub mod clients;
 #[cfg(any(feature = "cli", feature = "fuzzing"))]
 mod config;
 mod csr;
+pub mod ldap;
 mod messages;
 #[cfg(any(feature = "cli", feature = "fuzzing"))]
 mod rules;
@@ -104,6 +105,16 @@ mod tests {
     #[test]
     fn d2_the_corpus_of_proxy_headers_breaks_nothing() {
         replay("proxy", super::clients::proxy);
+    }
+
+    #[test]
+    fn d7_the_corpus_of_ldap_conversations_breaks_nothing_and_shows_no_secret() {
+        replay("ldap", super::ldap::messages);
+    }
+
+    #[test]
+    fn e6_the_corpus_of_filters_and_names_is_written_as_it_is_read() {
+        replay("ldap_text", super::ldap::texts);
     }
 
     #[cfg(feature = "gateway")]

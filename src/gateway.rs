@@ -5,6 +5,7 @@ pub mod callers;
 pub mod enrollment;
 #[cfg(test)]
 mod fixture;
+mod http;
 pub mod ingress;
 pub mod issuer;
 mod lanes;
@@ -94,6 +95,8 @@ pub struct Gateway {
     begun: DefaultKeyedRateLimiter<AgentId>,
     /// How fast each agent tries further lanes.
     joined: DefaultKeyedRateLimiter<AgentId>,
+    /// Streams that clients' requests share.
+    streams: http::Streams,
     /// Clients' connections, which a drain waits for.
     clients: Tasks,
     /// Agents' sessions, which end after the last client.
@@ -128,6 +131,7 @@ impl Gateway {
             held: Shares::new(MAX_SESSIONS_PER_AGENT, usize::MAX),
             begun: per_minute(SESSIONS_PER_MINUTE),
             joined: per_minute(LANES_PER_MINUTE),
+            streams: http::Streams::default(),
             clients: tasks.child(),
             sessions: tasks.child(),
         })
@@ -187,8 +191,15 @@ impl Gateway {
         }
     }
 
+    /// Closes streams that were kept for a next request for long enough. Runs until it is dropped.
+    pub async fn tidy_streams(&self) {
+        self.streams.tidy().await;
+    }
+
     /// Ends well: nothing new, agents told, streams given their time, then sessions closed.
     pub async fn drain(&self) -> Drained {
+        self.drain.begin();
+        self.streams.close_idle();
         let drained = self.drain.finish(&self.clients, self.settings.drain_timeout).await;
         self.registry.close_all();
         if tokio::time::timeout(HANDSHAKE_DEADLINE, self.sessions.join()).await.is_err() {

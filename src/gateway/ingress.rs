@@ -73,6 +73,8 @@ pub enum Entry {
     Connect,
     /// SOCKS5.
     Socks5,
+    /// HTTP, each request by itself; hosts below the domain, in small letters, name targets, too.
+    Http(Option<Arc<str>>),
 }
 
 impl Wanted {
@@ -141,6 +143,11 @@ impl Terms {
             }
             Entry::Connect => (ask::connect(io, &login).await, Answer::Connect),
             Entry::Socks5 => (ask::socks5(io, &login).await, Answer::Socks5),
+            // Of those each request is heard by itself.
+            Entry::Http(_) => {
+                let failure = Failure::new(Code::Internal, "a connection of HTTP requests wants no one stream");
+                (Err(Refused { failure, say: Vec::new() }), Answer::Nothing)
+            }
         };
         let Asked { target, caller, early } = asked?;
         let shown = login.certified.ok().flatten().filter(|certified| Arc::ptr_eq(&certified.caller, &caller));

@@ -13,8 +13,9 @@ use tokio_rustls::server::TlsStream;
 
 use super::Gateway;
 use super::callers::Caller;
+use super::http;
 use super::ingress::socks5::Refused;
-use super::ingress::{Certified, Entry, Terms, Wanted, dismiss};
+use super::ingress::{Certified, ClientIo, Entry, Terms, Wanted, dismiss};
 use super::relay::relay;
 use crate::base::allow::{AllowFrom, site};
 use crate::base::code::{Code, Failure};
@@ -130,8 +131,9 @@ impl Listeners {
 impl Running {
     fn start(gateway: &Arc<Gateway>, spec: ListenerSpec, socket: TcpListener) -> Self {
         let address = socket.local_addr().unwrap_or(spec.listen);
-        let service = Arc::new(Clients { gateway: gateway.clone(), spec: ArcSwap::from_pointee(spec.at(address)) });
         let drain = gateway.drain.child();
+        let spec = ArcSwap::from_pointee(spec.at(address));
+        let service = Arc::new(Clients { gateway: gateway.clone(), spec, drain: drain.clone() });
         let (caps, tasks) = (gateway.settings.caps, gateway.clients.clone());
         gateway.clients.spawn(listen::serve(socket, caps, service.clone(), drain.clone(), tasks));
         Self { address, service, drain }
@@ -142,12 +144,21 @@ impl Running {
 struct Clients {
     gateway: Arc<Gateway>,
     spec: ArcSwap<ListenerSpec>,
+    drain: Drain,
+}
+
+/// What a client has said.
+enum Heard {
+    /// What its one stream is for.
+    Wanted(Wanted),
+    /// The beginning of its requests.
+    Http(Box<http::Begun>),
 }
 
 /// A client whose asking has been heard: what it wants, or the last word to it.
 enum Ready {
-    Plain(TcpStream, Result<Wanted, Vec<u8>>),
-    Tls(Box<TlsStream<TcpStream>>, Result<Wanted, Vec<u8>>),
+    Plain(TcpStream, Result<Heard, Vec<u8>>),
+    Tls(Box<TlsStream<TcpStream>>, Result<Heard, Vec<u8>>),
 }
 
 impl Service<TcpStream, SocketAddr> for Clients {
@@ -182,30 +193,32 @@ impl Service<TcpStream, SocketAddr> for Clients {
         // Once more also for those who were admitted: a reload may have put another target behind the listener since, with others who
         // may reach it.
         self.admitted(&spec, source).map_err(|failure| report(&failure)).ok()?;
-        let heard = |wanted: Result<Wanted, Refused>| {
-            wanted.map_err(|Refused { failure, say }| {
+        let heard = |heard: Result<Heard, Refused>| {
+            heard.map_err(|Refused { failure, say }| {
                 report(&failure);
                 say
             })
         };
         let Some(config) = &spec.tls else {
-            let wanted = spec.terms.wanted(&self.gateway, &mut io, source, Ok(None)).await;
-            return Some(Ready::Plain(io, heard(wanted)));
+            let asked = self.hear(&spec, &mut io, source, Ok(None)).await;
+            return Some(Ready::Plain(io, heard(asked)));
         };
         // Boxed, here and in `serve`, so that a client without TLS doesn't hold the room for one with it.
         let accepted = Box::pin(TlsAcceptor::from(config.clone()).accept(io)).await;
         let failed = |error| report(&Failure::new(Code::TlsFailed, tls::refusal_of(&error).detail));
         let mut io = Box::new(accepted.map_err(failed).ok()?);
         let certified = certified(&spec, &io);
-        let wanted = Box::pin(spec.terms.wanted(&self.gateway, &mut *io, source, certified)).await;
-        Some(Ready::Tls(io, heard(wanted)))
+        let asked = Box::pin(self.hear(&spec, &mut *io, source, certified)).await;
+        Some(Ready::Tls(io, heard(asked)))
     }
 
     /// Here also the last word is said: who doesn't listen to it holds up no handshake.
     async fn serve(&self, ready: Ready) {
         match ready {
-            Ready::Plain(io, Ok(wanted)) => relay(&self.gateway, io, wanted).await,
-            Ready::Tls(io, Ok(wanted)) => Box::pin(relay(&self.gateway, *io, wanted)).await,
+            Ready::Plain(io, Ok(Heard::Wanted(wanted))) => relay(&self.gateway, io, wanted).await,
+            Ready::Tls(io, Ok(Heard::Wanted(wanted))) => Box::pin(relay(&self.gateway, *io, wanted)).await,
+            Ready::Plain(io, Ok(Heard::Http(begun))) => Box::pin(begun.serve(io, &self.drain)).await,
+            Ready::Tls(io, Ok(Heard::Http(begun))) => Box::pin(begun.serve(*io, &self.drain)).await,
             Ready::Plain(mut io, Err(say)) => dismiss(&mut io, &say).await,
             Ready::Tls(mut io, Err(say)) => Box::pin(dismiss(&mut *io, &say)).await,
         }
@@ -222,6 +235,29 @@ impl Service<TcpStream, SocketAddr> for Clients {
 }
 
 impl Clients {
+    /// Hears what a client wants; of one who speaks HTTP no more than that.
+    async fn hear<Io: ClientIo>(
+        &self,
+        spec: &ListenerSpec,
+        io: &mut Io,
+        source: SocketAddr,
+        certified: Result<Option<Certified>, Failure>,
+    ) -> Result<Heard, Refused> {
+        let Entry::Http(base) = &spec.terms.entry else {
+            return spec.terms.wanted(&self.gateway, io, source, certified).await.map(Heard::Wanted);
+        };
+        let client = http::Client {
+            gateway: self.gateway.clone(),
+            base: base.clone(),
+            listener: spec.listen,
+            source,
+            certified,
+            secure: spec.tls.is_some(),
+            idle: spec.terms.idle,
+        };
+        client.hear(io).await.map(|begun| Heard::Http(Box::new(begun)))
+    }
+
     fn admitted(&self, spec: &ListenerSpec, source: SocketAddr) -> Result<(), Failure> {
         if spec.allow_from.admits(source.ip()) {
             return Ok(());

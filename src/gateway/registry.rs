@@ -236,7 +236,8 @@ impl Live {
         self.offers.read().unwrap_or_else(PoisonError::into_inner).contains_key(target)
     }
 
-    fn usable(&self) -> bool {
+    /// Whether it takes streams, and requests on those that it has.
+    pub(super) fn usable(&self) -> bool {
         !self.draining() && !self.link.has_ended() && self.link.pulse().alive()
     }
 

@@ -2,11 +2,13 @@
 //! The straight line of the gateway. It refuses to know how clients say what they want.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 use super::Gateway;
@@ -53,11 +55,19 @@ struct Opened {
     first: BytesMut,
 }
 
+/// An open stream: the agent's end of it, and its account.
+pub(super) struct Begun {
+    pub(super) agent: AgentEnd,
+    /// What the target said with the reply.
+    pub(super) first: Bytes,
+    pub(super) ledger: Ledger<Held>,
+}
+
 /// The agent's end of an open stream.
-struct AgentEnd {
-    live: Arc<Live>,
-    lane: u32,
-    stream: Stream,
+pub(super) struct AgentEnd {
+    pub(super) live: Arc<Live>,
+    pub(super) lane: u32,
+    pub(super) stream: Stream,
 }
 
 /// What a stream counts against.
@@ -67,7 +77,7 @@ struct Slots {
 }
 
 /// An open stream's claims: its slots and the place on a lane.
-struct Held {
+pub(super) struct Held {
     slots: Slots,
     place: Place,
 }
@@ -87,28 +97,67 @@ pub async fn relay<Io: ClientIo>(gateway: &Gateway, mut client: Io, mut wanted: 
     // Also if this task or the whole process is cut: only a finished stream may look finished.
     client.reset_on_close(true);
     let mut early = Early { kept: std::mem::take(&mut wanted.early), ended: false, sent: false };
-    let (request, target) = (RequestId::fresh(), wanted.target.to_string());
-    let caller = wanted.caller.name().to_owned();
+    let request = RequestId::fresh();
+    match begin(gateway, request, &wanted, &mut client, &mut early).await {
+        Ok(begun) => carry(client, early, begun, &wanted).await,
+        Err(refusal) => wanted.answer.refuse(&mut client, &refusal, request).await,
+    }
+}
+
+/// Opens a stream for a protocol that the gateway speaks itself: no client's bytes go ahead. Its account is begun, or the refusal recorded.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) async fn open_silent(gateway: &Gateway, request: RequestId, wanted: &Wanted) -> Result<Begun, Refusal> {
+    let mut early = Early { kept: BytesMut::new(), ended: true, sent: false };
+    begin(gateway, request, wanted, &mut Silent, &mut early).await
+}
+
+/// Opens, and begins the account or records the refusal.
+async fn begin<Io: ClientIo>(
+    gateway: &Gateway,
+    request: RequestId,
+    wanted: &Wanted,
+    client: &mut Io,
+    early: &mut Early,
+) -> Result<Begun, Refusal> {
+    let (target, caller) = (wanted.target.to_string(), wanted.caller.name().to_owned());
     let mut asked = Asked::new(&gateway.audit, request, target, caller, Some(wanted.source), None);
     let since = asked.since;
     let opened = tokio::select! {
         // First, so that nobody is let in who was revoked since the login.
         biased;
         () = wanted.ends() => Err(Refusal::new(Code::CallerRevoked, "before the stream was open")),
-        opened = open(gateway, request, since, &wanted, &mut client, &mut early) => opened,
+        opened = open_or_make_room(gateway, request, since, wanted, client, early) => opened,
     };
-    let refusal = match opened {
-        Ok((Opened { live, stream, place, first }, slots)) => {
-            let end = AgentEnd { lane: place.lane().number(), live, stream };
-            match asked.opened(end.live.session, &end.live.agent, None, Held { slots, place }) {
-                Ok(ledger) => return carry(client, early, end, first, ledger, &wanted).await,
-                Err(failure) => failure.into(),
-            }
-        }
-        Err(refusal) => refusal,
+    let begun = opened.and_then(|(Opened { live, stream, place, first }, slots)| {
+        let agent = AgentEnd { lane: place.lane().number(), live, stream };
+        let ledger = asked.opened(agent.live.session, &agent.live.agent, None, Held { slots, place })?;
+        Ok(Begun { agent, first: first.freeze(), ledger })
+    });
+    if let Err(refusal) = &begun {
+        asked.refused(refusal);
+    }
+    begun
+}
+
+/// Where there are too many streams, those that are kept for nothing but a next request give way.
+async fn open_or_make_room<Io: ClientIo>(
+    gateway: &Gateway,
+    request: RequestId,
+    since: Instant,
+    wanted: &Wanted,
+    client: &mut Io,
+    early: &mut Early,
+) -> Result<(Opened, Slots), Refusal> {
+    let opened = open(gateway, request, since, wanted, client, early).await;
+    let short = |refusal: &Refusal| {
+        matches!(refusal.code, Code::QuotaExceeded | Code::SessionStreams | Code::AgentStreams | Code::TargetStreams)
     };
-    asked.refused(&refusal);
-    wanted.answer.refuse(&mut client, &refusal, request).await;
+    if opened.as_ref().is_err_and(short) && gateway.streams.give_way(wanted).await {
+        return open(gateway, request, since, wanted, client, early).await;
+    }
+    opened
 }
 
 /// Admits, then tries the group's agents in turn as long as a refusal says that another could do it.
@@ -277,12 +326,11 @@ fn lost(live: &Live, why: &str) -> Refusal {
 async fn carry<Io: ClientIo>(
     mut client: Io,
     early: Early,
-    mut agent: AgentEnd,
-    first: BytesMut,
-    ledger: Ledger<Held>,
+    begun: Begun,
     wanted: &Wanted,
 ) {
-    let mut said = Said { near: early.kept.freeze(), far: first.freeze() };
+    let Begun { mut agent, first, ledger } = begun;
+    let mut said = Said { near: early.kept.freeze(), far: first };
     if early.sent {
         ledger.count(Direction::Up, said.near.len());
         said.near = Bytes::new();
@@ -327,6 +375,37 @@ async fn both_ways<Io: ClientIo>(
         }
     }
     splice_said(said, &mut Socket::watched(client, Io::gone), stream, wanted.idle, ledger).await
+}
+
+/// A client that says nothing: the gateway speaks in its place.
+struct Silent;
+
+impl ClientIo for Silent {
+    fn reset_on_close(&self, _: bool) {}
+
+    fn gone(&self) -> Option<io::Error> {
+        None
+    }
+}
+
+impl AsyncRead for Silent {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Silent {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// What the closing row says. A clean end of which the agent said otherwise was a reset that the mux could not tell.

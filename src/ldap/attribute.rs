@@ -11,6 +11,9 @@ use std::sync::LazyLock;
 use super::ber::Malformed;
 use known::{KNOWN, Known};
 
+/// The longest name or OID of an attribute; those that are in use have up to 80 bytes.
+const MAX_NAME: usize = 255;
+
 /// An attribute's type. Spellings that are known for the same one are equal: `userPassword`, `USERPASSWORD;x-old` and `2.5.4.35`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Attribute(Cow<'static, str>);
@@ -27,7 +30,7 @@ impl Attribute {
             Some(prefix) if prefix.eq_ignore_ascii_case("oid.") => &text[4..],
             _ => text,
         };
-        if !is_name(text) && !is_oid(text) {
+        if text.len() > MAX_NAME || !is_name(text) && !is_oid(text) {
             return Err(Malformed::new("an attribute that is neither a name nor an OID"));
         }
         let folded = text.to_ascii_lowercase();
@@ -126,6 +129,7 @@ mod tests {
             assert!(Attribute::of(wrong.as_bytes()).is_err(), "{wrong:?}");
         }
         assert!(Attribute::of(b"c\xffn").is_err());
+        assert!(Attribute::of(&[b'c'; MAX_NAME]).is_ok() && Attribute::of(&[b'c'; MAX_NAME + 1]).is_err());
     }
 
     #[test]

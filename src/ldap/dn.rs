@@ -39,6 +39,9 @@ impl Dn {
     /// [`Malformed`].
     pub fn parse(text: &[u8]) -> Result<Self, Malformed> {
         let text = std::str::from_utf8(text).map_err(|_| Malformed::new("a DN that is not UTF-8"))?;
+        if text.starts_with('<') {
+            return Err(Malformed::new("a name in angle brackets, which Active Directory knows beside DNs, and which is none"));
+        }
         Ok(Self { text: text.to_owned(), rdns: Cursor { rest: text }.dn()? })
     }
 

@@ -76,6 +76,8 @@ metrics! {
         "HTTP requests answered, by the class of their status; none: they broke off before."
     HTTP_REQUEST_SECONDS "underpass_http_request_seconds" Histogram Seconds []
         "From an HTTP request to the end of its answer."
+    HTTP_STREAMS_IDLE "underpass_http_streams_idle" Gauge Count []
+        "Streams of the gateway that are kept for their caller's next HTTP request."
     ENROLLMENTS "underpass_enrollments_total" Counter Count []
         "Certificates handed out to agents."
     ENROLLMENT_REFUSALS "underpass_enrollment_refusals_total" Counter Count ["code"]
@@ -258,6 +260,12 @@ pub fn http_request(status: Option<u16>, took: Duration) {
     };
     counter!(HTTP_REQUESTS, "status" => class).increment(1);
     histogram!(HTTP_REQUEST_SECONDS).record(took);
+}
+
+/// How many streams wait for their caller's next HTTP request.
+#[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub fn http_streams_idle(streams: usize) {
+    gauge!(HTTP_STREAMS_IDLE).set(streams as f64);
 }
 
 /// An agent got its certificate.

@@ -57,7 +57,7 @@ pub struct Denial {
 #[serde(try_from = "Vec<Rule>", into = "Vec<Rule>")]
 pub struct Rules {
     rules: Vec<Rule>,
-    index: Node,
+    index: Box<Node>,
     /// Whether they are an operator's own.
     listed: bool,
 }
@@ -82,7 +82,7 @@ impl Rules {
     }
 
     fn of(rules: Vec<Rule>, listed: bool) -> Self {
-        let mut index = Node::default();
+        let mut index = Box::<Node>::default();
         rules.iter().enumerate().for_each(|(place, rule)| index.add(place, rule));
         Self { rules, index, listed }
     }
@@ -129,7 +129,7 @@ impl Rules {
             let failure = Failure::new(Code::RequestDenied, format_args!("{method} {path}: {why}"));
             return Denial { failure, nearest: None };
         };
-        let by = if self.listed { format!("rule {}", place + 1) } else { "without rules".to_owned() };
+        let by = if self.listed { format!("`allow[{place}]`") } else { "without `allow`".to_owned() };
         let failure = Failure::new(flaw.code(), format_args!("{method} {path}: {by}: {flaw}"));
         Denial { failure, nearest: self.listed.then_some(place) }
     }

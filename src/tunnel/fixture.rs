@@ -138,6 +138,12 @@ impl Rows {
         }
         rows
     }
+
+    /// The next row, with all that it says.
+    #[cfg(feature = "agent")]
+    pub(crate) async fn next(&mut self) -> Value {
+        serde_json::from_str(&self.0.recv().await.unwrap()).unwrap()
+    }
 }
 
 #[cfg(any(feature = "agent", feature = "gateway"))]

@@ -66,15 +66,17 @@ struct Told<'a> {
 #[must_use]
 pub fn status(code: Code) -> StatusCode {
     match code {
-        Code::RequestInvalid => StatusCode::BAD_REQUEST,
+        Code::RequestInvalid | Code::RequestPath => StatusCode::BAD_REQUEST,
+        Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::LoginRequired | Code::LoginFailed => StatusCode::UNAUTHORIZED,
         Code::LoginLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::TargetUnknown => StatusCode::NOT_FOUND,
         Code::SearchTooLarge => StatusCode::UNPROCESSABLE_ENTITY,
-        Code::OpenTimeout | Code::TargetTimeout | Code::SearchTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Code::OpenTimeout | Code::TargetTimeout | Code::ResponseTimeout | Code::SearchTimeout => StatusCode::GATEWAY_TIMEOUT,
         Code::NoAgent
         | Code::QuotaExceeded
         | Code::TargetStreams
+        | Code::TargetBusy
         | Code::AgentStreams
         | Code::SessionStreams
         | Code::OutOfDescriptors

@@ -10,6 +10,7 @@ pub(crate) mod hostile_directory;
 pub(crate) mod ldap_client;
 pub(crate) mod netns;
 pub(crate) mod nginx;
+pub(crate) mod origin;
 pub(crate) mod peer;
 pub(crate) mod postgres;
 pub(crate) mod redis;

@@ -16,6 +16,7 @@ mod enrollment;
 mod floods;
 mod groups;
 mod hostile;
+mod http;
 mod identity;
 mod lanes;
 mod limits;

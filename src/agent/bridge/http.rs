@@ -33,7 +33,7 @@ use crate::agent::Agent;
 use crate::agent::policy::Permit;
 use crate::base::code::{Code, Failure};
 use crate::base::id::RequestId;
-use crate::base::limits::{ANSWER_LINGER, HTTP_BUFFER, HTTP_HEAD, HTTP_IDLE, HTTP2_REQUESTS, HTTP2_WINDOW};
+use crate::base::limits::{ANSWER_LINGER, HTTP_BUFFER, HTTP_HEAD, HTTP_IDLE, HTTP2_REQUESTS, HTTP2_RESETS, HTTP2_WINDOW};
 use crate::observe::metrics;
 use crate::tunnel::ledger::Ledger;
 use crate::tunnel::metered::Metered;
@@ -82,10 +82,24 @@ enum Opening {
 
 /// Serves one stream of HTTP requests to its end. Yields why it was cut, if it was.
 pub async fn serve(hop: Hop) -> Option<Code> {
-    let Hop { agent, permit, open, mut stream, mut early, ledger } = hop;
-    let opening = opening(&mut stream, &mut early).await;
-    let io = Metered::new(stream, early.freeze(), Direction::Up, ledger.clone());
+    let Hop { agent, permit, open, stream, early, ledger } = hop;
+    serve_io(agent, permit, open, ledger, stream, early).await
+}
+
+async fn serve_io<Io>(
+    agent: Arc<Agent>,
+    permit: Arc<Permit>,
+    open: Open,
+    ledger: Arc<Ledger<()>>,
+    mut io: Io,
+    mut early: BytesMut,
+) -> Option<Code>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let idle = permit.target().spec.limits.idle_timeout;
+    let opening = opening(&mut io, &mut early).await;
+    let io = Metered::new(io, early.freeze(), Direction::Up, ledger.clone());
     tokio::select! {
         biased;
         code = serve_opened(opening, io, agent, permit, open) => code,
@@ -168,10 +182,9 @@ where
         inline.beside(&mut running, tail).await;
         return None;
     }
-    match (code, connection.into_parts()) {
-        (None | Some(Code::RequestInvalid), Some(parts)) => linger(parts.io.into_inner()).await,
-        // Dropping it resets the stream: nobody may take what was cut for a whole.
-        _ => {}
+    // In any other case dropping it resets the stream: nobody may take what was cut for a whole.
+    if let (None | Some(Code::RequestInvalid), Some(parts)) = (code, connection.into_parts()) {
+        linger(parts.io.into_inner()).await;
     }
     code
 }
@@ -185,6 +198,7 @@ where
     let service = service_fn(move |request| exchange::exchange(owner.clone(), request));
     let mut builder = http2::Builder::new(inline.clone());
     builder.timer(TokioTimer::new()).max_concurrent_streams(HTTP2_REQUESTS);
+    builder.max_pending_accept_reset_streams(HTTP2_RESETS).max_local_error_reset_streams(HTTP2_RESETS);
     builder.initial_stream_window_size(HTTP2_WINDOW).initial_connection_window_size(HTTP2_WINDOW);
     builder.max_header_list_size(u32::try_from(HTTP_HEAD).unwrap_or(u32::MAX));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));

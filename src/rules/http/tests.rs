@@ -90,18 +90,18 @@ fn d9_without_rules_all_but_tunnels_and_upgrades_passes_and_with_an_empty_list_n
 fn d9_a_denial_names_what_the_nearest_rule_does_not_allow() {
     let rules = rules(ERP);
     for (line, nearest, why) in [
-        ("DELETE erp /api/v1/orders/7", Some(0), "DELETE /api/v1/orders/7: rule 1: the method is not listed"),
-        ("GET erp /api/v1/orders?page=1&q=1", Some(0), "rule 1: the query key `q` is not listed"),
+        ("DELETE erp /api/v1/orders/7", Some(0), "DELETE /api/v1/orders/7: `allow[0]`: the method is not listed"),
+        ("GET erp /api/v1/orders?page=1&q=1", Some(0), "`allow[0]`: the query key `q` is not listed"),
         ("GET erp /api/v1/users", None, "GET /api/v1/users: no rule is for this path"),
-        ("GET erp /api/v2/status upgrade", Some(2), "rule 3: `upgrade` is not true"),
-        ("POST erp /api/v1/tickets body=2MiB", Some(1), "rule 2: the body is larger than 1MiB"),
+        ("GET erp /api/v2/status upgrade", Some(2), "`allow[2]`: `upgrade` is not true"),
+        ("POST erp /api/v1/tickets body=2MiB", Some(1), "`allow[1]`: the body is larger than 1MiB"),
         ("CONNECT erp /socket", None, "CONNECT is never passed on"),
     ] {
         let denial = denial(&rules, line);
         assert!(denial.nearest == nearest && denial.failure.detail.contains(why), "{line}: {denial:?}");
     }
     assert!(denial(&self::rules("[]"), "GET erp /").failure.detail.contains("`allow` is empty"));
-    assert!(denial(&Rules::any(), "GET erp / upgrade").failure.detail.contains("without rules: `upgrade` is not true"));
+    assert!(denial(&Rules::any(), "GET erp / upgrade").failure.detail.contains("without `allow`: `upgrade` is not true"));
 }
 
 #[test]

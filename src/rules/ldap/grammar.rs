@@ -159,8 +159,8 @@ impl TryFrom<Raw> for Rules {
         denied.extend(subtypes);
         let allowed = raw.attributes.as_ref().map(|names| attributes("attributes", names, true)).transpose()?;
         let writable = attributes("modify_attributes", &raw.modify_attributes, true)?;
-        for (key, names) in [("attributes", allowed.as_ref().unwrap_or(&writable)), ("modify_attributes", &writable)] {
-            if let Some(both) = names.iter().find(|name| denied.contains(name)) {
+        for (key, names) in [("attributes", allowed.as_ref()), ("modify_attributes", Some(&writable))] {
+            if let Some(both) = names.into_iter().flatten().find(|name| denied.contains(name)) {
                 return Err(wrong(key, format_args!("`{both}` is denied, by `deny_attributes` or because it holds secrets")));
             }
         }

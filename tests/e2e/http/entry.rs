@@ -46,8 +46,16 @@ async fn what_the_origin_gets_is_made_anew_and_says_who_asked() {
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let trace = format!("traceparent: {parent}");
     let headers = [
-        "X-Forwarded-For: 203.0.113.66", "Forwarded: for=203.0.113.66", "X-Real-IP: 203.0.113.66", "Underpass-Request: mine",
-        "Underpass-Refusal: no_agent", "Keep-Alive: 5", "Proxy-Connection: keep-alive", "TE: gzip", "X-Own: kept", &trace,
+        "X-Forwarded-For: 203.0.113.66",
+        "Forwarded: for=203.0.113.66",
+        "X-Real-IP: 203.0.113.66",
+        "Underpass-Request: mine",
+        "Underpass-Refusal: no_agent",
+        "Keep-Alive: 5",
+        "Proxy-Connection: keep-alive",
+        "TE: gzip",
+        "X-Own: kept",
+        &trace,
     ];
     let mut options = vec!["-f", "-D", "-"];
     headers.iter().for_each(|header| options.extend(["-H", header]));
@@ -70,9 +78,10 @@ async fn what_the_origin_gets_is_made_anew_and_says_who_asked() {
         let row = eventually("a row", SOON, async || {
             let audits = [web.gateway.audit(), web.agent.audit()];
             let _ = &audit;
-            audits.iter().all(|rows| Web::requests(rows).iter().any(|row| row["request"] == request)).then(|| {
-                Web::requests(&audits[0]).into_iter().find(|row| row["request"] == request).unwrap()
-            })
+            audits
+                .iter()
+                .all(|rows| Web::requests(rows).iter().any(|row| row["request"] == request))
+                .then(|| Web::requests(&audits[0]).into_iter().find(|row| row["request"] == request).unwrap())
         })
         .await;
         assert_eq!((&row["method"], &row["path"], &row["status"]), (&"GET".into(), &"/api".into(), &200.into()));
@@ -111,7 +120,12 @@ async fn requests_of_one_caller_share_a_stream_and_have_an_id_and_a_row_each() {
 async fn who_may_not_is_told_so_and_nothing_reaches_the_origin() {
     let origin = Origin::start().await;
     let down = loopback(free_port());
-    let web = Web::new(&[("erp-api", http(origin.address(), "")), ("down", http(down, "")), ("raw", format!("kind: tcp, address: \"{down}\""))]).await;
+    let web = Web::new(&[
+        ("erp-api", http(origin.address(), "")),
+        ("down", http(down, "")),
+        ("raw", format!("kind: tcp, address: \"{down}\"")),
+    ])
+    .await;
     let other = web.gateway.admin(&["client-token", "create", "--name", "o", "--grant", "acme/dc1/other"]).run().await.ok();
     let wrong = format!("{}x", &web.token[..web.token.len() - 1]);
     for (token, target, status, code) in [
@@ -130,7 +144,10 @@ async fn who_may_not_is_told_so_and_nothing_reaches_the_origin() {
         let said = Program::new("curl").args(options).arg(url).run().await.ok();
         let lower = said.to_ascii_lowercase();
         assert!(lower.contains(&format!("underpass-refusal: {code}")), "{target}: {said}");
-        assert!(lower.contains("content-type: application/problem+json") && lower.contains(&format!("\"code\":\"{code}\"")), "{said}");
+        assert!(
+            lower.contains("content-type: application/problem+json") && lower.contains(&format!("\"code\":\"{code}\"")),
+            "{said}"
+        );
         if code != "target_kind_mismatch" {
             assert!(said.ends_with(&status.to_string()), "{code}: {said}");
         }
@@ -197,7 +214,10 @@ async fn tls_to_the_target_is_verified_and_told_apart() {
     let origin = Origin::start_tls(&vendor.server(), &["h2", "http/1.1"]).await;
     let port = origin.address().port();
     let secure = |more: &str| format!("kind: http, address: \"https://127.0.0.1:{port}\"{more}");
-    let (ca, named) = (vendor.ca().display().to_string(), format!(", tls: {{ca_file: \"{}\", server_name: other.test}}", vendor.ca().display()));
+    let (ca, named) = (
+        vendor.ca().display().to_string(),
+        format!(", tls: {{ca_file: \"{}\", server_name: other.test}}", vendor.ca().display()),
+    );
     let web = Web::new(&[
         ("good", secure(&format!(", tls: {{ca_file: \"{ca}\"}}"))),
         ("untrusted", secure("")),

@@ -77,7 +77,8 @@ async fn events_arrive_one_by_one_as_they_happen() {
 async fn trailers_arrive_as_grpc_needs_them() {
     let origin = Origin::start().await;
     let web = Web::new(&[("grpc", http(origin.address(), ", http2: true")), ("old", http(origin.address(), ""))]).await;
-    let said = web.curl(&["-f", "--http2-prior-knowledge", "-H", "TE: trailers", "-D", "-"], &web.url("grpc", "/trailers")).await.ok();
+    let said =
+        web.curl(&["-f", "--http2-prior-knowledge", "-H", "TE: trailers", "-D", "-"], &web.url("grpc", "/trailers")).await.ok();
     assert!(said.contains("message") && said.to_ascii_lowercase().contains("grpc-status: 0"), "{said}");
     assert_eq!((origin.last().version, origin.last().header("te")), (hyper::Version::HTTP_2, Some("trailers")));
     let url = web.url("old", "/x");
@@ -89,7 +90,8 @@ async fn trailers_arrive_as_grpc_needs_them() {
 async fn a_client_that_waits_before_its_body_is_told_to_go_on_or_not() {
     let origin = Origin::start().await;
     let web = Web::new(&[("erp-api", http(origin.address(), ", allow: [{path: /echo, max_body: 1MiB}]"))]).await;
-    let waits = ["-f", "-H", "Expect: 100-continue", "--expect100-timeout", "20", "--max-time", "15", "--data-binary", "@/etc/passwd"];
+    let waits =
+        ["-f", "-H", "Expect: 100-continue", "--expect100-timeout", "20", "--max-time", "15", "--data-binary", "@/etc/passwd"];
     let wanted = std::fs::read_to_string("/etc/passwd").unwrap();
     assert_eq!(web.curl(&waits, &web.url("erp-api", "/echo")).await.ok(), wanted);
     let before = origin.seen().len();
@@ -126,7 +128,7 @@ async fn d5_targets_that_are_silent_endless_or_broken_are_told_apart() {
     ])
     .await;
     let (status, code, _) = web.told(&[], &web.url("silent", "/")).await;
-    assert_eq!((status, code.as_str()), (504, "target_timeout"));
+    assert_eq!((status, code.as_str()), (504, "response_timeout"));
     for target in ["endless", "rude"] {
         let (status, code, body) = web.told(&[], &web.url(target, "/")).await;
         assert_eq!(status, 502, "{target}: {code} {body}");

@@ -40,7 +40,12 @@ fn attacks() -> Vec<(&'static str, String)> {
         ("cl hex", post(&format!("Content-Length: 0x{inner:x}"), SMUGGLED)),
         ("cl negative", post("Content-Length: -1", SMUGGLED)),
         ("cl beyond u64", post("Content-Length: 18446744073709551617", SMUGGLED)),
-        ("http/1.0 with te", format!("POST /public/a HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n{chunk}{SMUGGLED}")),
+        (
+            "http/1.0 with te",
+            format!(
+                "POST /public/a HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n{chunk}{SMUGGLED}"
+            ),
+        ),
         ("http/0.9", "GET /secret\r\n".to_owned()),
         ("bare lf", format!("GET /public/a HTTP/1.1\nHost: x\n\n{SMUGGLED}")),
         ("bare cr", format!("GET /public/a HTTP/1.1\r\nHost: x\rX: y\r\n\r\n{SMUGGLED}")),
@@ -57,10 +62,23 @@ fn attacks() -> Vec<(&'static str, String)> {
         ("chunks by bare lf", post("Transfer-Encoding: chunked", &format!("0\n\n{SMUGGLED}"))),
         ("body of a get", format!("GET /public/a HTTP/1.1\r\nHost: x\r\nContent-Length: {inner}\r\n\r\n{SMUGGLED}")),
         ("expect", post("Expect: 100-continue\r\nContent-Length: 0", SMUGGLED)),
-        ("upgrade h2c", format!("GET /public/a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n{SMUGGLED}")),
-        ("e4 websocket, bad version", format!("GET /public/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 777\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n{SMUGGLED}")),
+        (
+            "upgrade h2c",
+            format!(
+                "GET /public/a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n{SMUGGLED}"
+            ),
+        ),
+        (
+            "e4 websocket, bad version",
+            format!(
+                "GET /public/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 777\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n{SMUGGLED}"
+            ),
+        ),
         ("connect", "CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n".to_owned()),
-        ("connection: host", "GET /public/a HTTP/1.1\r\nHost: x\r\nConnection: Host, Content-Length\r\nContent-Length: 0\r\n\r\n".to_owned()),
+        (
+            "connection: host",
+            "GET /public/a HTTP/1.1\r\nHost: x\r\nConnection: Host, Content-Length\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        ),
         ("no name", "GET /public/a HTTP/1.1\r\nHost: x\r\n: v\r\n\r\n".to_owned()),
         ("spaces in the request line", "GET /public/a /secret HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()),
         ("two versions", "GET /public/a HTTP/1.1 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()),
@@ -122,11 +140,8 @@ async fn e3_e4_no_request_is_smuggled_through_the_agent_to_nginx_haproxy_or_an_o
     let nginx = nginx_before(origins[0].address()).await;
     let haproxy = haproxy_before(origins[1].address()).await;
     let allow = ", allow: [{path: /public/**}]";
-    let targets = [
-        ("nginx", http(nginx.at, allow)),
-        ("haproxy", http(haproxy.at, allow)),
-        ("direct", http(origins[2].address(), allow)),
-    ];
+    let targets =
+        [("nginx", http(nginx.at, allow)), ("haproxy", http(haproxy.at, allow)), ("direct", http(origins[2].address(), allow))];
     let web = Web::new(&targets).await;
     for ((target, _), origin) in targets.iter().zip(&origins) {
         for (name, bytes) in attacks() {

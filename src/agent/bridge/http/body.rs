@@ -111,11 +111,6 @@ impl Upload {
         }));
     }
 
-    /// Does not hold it back.
-    pub(super) fn go_on(&mut self) {
-        self.leave = None;
-    }
-
     /// Whether there is nothing to send.
     pub(super) fn is_none(&self) -> bool {
         self.body.is_none()
@@ -158,10 +153,8 @@ impl Body for Upload {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         ready!(self.poll_permitted(cx))?;
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = match ready!(Pin::new(body).poll_frame(cx)) {
-            Some(frame) => Some(frame.map_err(Cut::from).and_then(|frame| self.pass(frame))),
-            None => None,
-        };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        let frame = frame.map(|frame| frame.map_err(Cut::from).and_then(|frame| self.pass(frame)));
         if frame.is_none() || self.is_end_stream() && matches!(frame, Some(Ok(_))) {
             self.passed.end();
         }

@@ -53,12 +53,14 @@ pub(super) async fn exchange(bridge: Arc<Bridge>, mut request: Request<Incoming>
     let near = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let id = request::id(&parts, &bridge.caller);
+    let has_body = !body.is_end_stream();
     let mut account = Account::begin(&bridge, id, parts.method.clone(), parts.uri.path());
     let answered = match admit(&bridge, parts, body, &account) {
         Ok(admitted) => send(&bridge, admitted, &account).await,
         Err(failure) => Err(failure),
     };
-    let (mut response, near) = match (answered, near) {
+    // What follows a doubtful request, a body that nobody reads, or an upgrade that did not come about, is for nobody.
+    let (mut response, closes) = match (answered, near) {
         (Ok(Answered::Switched { head, far }), Some(near)) => {
             account.answered(StatusCode::SWITCHING_PROTOCOLS);
             bridge.go_on(join(near, far, account));
@@ -67,15 +69,25 @@ pub(super) async fn exchange(bridge: Arc<Bridge>, mut request: Request<Incoming>
         (Ok(Answered::Whole { response, trailers, upload, lease }), near) => {
             account.answered(response.status());
             let rest = Rest { account, upload, lease };
-            (response.map(|body| Download::origin(body, trailers, rest)), near)
+            (response.map(|body| Download::origin(body, trailers, rest)), near.is_some())
         }
+        (Ok(Answered::Switched { .. }), None) => {
+            let failure = Failure::new(Code::Internal, "nobody wished for an upgrade");
+            (refused(&failure, account), true)
+        }
+        (Err(failure), near) => {
+            let closes = near.is_some() || has_body || failure.code == Code::RequestInvalid;
+            (refused(&failure, account), closes)
+        }
+<<<<<<< HEAD
         (Ok(Answered::Switched { .. }), None) => {
             (refused(&Failure::new(Code::Internal, "nobody wished for an upgrade"), account), None)
         }
         (Err(failure), near) => (refused(&failure, account), near),
+=======
+>>>>>>> main
     };
-    // What follows an upgrade that did not come about is for nobody to read.
-    if near.is_some() {
+    if closes {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -141,6 +153,10 @@ async fn send(bridge: &Bridge, admitted: Admitted, account: &Account) -> Result<
     let (head, body) = response.into_parts();
     let mut head = own(head);
     response::rebuild(&mut head.headers, list.as_ref());
+    if body.size_hint().exact().is_none() {
+        // It was chunked besides, and that is how it was read.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     Ok(Answered::Whole { response: Response::from_parts(head, body), trailers: list, upload, lease })
 }
 

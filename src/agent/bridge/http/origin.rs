@@ -6,7 +6,7 @@ use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
@@ -287,9 +287,12 @@ impl Origin {
         *request.headers_mut() = headers;
         if let Some(leave) = leave {
             hyper::ext::on_informational(&mut request, move |response| {
-                let leave = leave.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|_| response.status() == 100);
-                // A body that nobody sends any more needs no leave.
-                let _ = leave.map(|leave| leave.send(()));
+                if response.status() == StatusCode::CONTINUE
+                    && let Some(leave) = leave.lock().unwrap_or_else(PoisonError::into_inner).take()
+                {
+                    // A body that nobody sends any more needs no leave.
+                    let _ = leave.send(());
+                }
             });
         }
         request

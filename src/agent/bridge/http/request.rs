@@ -3,15 +3,18 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderValue, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderValue, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
+};
 pub(super) use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, Version};
+use http::{HeaderMap, Method, Version};
 use uuid::Uuid;
 
-use super::headers::{self, FORWARDED, REQUEST_ID, TRACEPARENT, TRACESTATE};
+use super::headers::{self, TRACESTATE};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{RequestId, printable};
 use crate::rules::http::{Header, List};
+use crate::wire::hop::{self, REQUEST_ID, TRACEPARENT};
 use crate::wire::trace;
 
 /// What a stream's requests have in common.
@@ -25,17 +28,6 @@ pub(super) struct Caller {
     /// The trace that the stream belongs to.
     pub(super) trace: Option<String>,
 }
-
-/// What a client's own headers say about where it comes from; nobody believes them.
-const CLAIMS: [HeaderName; 7] = [
-    FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-real-ip"),
-];
 
 /// Another protocol for the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +66,7 @@ pub(super) fn check(parts: &Parts) -> Result<(), Failure> {
     if codings.next().is_some_and(|coding| !plain(coding)) || codings.next().is_some() {
         return Err(invalid("of transfer codings only `chunked`, once, is understood"));
     }
-    headers::check_nominated(&parts.headers)
+    hop::check_connection(&parts.headers)
 }
 
 /// The protocol that a request wants its connection to become. HTTP/2 in clear text (`h2c`) is passed over, as any server may.
@@ -82,10 +74,10 @@ pub(super) fn check(parts: &Parts) -> Result<(), Failure> {
 /// # Errors
 /// `request_invalid` for one that cannot be.
 pub(super) fn wish(parts: &Parts) -> Result<Option<Wish>, Failure> {
-    if parts.version != Version::HTTP_11 || !headers::nominated(&parts.headers).any(|name| name == "upgrade") {
+    if parts.version != Version::HTTP_11 || !hop::connection_has(&parts.headers, "upgrade") {
         return Ok(None);
     }
-    let mut wanted = headers::tokens(&parts.headers, UPGRADE).filter(|protocol| !protocol.eq_ignore_ascii_case("h2c"));
+    let mut wanted = hop::tokens(&parts.headers, UPGRADE).filter(|protocol| !protocol.eq_ignore_ascii_case("h2c"));
     let Some(protocol) = wanted.next() else { return Ok(None) };
     if wanted.next().is_some() {
         return Err(invalid("an upgrade to more than one protocol"));
@@ -125,10 +117,7 @@ pub(super) fn rebuild(
     let forwarded = forwarded(headers, caller);
     let trace = traceparent(headers, request, caller);
     headers::strip_hop_by_hop(headers);
-    headers::strip_own(headers);
-    for claim in &CLAIMS {
-        headers.remove(claim);
-    }
+    headers::remove(headers, |name| hop::is_own(name) || hop::is_claim(name));
     headers.remove(HOST);
     headers::keep_listed(headers, list);
     join_cookies(headers);

@@ -6,34 +6,23 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use http::response::Parts;
-use http::{HeaderMap, Response, StatusCode};
-use serde::Serialize;
+use http::{HeaderMap, Response};
 
-use super::headers::{self, REFUSAL, REQUEST_ID};
+use super::headers;
 use super::request::Wish;
-use crate::base::code::{Code, Exit, Failure};
+use crate::base::code::{Code, Failure};
 use crate::base::id::RequestId;
 use crate::rules::http::{Header, List};
+use crate::wire::hop::{self, REFUSAL, REQUEST_ID};
+use crate::wire::problem::{self, Problem, status};
 
 /// What is hashed behind a WebSocket's key (RFC 6455, 1.3).
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The body of a refusal: a problem detail (RFC 9457).
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: &'a str,
-    title: &'a str,
-    status: u16,
-    code: Code,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-    request: RequestId,
-}
-
 /// Makes an origin's headers those of our own answer.
 pub(super) fn rebuild(headers: &mut HeaderMap, list: Option<&List<Header>>) {
     headers::strip_hop_by_hop(headers);
-    headers::strip_own(headers);
+    headers::remove(headers, hop::is_own);
     headers::keep_listed(headers, list);
 }
 
@@ -50,8 +39,8 @@ pub(super) fn switch(parts: &mut Parts, wish: &Wish, list: Option<&List<Header>>
 }
 
 fn check_switch(headers: &HeaderMap, wish: &Wish) -> Result<(), &'static str> {
-    let upgrades = headers::nominated(headers).any(|name| name == "upgrade");
-    let mut protocols = headers::tokens(headers, UPGRADE);
+    let upgrades = hop::connection_has(headers, "upgrade");
+    let mut protocols = hop::tokens(headers, UPGRADE);
     let same = |protocol: &str| protocol.as_bytes().eq_ignore_ascii_case(wish.protocol.as_bytes());
     if !upgrades || !protocols.next().is_some_and(same) || protocols.next().is_some() {
         return Err("its 101 is for another protocol than the one that was wished for");
@@ -70,37 +59,16 @@ fn accept_of(key: &HeaderValue) -> String {
 /// The answer that tells a refusal from the origin's own errors. Its detail may name what is inside the site, so only what is wrong with
 /// the request itself is told.
 pub(super) fn refusal(failure: &Failure, request: RequestId) -> Response<Bytes> {
-    let code = failure.code;
-    let status = status(code);
-    let told = matches!(code, Code::RequestInvalid | Code::RequestPath);
-    let problem = Problem {
-        r#type: "about:blank",
-        title: code.cause(),
-        status: status.as_u16(),
-        code,
-        detail: told.then_some(failure.detail.as_str()),
-        request,
-    };
-    let body = serde_json::to_string(&problem).expect("a problem has only texts and numbers") + "\n";
-    let mut response = Response::new(Bytes::from(body));
-    *response.status_mut() = status;
+    let told = matches!(failure.code, Code::RequestInvalid | Code::RequestPath);
+    let detail = told.then_some(failure.detail.as_str());
+    let problem = Problem { code: failure.code, status: status(failure.code), detail, request: Some(request) };
+    let mut response = Response::new(Bytes::from(problem.body()));
+    *response.status_mut() = problem.status;
     let headers = response.headers_mut();
-    headers.insert(REFUSAL, HeaderValue::from_static(code.as_str()));
+    headers.insert(REFUSAL, HeaderValue::from_static(failure.code.as_str()));
     headers.insert(REQUEST_ID, HeaderValue::from_str(&request.to_string()).expect("an id is plain text"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
     response
-}
-
-/// The status by whose fault it is (RFC 9110, 15).
-fn status(code: Code) -> StatusCode {
-    match code {
-        Code::RequestInvalid | Code::RequestPath => StatusCode::BAD_REQUEST,
-        Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::TargetTimeout | Code::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-        Code::OutOfDescriptors | Code::AgentDraining | Code::AuditFull | Code::TargetBusy => StatusCode::SERVICE_UNAVAILABLE,
-        code if code.exit() == Exit::Denied => StatusCode::FORBIDDEN,
-        _ => StatusCode::BAD_GATEWAY,
-    }
 }
 
 #[cfg(test)]
