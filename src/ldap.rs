@@ -5,5 +5,6 @@ pub mod attribute;
 pub mod ber;
 pub mod dn;
 pub mod filter;
+pub mod framer;
 pub mod message;
 pub mod search;

@@ -46,12 +46,7 @@ fn of_ldap(config: &AgentConfig, line: &str) -> Result<Explanation, Failure> {
     let question: ldap::Question = line.parse()?;
     let target = of_kind(config, &question.target, Kind::Ldap)?;
     let answer = question.ask(&Arc::new(ldap_rules(target)));
-    let name = &question.target;
-    let rule = if answer.rule.is_configured() {
-        format!("targets.{name}.allow.{}", answer.rule)
-    } else {
-        format!("every target of kind ldap: {}", answer.rule)
-    };
+    let rule = answer.rule.of(question.target.as_str());
     let mut explanation =
         if answer.allowed { allowed(rule) } else { denied(rule, Failure::new(Code::RequestDenied, &answer.why)) };
     explanation.note = Some(answer.why).filter(|note| answer.allowed && !note.is_empty());

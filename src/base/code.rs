@@ -228,12 +228,15 @@ codes! {
     ResponseInvalid "response_invalid" Target Unavailable false:
         "What the target answered is no HTTP, or its head is too long, or it switched to a protocol that was not asked for." ;
         "Check that the target's address leads to its HTTP port; the detail says what was wrong."
-    TargetBusy "target_busy" Target Unavailable false:
-        "All connections that a stream may have to the target carry requests without an answer." ;
-        "Wait, or make the target answer sooner."
+    LdapInvalid "ldap_invalid" Caller Usage false:
+        "What a client said to a target of kind ldap is no LDAP, or a message that is too large or too deep." ;
+        "The detail says what was wrong. Speak LDAP in the clear inside the tunnel, which is encrypted; the agent speaks TLS with the directory."
     DirectoryInvalid "directory_invalid" Target Unavailable false:
         "What the directory answered is no LDAP, or no answer to what it was asked." ;
         "The detail says what was wrong. Check that the target's address leads to a directory; look into its own log."
+    TargetBusy "target_busy" Target Unavailable false:
+        "All connections that a stream may have to the target carry requests without an answer." ;
+        "Wait, or make the target answer sooner."
     SearchTimeout "search_timeout" Target Unavailable false:
         "The directory had not ended the search when its `time_limit` was over." ;
         "Narrow the filter or the base, ask for indexed attributes, or give the search more time."

@@ -352,6 +352,9 @@ pub const LDAP_REQUEST: usize = 1024 * 1024;
 /// The largest that is taken of a directory: a group of some 200,000 members. It is held whole, in one stream of a target.
 pub const LDAP_RESPONSE: usize = 16 * 1024 * 1024;
 
+/// A directory's answer to StartTLS: a result and some words.
+pub const LDAP_START_TLS: usize = 4 * 1024;
+
 /// How deep the elements of an LDAP message may lie in each other: a filter may be [`LDAP_FILTER_DEPTH`] deep, with two elements around it.
 pub const LDAP_DEPTH: usize = 64;
 

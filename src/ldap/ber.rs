@@ -55,21 +55,32 @@ impl Malformed {
 /// # Errors
 /// [`Malformed`], as soon as the bytes that are there can't begin a message.
 pub fn take_message(buffer: &mut BytesMut, max: usize) -> Result<Option<Bytes>, Malformed> {
-    if buffer.first().is_some_and(|first| *first != tag::SEQUENCE) {
-        let tls = buffer[0] == 0x16;
-        return Err(Malformed::new(if tls { "a TLS record, where LDAP in the clear was expected" } else { "no LDAP message" }));
+    match message_len(buffer, max)?.filter(|length| *length <= buffer.len()) {
+        None => Ok(None),
+        Some(length) => {
+            let message = buffer.split_to(length).freeze();
+            validate(&message)?;
+            Ok(Some(message))
+        }
     }
-    let Some(head) = Head::read(buffer)? else { return Ok(None) };
-    let total = head.len + head.content;
-    if total > max {
-        return Err(Malformed(format!("a message of {total} bytes; at most {max} are taken").into()));
+}
+
+/// How long the message is that these bytes begin, at most `max`; nothing while its head is incomplete.
+///
+/// # Errors
+/// [`Malformed`], as soon as the bytes that are there can't begin a message.
+pub fn message_len(bytes: &[u8], max: usize) -> Result<Option<usize>, Malformed> {
+    match bytes.first() {
+        None | Some(&tag::SEQUENCE) => {}
+        Some(0x16) => return Err(Malformed::new("a TLS record, where LDAP in the clear was expected")),
+        Some(_) => return Err(Malformed::new("no LDAP message")),
     }
-    if buffer.len() < total {
-        return Ok(None);
+    let Some(head) = Head::read(bytes)? else { return Ok(None) };
+    let length = head.len + head.content;
+    if length > max {
+        return Err(Malformed(format!("a message of {length} bytes; at most {max} are taken").into()));
     }
-    let message = buffer.split_to(total).freeze();
-    validate(&message)?;
-    Ok(Some(message))
+    Ok(Some(length))
 }
 
 /// Whether these bytes are exactly one element, whose elements all lie exactly within each other: at most [`LDAP_DEPTH`] deep and

@@ -78,6 +78,8 @@ metrics! {
         "From an HTTP request to the end of its answer."
     HTTP_STREAMS_IDLE "underpass_http_streams_idle" Gauge Count []
         "Streams of the gateway that are kept for their caller's next HTTP request."
+    LDAP_DENIALS "underpass_ldap_denials_total" Counter Count ["target" "rule"]
+        "LDAP requests that did not pass, by target and by what they ran into."
     ENROLLMENTS "underpass_enrollments_total" Counter Count []
         "Certificates handed out to agents."
     ENROLLMENT_REFUSALS "underpass_enrollment_refusals_total" Counter Count ["code"]
@@ -266,6 +268,11 @@ pub fn http_request(status: Option<u16>, took: Duration) {
 #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
 pub fn http_streams_idle(streams: usize) {
     gauge!(HTTP_STREAMS_IDLE).set(streams as f64);
+}
+
+/// An LDAP request for this target did not pass. Both are words of the configuration's.
+pub fn ldap_denied(target: &str, rule: &'static str) {
+    counter!(LDAP_DENIALS, "target" => target.to_owned(), "rule" => rule).increment(1);
 }
 
 /// An agent got its certificate.

@@ -111,9 +111,18 @@ impl Rule {
         }
     }
 
-    /// Whether it is a key of `allow:`; the others hold for every target.
+    /// Where it stands: the key in agent.yaml, or the name of what holds for every target.
     #[must_use]
-    pub fn is_configured(self) -> bool {
+    pub fn of(self, target: &str) -> String {
+        if self.is_configured() {
+            format!("targets.{target}.allow.{self}")
+        } else {
+            format!("every target of kind ldap: {self}")
+        }
+    }
+
+    /// Whether it is a key of `allow:`; the others hold for every target.
+    fn is_configured(self) -> bool {
         use Rule::{BindUnderWay, EmptyPassword, ExtensibleMatch, Outstanding, Sasl, StartTls, Version};
         !matches!(self, StartTls | Sasl | EmptyPassword | Version | ExtensibleMatch | BindUnderWay | Outstanding)
     }

@@ -79,13 +79,6 @@ pub(super) async fn exchange(bridge: Arc<Bridge>, mut request: Request<Incoming>
             let closes = near.is_some() || has_body || failure.code == Code::RequestInvalid;
             (refused(&failure, account), closes)
         }
-<<<<<<< HEAD
-        (Ok(Answered::Switched { .. }), None) => {
-            (refused(&Failure::new(Code::Internal, "nobody wished for an upgrade"), account), None)
-        }
-        (Err(failure), near) => (refused(&failure, account), near),
-=======
->>>>>>> main
     };
     if closes {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

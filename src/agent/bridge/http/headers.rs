@@ -109,28 +109,6 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
-    fn e3_connection_cannot_name_headers_away_that_are_no_connections() {
-        for (named, fine) in [
-            ("keep-alive, Upgrade", true),
-            ("close", true),
-            ("x-absent", true),
-            ("X-Auth", false),
-            ("keep-alive, authorization", false),
-            ("cookie", false),
-        ] {
-            let mut headers = map(&[("x-auth", "1"), ("authorization", "x"), ("cookie", "x"), ("keep-alive", "x")]);
-            headers.insert(CONNECTION, HeaderValue::from_static(named));
-            assert_eq!(
-                check_nominated(&headers).map_err(|failure| failure.code).err(),
-                (!fine).then_some(Code::RequestInvalid)
-            );
-        }
-    }
-
-    #[test]
-=======
->>>>>>> main
     fn d9_headers_that_a_rule_does_not_list_are_taken_away() {
         let rule: crate::rules::http::Rule =
             serde_json::from_str(r#"{"path": "/", "request_headers": ["Accept", "x-sum"]}"#).unwrap();
