@@ -171,7 +171,7 @@ pub(super) async fn document(mut search: Search, account: Account) -> Response<B
     let rest = json(&Rest { references, summary });
     body.extend_from_slice(b"],");
     // It goes on where the entries end.
-    body.extend_from_slice(rest[1..].as_bytes());
+    body.extend_from_slice(&rest.as_bytes()[1..]);
     let body = String::from_utf8(body).expect("JSON is UTF-8");
     account.whole(StatusCode::OK, "application/json", body)
 }

@@ -15,6 +15,7 @@ use crate::base::limits::{LDAP_REQUEST, LDAP_RESPONSE};
 use crate::ldap::ber::{Element, Malformed, Writer, tag, take_message};
 use crate::ldap::message::response::Response;
 use crate::ldap::message::{Message, answer};
+use crate::observe::metrics;
 use crate::rules::ldap::{Conversation, Denial, Down, Rules, Up};
 use crate::wire::refusal::Refusal;
 
@@ -23,15 +24,17 @@ const PAGED_RESULTS: &str = "1.2.840.113556.1.4.319";
 
 /// One conversation of the library's with a directory.
 pub(super) struct Guard {
+    /// Whose rules they are.
+    target: String,
     conversation: Mutex<Conversation>,
     /// Why the conversation did not go on, if it was not the library that ended it. The first that was said.
     why: OnceLock<Refusal>,
 }
 
 impl Guard {
-    /// One for a conversation under these rules.
-    pub(super) fn new(rules: Arc<Rules>) -> Self {
-        Self { conversation: Mutex::new(Conversation::new(rules)), why: OnceLock::new() }
+    /// One for a conversation under these rules of a target.
+    pub(super) fn new(target: String, rules: Arc<Rules>) -> Self {
+        Self { target, conversation: Mutex::new(Conversation::new(rules)), why: OnceLock::new() }
     }
 
     /// Passes messages both ways until one side ends, or one is not to be passed. The library sees an end then, and [`Self::why`] says more.
@@ -67,7 +70,7 @@ impl Guard {
                     Up::Replace(bytes) => directory.write_all(&bytes).await.map_err(lost)?,
                     Up::Answer(bytes, denial) => {
                         if let Some(denial) = denial {
-                            let _ = self.why.set(denied(&denial));
+                            let _ = self.why.set(self.denied(&denial));
                         }
                         if answers.lock().await.write_all(&bytes).await.is_err() {
                             return Ok(());
@@ -108,6 +111,11 @@ impl Guard {
             Down::Drop => Ok(None),
             Down::Last => Err(Refusal::new(Code::TargetReset, "the directory took its leave in the middle")),
         }
+    }
+
+    fn denied(&self, denial: &Denial) -> Refusal {
+        metrics::ldap_denied(&self.target, denial.rule.as_str());
+        Refusal::new(Code::RequestDenied, format_args!("{}: {}", denial.rule.of(&self.target), denial.why))
     }
 
     fn conversation(&self) -> MutexGuard<'_, Conversation> {
@@ -160,10 +168,6 @@ fn page(message: &Message<'_>) -> Result<Vec<u8>, Malformed> {
         });
     });
     Ok(writer.into_bytes())
-}
-
-fn denied(denial: &Denial) -> Refusal {
-    Refusal::new(Code::RequestDenied, format_args!("{}: {}", denial.rule, denial.why))
 }
 
 fn invalid(malformed: Malformed) -> Refusal {

@@ -29,6 +29,7 @@ use crate::base::limits::{SEARCH_BATCH, SEARCH_GRACE};
 use crate::ldap::message::request::Scope;
 use crate::ldap::search::Query;
 use crate::ldap::search::found::{Ended, Entry, Summary};
+#[cfg(test)]
 use crate::rules::ldap::Rules;
 use crate::wire::refusal::Refusal;
 
@@ -76,7 +77,7 @@ impl Search {
             };
             let way = Way { resolver: &agent.resolver, floor: &agent.settings.floor, limit: deadline - Instant::now() };
             let Directory { stream, .. } = Box::pin(ldap::connect(&permit, way)).await?;
-            over(stream, service.rules.clone(), query, deadline, sender).await
+            over(stream, Guard::new(permit.target().name.to_string(), service.rules.clone()), query, deadline, sender).await
         })
     }
 
@@ -87,7 +88,7 @@ impl Search {
         D: AsyncRead + AsyncWrite + Send + 'static,
     {
         let deadline = deadline(&query);
-        Self::of(move |sender| over(directory, rules, query, deadline, sender))
+        Self::of(move |sender| over(directory, Guard::new("hr".to_owned(), rules), query, deadline, sender))
     }
 
     fn of<F: Future<Output = End> + Send + 'static>(work: impl FnOnce(mpsc::Sender<Vec<Event>>) -> F) -> Self {
@@ -122,7 +123,7 @@ fn deadline(query: &Query) -> Instant {
 }
 
 /// Searches over one connection, which is the search's own.
-async fn over<D>(directory: D, rules: Arc<Rules>, query: Query, deadline: Instant, batches: mpsc::Sender<Vec<Event>>) -> End
+async fn over<D>(directory: D, guard: Guard, query: Query, deadline: Instant, batches: mpsc::Sender<Vec<Event>>) -> End
 where
     D: AsyncRead + AsyncWrite,
 {
@@ -131,7 +132,6 @@ where
     let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(library.into_std().map_err(local)?));
     // The name is not looked at: there is a stream already.
     let (connection, ldap) = LdapConnAsync::with_settings(settings, "ldapi://directory").await.map_err(unexplained)?;
-    let guard = Guard::new(rules);
     let pages = Pages { ldap, query, batches, batch: Vec::new(), weight: 0, count: 0, deadline };
     let lines = async {
         // It panics on what is no LDAP. The guard lets nothing of the kind pass; if it did, this search alone would end.
