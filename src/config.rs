@@ -23,7 +23,7 @@ mod yaml;
 pub use agent::{AgentConfig, AgentGateway, AgentLimits, Proxy, ProxyUrl};
 pub use common::{AuditSection, Drain, LogSection, MetricsSection, Version};
 pub use gateway::{ClientsSection, Enrollment, GatewayConfig, GatewayLimits, GatewaySection, Limits, Tenant};
-pub use listener::{CertifiedClient, ClientCaSection, ListenerConfig, ListenerKind, TlsFiles};
+pub use listener::{CertifiedClient, ClientCaSection, Domain, ListenerConfig, ListenerKind, TlsFiles};
 pub use secret::SecretRef;
 pub use target::{Allow, Kind, Scheme, SendProxy, Target, TargetAddress, TargetLimits, TargetTlsSection};
 

@@ -178,6 +178,8 @@ impl Running {
         let following = control.clone();
         tasks.spawn(async move { following.follow().await });
         tasks.spawn(async move { callers.expire().await });
+        let tidied = gateway.clone();
+        tasks.spawn(async move { tidied.tidy_streams().await });
         tasks.spawn(keep_certificate(authority.clone(), pki, config.clone(), tls));
         let instance = gateway.instance();
         audit.record(&Event::Started { role: "gateway", version: env!("CARGO_PKG_VERSION"), instance })?;
@@ -353,7 +355,7 @@ pub fn check_files(config: &GatewayConfig, state_dir: &Path) -> Result<(), Failu
             .listeners
             .iter()
             .filter_map(|listener| listener.tls.as_ref())
-            .try_for_each(|files| tls::listener_config(&files.cert, &files.key, None).map(drop)),
+            .try_for_each(|files| tls::listener_config(&files.cert, &files.key, None, &[]).map(drop)),
     }
 }
 
@@ -367,8 +369,10 @@ fn spec(listener: &ListenerConfig, private: &Authority) -> Result<ListenerSpec, 
     let required = listener.kind == ListenerKind::Tcp;
     let client_ca = clients.map(|clients| ClientCa { file: &clients.file, required, private });
     let tls = listener.tls.as_ref();
-    let tls = tls.map(|files| tls::listener_config(&files.cert, &files.key, client_ca.as_ref())).transpose()?;
+    let protocols = if listener.kind == ListenerKind::Http { tls::ALPN_HTTP } else { &[] };
+    let tls = tls.map(|files| tls::listener_config(&files.cert, &files.key, client_ca.as_ref(), protocols)).transpose()?;
     let entry = match (listener.kind, &listener.target) {
+        (ListenerKind::Http, _) => Entry::Http(listener.base_domain.as_ref().map(|domain| domain.as_str().into())),
         (ListenerKind::Connect, _) => Entry::Connect,
         (ListenerKind::Socks5, _) => Entry::Socks5,
         (ListenerKind::Tcp, Some(target)) if clients.is_some() => Entry::Tcp(target.clone(), None),

@@ -13,6 +13,7 @@ use super::gateway::Limits;
 use super::problem::{Problem, problem};
 use super::scalar;
 use crate::base::code::Code;
+use crate::base::endpoint::Host;
 use crate::base::grant::Grants;
 use crate::base::id::{TargetId, printable};
 
@@ -32,6 +33,10 @@ pub struct ListenerConfig {
     /// Where streams of a `tcp` listener go: `tenant/group/target`. The others' clients name it themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetId>,
+    /// The domain of a listener of kind `http` below which a host names a target: `target--group--tenant.DOMAIN`. Default none: targets
+    /// are named by path alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_domain: Option<Domain>,
     /// Networks that clients may come from. Default any: on loopback, and where clients log in.
     #[serde(default, with = "scalar::networks")]
     pub allow_from: Option<Vec<IpNet>>,
@@ -47,7 +52,8 @@ pub struct ListenerConfig {
     /// Whether client bytes may travel before the agent's reply. Default true.
     #[serde(default = "default_early_data")]
     pub early_data: bool,
-    /// Closes a stream without a byte for this long, at least 1s. Default none.
+    /// Closes a stream without a byte for this long, at least 1s; of kind `http` a client's connection without a request, too. Default
+    /// none, and 75s for such a connection.
     #[serde(default, with = "scalar::optional_duration")]
     pub idle_timeout: Option<Duration>,
 }
@@ -63,6 +69,37 @@ pub enum ListenerKind {
     Connect,
     /// SOCKS5 (RFC 1928, 1929).
     Socks5,
+    /// HTTP requests, each to the target that its path or host names.
+    Http,
+}
+
+/// A DNS name of at least one label, in small letters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Domain(String);
+
+impl Domain {
+    /// The name, without a final dot.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Domain {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match Host::parse(&text) {
+            Ok(Host::Dns(name)) => Ok(Self(name)),
+            _ => Err(format!("`{}` is no domain, such as tunnel.vendor.example", printable(&text, 128))),
+        }
+    }
+}
+
+impl From<Domain> for String {
+    fn from(domain: Domain) -> Self {
+        domain.0
+    }
 }
 
 /// `client_ca` of a listener.
@@ -106,10 +143,13 @@ impl ListenerConfig {
         let wrong = |key, what: &str| Err(problem(at(key), Code::ConfigInvalid, what));
         match (self.kind, &self.target) {
             (ListenerKind::Tcp, None) => return wrong("listen", "a listener of kind tcp needs its `target`"),
-            (ListenerKind::Connect | ListenerKind::Socks5, Some(_)) => {
+            (ListenerKind::Connect | ListenerKind::Socks5 | ListenerKind::Http, Some(_)) => {
                 return wrong("target", "clients of this kind of listener name the target themselves");
             }
             _ => {}
+        }
+        if self.base_domain.is_some() && self.kind != ListenerKind::Http {
+            return wrong("base_domain", "`base_domain` is for listeners of kind http");
         }
         if self.idle_timeout.is_some_and(|idle| idle < IDLE_TIMEOUT_MIN) {
             return wrong("idle_timeout", "`idle_timeout` is at least 1s");

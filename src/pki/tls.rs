@@ -43,6 +43,9 @@ pub const ALPN_ENROLL: &[u8] = b"underpass-enroll/1";
 /// A client's CONNECT, without a client certificate.
 pub const ALPN_CLIENT: &[u8] = b"underpass-client/1";
 
+/// What clients of the HTTP entry point speak, the better one first.
+pub const ALPN_HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
+
 /// Makes our provider the process's default, so that no library has to guess one. May be called any number of times.
 pub fn install_provider() {
     // The only error says that one is installed already.
@@ -237,12 +240,17 @@ impl PinnedRoot {
 }
 
 /// The configuration of a listener for clients with the vendor's own certificate: TLS 1.3; client certificates of `clients`,
-/// or none.
+/// or none; those protocols, or none in particular.
 ///
 /// # Errors
 /// As [`files::read_trusted`] for the certificates and [`files::read_private`] for the key; `config_invalid` if they hold none,
 /// don't belong together, or `clients` is no CA for clients.
-pub fn listener_config(certificate: &Path, key: &Path, clients: Option<&ClientCa<'_>>) -> Result<Arc<ServerConfig>, Failure> {
+pub fn listener_config(
+    certificate: &Path,
+    key: &Path,
+    clients: Option<&ClientCa<'_>>,
+    protocols: &[&[u8]],
+) -> Result<Arc<ServerConfig>, Failure> {
     let chain = pem::load(certificate).map_err(configured)?;
     let pem = zeroize::Zeroizing::new(files::read_private(key).map_err(configured)?);
     let private = PrivateKeyDer::from_pem_slice(&pem).or_fail(Code::ConfigInvalid, key.display())?;
@@ -251,7 +259,8 @@ pub fn listener_config(certificate: &Path, key: &Path, clients: Option<&ClientCa
         None => Arc::new(NoClientAuth),
     };
     let pair = format_args!("{} and {}", certificate.display(), key.display()).to_string();
-    let config = server_builder(verifier).with_single_cert(chain, private).or_fail(Code::ConfigInvalid, pair)?;
+    let mut config = server_builder(verifier).with_single_cert(chain, private).or_fail(Code::ConfigInvalid, pair)?;
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(without_resumption(config)))
 }
 

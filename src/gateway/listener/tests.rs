@@ -143,7 +143,8 @@ async fn a_client_that_was_admitted_before_a_reload_is_not_let_to_a_target_that_
         ..spec("127.0.0.1:1".parse().unwrap(), target)
     };
     let (gateway, _rows, _tasks) = gateway();
-    let clients = Clients { gateway, spec: ArcSwap::from_pointee(spec("web", "127.0.0.0/8")) };
+    let (spec_now, drain) = (ArcSwap::from_pointee(spec("web", "127.0.0.0/8")), Drain::new());
+    let clients = Clients { gateway, spec: spec_now, drain };
     let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let peer = "127.0.0.1:40000".parse().unwrap();
     let client = async || TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();

@@ -468,21 +468,21 @@ async fn a_client_listener_shows_the_vendors_own_certificate() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let (certificate, key) = (dir.path().join("tls.pem"), dir.path().join("tls.key"));
-    assert_eq!(listener_config(&certificate, &key, None).unwrap_err().code, Code::ConfigUnreadable);
+    assert_eq!(listener_config(&certificate, &key, None, &[]).unwrap_err().code, Code::ConfigUnreadable);
     let vendor = hostile::Authority::fresh("vendor.example");
     let shown = vendor.gateway("any", "db.vendor.example");
     pem::save(&certificate, &shown.chain).unwrap();
     let own = PrivateKey::generate().unwrap();
     own.save(&key).unwrap();
-    assert_eq!(listener_config(&certificate, &key, None).unwrap_err().code, Code::ConfigInvalid, "another key");
+    assert_eq!(listener_config(&certificate, &key, None, &[]).unwrap_err().code, Code::ConfigInvalid, "another key");
     let pkcs8 = rcgen::KeyPair::try_from(shown.key.secret_der()).unwrap();
     files::write_private(&key, pkcs8.serialize_pem().as_bytes()).unwrap();
-    let config = listener_config(&certificate, &key, None).unwrap();
+    let config = listener_config(&certificate, &key, None, &[]).unwrap();
     let verifier = webpki_of(&vendor.root);
     let client = client_builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     assert!(meet(config, Arc::new(client), "db.vendor.example").await.is_ok());
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
-    assert_eq!(listener_config(&certificate, &key, None).unwrap_err().code, Code::FilePermissions);
+    assert_eq!(listener_config(&certificate, &key, None, &[]).unwrap_err().code, Code::FilePermissions);
 }
 
 fn webpki_of(root: &CertificateDer<'static>) -> Arc<dyn ServerCertVerifier> {

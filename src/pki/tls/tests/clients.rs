@@ -47,7 +47,7 @@ impl Vendor {
     fn listener(&self, required: bool) -> Result<Arc<ServerConfig>, Failure> {
         let file = self.file("clients.pem");
         let clients = ClientCa { file: &file, required, private: &self.private };
-        listener_config(&self.file("tls.pem"), &self.file("tls.key"), Some(&clients))
+        listener_config(&self.file("tls.pem"), &self.file("tls.key"), Some(&clients), &[])
     }
 
     /// A client that shows anything, or nothing.
