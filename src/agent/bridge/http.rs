@@ -9,8 +9,6 @@ mod inline;
 mod origin;
 mod request;
 mod response;
-#[cfg(test)]
-mod tests;
 
 use std::error::Error as _;
 use std::io;
@@ -254,3 +252,6 @@ fn code_of(error: &hyper::Error) -> Option<Code> {
         _ => Some(Code::ClientReset),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,7 @@ pub(super) async fn exchange(bridge: Arc<Bridge>, mut request: Request<Incoming>
     let near = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let id = request::id(&parts, &bridge.caller);
-    let has_body = !body.is_end_stream();
+    let (has_body, one_hop) = (!body.is_end_stream(), parts.version < Version::HTTP_2);
     let mut account = Account::begin(&bridge, id, parts.method.clone(), parts.uri.path());
     let answered = match admit(&bridge, parts, body, &account) {
         Ok(admitted) => send(&bridge, admitted, &account).await,
@@ -80,7 +80,7 @@ pub(super) async fn exchange(bridge: Arc<Bridge>, mut request: Request<Incoming>
             (refused(&failure, account), closes)
         }
     };
-    if closes {
+    if closes && one_hop {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -94,7 +94,7 @@ fn admit(bridge: &Arc<Bridge>, mut parts: request::Parts, body: Incoming, accoun
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("*"));
     let service = bridge.permit.service();
     let rule = decide(&service, &parts, &path, wish.as_ref(), &body)?;
-    let expects = request::expects(&mut parts) && !body.is_end_stream();
+    let expects = request::expects(&mut parts, !body.is_end_stream());
     let http2 = parts.version == Version::HTTP_2;
     request::rebuild(&mut parts.headers, account.request(), &bridge.caller, wish.as_ref(), rule.request_headers.as_ref());
     let (body, upload) = if body.is_end_stream() {

@@ -204,7 +204,10 @@ impl Origin {
 
     /// The connection of HTTP/2, if the origin speaks that. Requests that come meanwhile wait for the first to find out.
     async fn http2(&self) -> Result<Option<http2::SendRequest<Upload>>, Failure> {
-        let mut speaks = self.speaks.lock().await;
+        let limit = self.permit.target().spec.limits.connect_timeout;
+        let Ok(mut speaks) = timeout(limit, self.speaks.lock()).await else {
+            return Err(self.failure(Code::TargetTimeout, "another request tries to connect, in vain so far"));
+        };
         match &*speaks {
             Speaks::Http1 => return Ok(None),
             Speaks::Http2(sender) if !sender.is_closed() => return Ok(Some(sender.clone())),

@@ -135,14 +135,14 @@ pub(super) fn rebuild(
     headers.insert(REQUEST_ID, id);
 }
 
-/// Whether the client waits for leave to send its body. Takes every other expectation away, which nobody has.
-pub(super) fn expects(parts: &mut Parts) -> bool {
+/// Whether the client waits for leave to send the body that it has. Takes every other expectation away, which nobody has.
+pub(super) fn expects(parts: &mut Parts, has_body: bool) -> bool {
     let leave = parts.headers.get(EXPECT).is_some_and(|what| what.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    let leave = leave && parts.version == Version::HTTP_11;
-    if !leave {
+    let expects = leave && has_body && parts.version == Version::HTTP_11;
+    if !expects {
         parts.headers.remove(EXPECT);
     }
-    leave
+    expects
 }
 
 /// Whether it can be made twice without harm (RFC 9110, 9.2.2).
