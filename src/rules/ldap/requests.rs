@@ -79,7 +79,7 @@ impl Rules {
         if depth > self.raw.filter_depth {
             return Err(Denial::of(Rule::FilterDepth, format!("a filter {depth} deep; {} may be", self.raw.filter_depth)));
         }
-        search.filter.named().try_for_each(|named| self.mention_named(named))
+        search.filter.named().try_for_each(|named| self.mention_named(named, "filter"))
     }
 
     /// The entry must lie at a base or below it.
@@ -97,11 +97,11 @@ impl Rules {
         }
     }
 
-    fn mention_named(&self, named: Named<'_>) -> Result<(), Denial> {
+    fn mention_named(&self, named: Named<'_>, place: &str) -> Result<(), Denial> {
         match named {
-            Named::Attribute(description) => self.mention(description.as_bytes(), "filter"),
+            Named::Attribute(description) => self.mention(description.as_bytes(), place),
             Named::Any => {
-                Err(Denial::of(Rule::ExtensibleMatch, "an extensible match without an attribute asks about all of them"))
+                Err(Denial::of(Rule::ExtensibleMatch, format!("a {place} that names no attribute asks about all of them")))
             }
         }
     }
@@ -212,7 +212,7 @@ impl Rules {
             _ => return Ok(()),
         };
         for name in named.map_err(malformed)? {
-            self.mention_named(name.as_deref().map_or(Named::Any, Named::Attribute))?;
+            self.mention_named(name.as_deref().map_or(Named::Any, Named::Attribute), "control")?;
         }
         Ok(())
     }

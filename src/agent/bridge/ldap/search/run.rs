@@ -231,7 +231,8 @@ impl Pages {
     async fn page(&mut self, cookie: Vec<u8>) -> Result<Option<LdapResult>, Fault> {
         let left = self.left();
         let time = self.deadline.saturating_duration_since(Instant::now()).saturating_sub(SEARCH_GRACE).as_secs().max(1);
-        let options = SearchOptions::new().sizelimit(number(left.unwrap_or(0))).timelimit(number(time));
+        // Some directories count all pages for it, some each by itself.
+        let options = SearchOptions::new().sizelimit(number(self.query.size_limit.into())).timelimit(number(time));
         let size = u64::from(self.query.page_size).min(left.unwrap_or(u64::MAX));
         let mut controls: Vec<RawControl> = Vec::new();
         if self.query.scope != Scope::Base {

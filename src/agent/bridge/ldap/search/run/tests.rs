@@ -131,20 +131,22 @@ async fn d7_an_answer_before_the_question_and_an_end_in_the_middle_are_errors() 
     assert!(waiting.next().now_or_never().is_none(), "half an entry is none");
 }
 
-/// Five entries in pages of two.
-fn five(asked: &Asked) -> Vec<u8> {
-    let (limit, page) = asked.page();
-    let (size, cookie) = page.unwrap_or((1000, Vec::new()));
-    let first = cookie.first().copied().unwrap_or(0);
-    let wanted = if limit == 0 { u32::MAX } else { limit };
-    let last = 5.min(u32::from(first) + size.min(wanted)) as u8;
-    let entries = (first..last).flat_map(|index| entry(asked.id, &format!("cn={index}"), &[("cn", b"x")]));
-    let (code, cookie) = match last {
-        5 => (0, vec![]),
-        _ if size >= wanted => (4, vec![]),
-        last => (0, vec![last]),
-    };
-    entries.chain(done(asked.id, code, &cookie)).collect()
+/// Five entries, page by page; the limit is that of all pages together (as OpenLDAP counts), or of each.
+fn five(together: bool) -> impl FnMut(&Asked) -> Vec<u8> {
+    move |asked| {
+        let (limit, page) = asked.page();
+        let (size, cookie) = page.unwrap_or((1000, Vec::new()));
+        let first = u32::from(cookie.first().copied().unwrap_or(0));
+        let left = if limit == 0 { u32::MAX } else { limit - if together { first } else { 0 } };
+        let last = 5.min(first + size.min(left));
+        let entries = (first..last).flat_map(|index| entry(asked.id, &format!("cn={index}"), &[("cn", b"x")]));
+        let end = match last {
+            5 => done(asked.id, 0, &[]),
+            _ if size > left => done(asked.id, 4, &[]),
+            last => done(asked.id, 0, &[last as u8]),
+        };
+        entries.chain(end).collect()
+    }
 }
 
 #[tokio::test]
@@ -153,7 +155,7 @@ async fn pages_are_asked_for_until_the_last_or_the_limit() {
     let seen = asked.clone();
     let pages = directory(move |request| {
         seen.lock().unwrap().push(request.page());
-        five(request)
+        five(true)(request)
     });
     let (found, end) = all(search(r#"{"page_size": 2}"#, "{}", pages)).await;
     assert_eq!(names(&found), ["cn=0", "cn=1", "cn=2", "cn=3", "cn=4"]);
@@ -163,10 +165,12 @@ async fn pages_are_asked_for_until_the_last_or_the_limit() {
     assert_eq!(*asked.lock().unwrap(), [page(vec![]), page(vec![2]), page(vec![4])]);
 
     for (limit, count, truncated) in [(3, 3, true), (5, 5, false), (4, 4, true), (9, 5, false)] {
-        let query = format!("{{\"page_size\": 2, \"size_limit\": {limit}}}");
-        let (found, end) = all(search(&query, "{}", directory(five))).await;
-        let Event::End(Ok(summary)) = end else { panic!("{end:?}") };
-        assert_eq!((found.len(), summary.count, summary.truncated), (count, count as u64, truncated), "{limit}");
+        for together in [true, false] {
+            let query = format!("{{\"page_size\": 2, \"size_limit\": {limit}}}");
+            let (found, end) = all(search(&query, "{}", directory(five(together)))).await;
+            let Event::End(Ok(summary)) = end else { panic!("{end:?}") };
+            assert_eq!((found.len(), summary.count, summary.truncated), (count, count as u64, truncated), "{limit}");
+        }
     }
 }
 
