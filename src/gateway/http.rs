@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::EXPECT;
+use http::header::{CONNECTION, EXPECT, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -125,7 +125,24 @@ impl From<Failure> for Unanswered {
 async fn answer(client: Arc<Client>, busy: Busy, request: Request<Incoming>) -> Response<Download> {
     let (since, id) = (Instant::now(), RequestId::fresh());
     let (mut parts, body) = request.into_parts();
-    let failure = match forward(&client, busy, &mut parts, body, id, since).await {
+    // What a client says behind an upgrade that did not come about is for nobody to read (RFC 9110, 7.8: it may be of that protocol).
+    let doubtful = parts.version == http::Version::HTTP_11 && parts.headers.contains_key(UPGRADE);
+    let mut response = answer_to(&client, busy, &mut parts, body, id, since).await;
+    if doubtful && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn answer_to(
+    client: &Client,
+    busy: Busy,
+    parts: &mut Parts,
+    body: Incoming,
+    id: RequestId,
+    since: Instant,
+) -> Response<Download> {
+    let failure = match forward(client, busy, parts, body, id, since).await {
         Ok(response) => return response,
         Err(Unanswered::Recorded(failure)) => failure,
         Err(Unanswered::Refused(failure)) => {

@@ -323,12 +323,7 @@ fn lost(live: &Live, why: &str) -> Refusal {
 }
 
 /// Both ways until the end, or until the caller's rights have ended.
-async fn carry<Io: ClientIo>(
-    mut client: Io,
-    early: Early,
-    begun: Begun,
-    wanted: &Wanted,
-) {
+async fn carry<Io: ClientIo>(mut client: Io, early: Early, begun: Begun, wanted: &Wanted) {
     let Begun { mut agent, first, ledger } = begun;
     let mut said = Said { near: early.kept.freeze(), far: first };
     if early.sent {

@@ -4,7 +4,7 @@
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::base::code::{Code, Exit};
+use crate::base::code::{Code, Exit, Fault};
 use crate::base::id::{RequestId, printable};
 use crate::base::limits::MAX_DETAIL;
 
@@ -83,7 +83,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::AgentDraining
         | Code::Stopping
         | Code::AuditFull => StatusCode::SERVICE_UNAVAILABLE,
-        code if code.exit() == Exit::Denied => StatusCode::FORBIDDEN,
+        code if code.exit() == Exit::Denied && code.fault() != Fault::Target => StatusCode::FORBIDDEN,
         _ => StatusCode::BAD_GATEWAY,
     }
 }

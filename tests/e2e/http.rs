@@ -98,13 +98,12 @@ pub(crate) fn http(origin: SocketAddr, more: &str) -> String {
     format!("kind: http, address: \"http://{origin}\"{more}")
 }
 
-/// Sends bytes as they are, half-closes if told to, and yields all that comes back until the end, or a moment after the last byte.
+/// Sends bytes as they are, and yields all that comes back until the end.
 pub(crate) async fn says(to: SocketAddr, bytes: &[u8]) -> String {
     let mut client = TcpStream::connect(to).await.unwrap();
     let mut answer = Vec::new();
     // The other end may refuse what it has not read to its end.
     let _ = client.write_all(bytes).await;
-    let _ = client.shutdown().await;
     let _ = timeout(SOON, client.read_to_end(&mut answer)).await.expect("a client is answered or let go");
     String::from_utf8_lossy(&answer).into_owned()
 }

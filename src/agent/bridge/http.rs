@@ -29,8 +29,7 @@ use self::request::Caller;
 use super::Hop;
 use crate::agent::Agent;
 use crate::agent::policy::Permit;
-use crate::base::code::{Code, Failure};
-use crate::base::id::RequestId;
+use crate::base::code::Code;
 use crate::base::limits::{ANSWER_LINGER, HTTP_BUFFER, HTTP_HEAD, HTTP_IDLE, HTTP2_REQUESTS, HTTP2_RESETS, HTTP2_WINDOW};
 use crate::observe::metrics;
 use crate::tunnel::ledger::Ledger;
@@ -119,7 +118,10 @@ where
     let bridge = Arc::new(Bridge { agent, permit, open, caller, origin, tail: Mutex::default() });
     match opening {
         Opening::Nothing => None,
-        Opening::Tls => Some(refuse_tls(io).await),
+        Opening::Tls => {
+            metrics::refused(Code::TlsToHttpTarget);
+            Some(Code::TlsToHttpTarget)
+        }
         Opening::Http1 => serve_http1(&bridge, &inline, io).await,
         Opening::Http2 => serve_http2(&bridge, &inline, io).await,
     }
@@ -141,18 +143,6 @@ async fn opening(stream: &mut (impl AsyncRead + Unpin), early: &mut BytesMut) ->
             _ => return Opening::Http1,
         }
     }
-}
-
-/// Says what is wrong to who looks at the bytes; the code goes its own way.
-async fn refuse_tls(mut io: impl AsyncRead + AsyncWrite + Unpin) -> Code {
-    let failure = Failure::new(Code::TlsToHttpTarget, "TLS inside the tunnel");
-    metrics::refused(failure.code);
-    let body = response::refusal(&failure, RequestId::fresh()).into_body();
-    let head = format!("HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-    if io.write_all(&[head.as_bytes(), &body].concat()).await.is_ok() {
-        linger(io).await;
-    }
-    failure.code
 }
 
 async fn serve_http1<Io>(bridge: &Arc<Bridge>, inline: &Inline, io: Io) -> Option<Code>

@@ -172,14 +172,16 @@ mod tests {
         let uri = "/v1/tenants/acme/groups/dc1/targets/hr/search";
         assert_eq!(of("POST", uri, "gw").unwrap(), ("acme/dc1/hr".into(), Spoken::Search, "/search".into()));
         assert_eq!(of("GET", uri, "gw").unwrap_err().code, Code::RequestInvalid);
-        for uri in ["/v1/tenants/acme/groups/dc1/targets/hr/search/", "/v1/tenants/acme/groups/dc1/targets/hr", "/v1/tenants/"] {
+        for uri in ["/v1/tenants/acme/groups/dc1/targets/hr/search/", "/v1/tenants/acme/groups/dc1/targets/hr", "/v1/tenants/"]
+        {
             assert_eq!(of("POST", uri, "gw").unwrap_err().code, Code::TargetUnknown, "{uri}");
         }
     }
 
     #[test]
     fn e1_what_names_no_target_or_two_is_refused_with_the_forms() {
-        for uri in ["/", "/t", "/T/a/b/c", "/t/", "/t/a/b", "/t/a//c", "/t/A/b/c", "/t/a/b%2fc/d", "/t/a/b/c--d", "/t/a/../c/d"] {
+        for uri in ["/", "/t", "/T/a/b/c", "/t/", "/t/a/b", "/t/a//c", "/t/A/b/c", "/t/a/b%2fc/d", "/t/a/b/c--d", "/t/a/../c/d"]
+        {
             let failure = of("GET", uri, "gw").unwrap_err();
             assert!(failure.code == Code::TargetUnknown && failure.detail.contains("/t/TENANT/GROUP/TARGET"), "{uri}");
         }

@@ -144,8 +144,13 @@ mod tests {
         let http2 = [PREFACE, b"\0\0\0\x04\0\0\0\0\0"].concat();
         assert_eq!(first(&http2).await, Ok((http2.clone(), true)));
         let long = ["GET / HTTP/1.1\r\nX: ", &"x".repeat(HTTP_HEAD)].concat();
-        for wrong in [&b"\x16\x03\x01\x02\0"[..], b"\x05\x01\0", b"GET / HTTP/1.1\r\nHost: x\r\n", b"PRI * HTTP/2.0\r\n", long.as_bytes()]
-        {
+        for wrong in [
+            &b"\x16\x03\x01\x02\0"[..],
+            b"\x05\x01\0",
+            b"GET / HTTP/1.1\r\nHost: x\r\n",
+            b"PRI * HTTP/2.0\r\n",
+            long.as_bytes(),
+        ] {
             assert_eq!(first(wrong).await, Err(Code::RequestInvalid));
         }
         assert_eq!(first(b"").await, Err(Code::ClientReset));

@@ -17,9 +17,7 @@ use super::body::Upload;
 use super::streams::{Described, Key};
 use crate::base::code::Code;
 use crate::base::id::RequestId;
-use crate::base::limits::{
-    HTTP_BUFFER, HTTP_HEAD, HTTP_HEADERS, HTTP2_KEEPALIVE, HTTP2_REQUESTS, HTTP2_RESETS, HTTP2_WINDOW,
-};
+use crate::base::limits::{HTTP_BUFFER, HTTP_HEAD, HTTP_HEADERS, HTTP2_KEEPALIVE, HTTP2_REQUESTS, HTTP2_RESETS, HTTP2_WINDOW};
 use crate::base::tasks::Tasks;
 use crate::gateway::Gateway;
 use crate::gateway::ingress::{Answer, Wanted};

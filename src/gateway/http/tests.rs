@@ -60,10 +60,8 @@ impl Site {
     /// With limits of the caller `ci`.
     async fn limited(answer: fn(Request<Incoming>) -> Answering, limits: Limits) -> Self {
         let (gateway, rows, tasks) = gateway();
-        let tokens = vec![
-            token("underpass-client-1.ci", "ci", limits),
-            token("underpass-client-1.ops", "ops", Limits::default()),
-        ];
+        let tokens =
+            vec![token("underpass-client-1.ci", "ci", limits), token("underpass-client-1.ops", "ops", Limits::default())];
         gateway.callers.publish(tokens);
         let agent = agent("a", &["erp", "crm"]).await;
         gateway.registry().add(agent.live.clone());
@@ -219,7 +217,10 @@ async fn e3_a_request_is_made_anew_for_the_agent_and_the_answer_for_the_client()
     assert_eq!(asked.headers["te"], "trailers");
 
     assert_eq!(headers["underpass-request"], id);
-    assert_eq!((&headers["location"], &headers["x-own"]), (&HeaderValue::from_static("https://erp.internal/x"), &"1".parse().unwrap()));
+    assert_eq!(
+        (&headers["location"], &headers["x-own"]),
+        (&HeaderValue::from_static("https://erp.internal/x"), &"1".parse().unwrap())
+    );
     for name in ["x-once", "keep-alive", "underpass-other"] {
         assert!(!headers.contains_key(name) || name == "x-once", "{name}");
     }
@@ -266,7 +267,10 @@ async fn i2_i5_who_may_not_is_told_why_in_one_form_and_reaches_no_agent() {
         let problem: serde_json::Value = serde_json::from_str(&whole(response).await.1).unwrap();
         assert_eq!((&problem["code"], &problem["status"]), (&code.into(), &status.into()));
         assert_eq!(problem["request"], headers["underpass-request"].to_str().unwrap());
-        assert_eq!(problem["detail"].as_str().is_some_and(|detail| detail.contains("/t/TENANT")), path == "/" || path == "/t/acme/dc1");
+        assert_eq!(
+            problem["detail"].as_str().is_some_and(|detail| detail.contains("/t/TENANT")),
+            path == "/" || path == "/t/acme/dc1"
+        );
     }
     assert!(site.asked.try_recv().is_err());
     let rows = site.rows.take();
@@ -284,7 +288,10 @@ async fn a_refusal_of_the_agents_passes_and_is_in_the_audit() {
     })
     .await;
     let response = site.http1().await.send_request(get("/t/acme/dc1/erp/x", Some(CI))).await.unwrap();
-    assert_eq!((response.headers()["underpass-refusal"].to_str().unwrap(), response.status().as_u16()), ("request_denied", 403));
+    assert_eq!(
+        (response.headers()["underpass-refusal"].to_str().unwrap(), response.status().as_u16()),
+        ("request_denied", 403)
+    );
     assert_eq!(whole(response).await.1, "{}");
     assert_eq!(site.rows(2).await, ["opened", "request request_denied"]);
 }

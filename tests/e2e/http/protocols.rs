@@ -1,7 +1,5 @@
 //! What HTTP is used for beside documents: upgrades, events, trailers, waiting before a body. Refuses to know rules.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
@@ -147,8 +145,10 @@ async fn d5_targets_that_are_silent_endless_or_broken_are_told_apart() {
 /// The body of a GET, frame by frame.
 async fn get(web: &Web, version: u8, path: &str) -> hyper::body::Incoming {
     let io = TokioIo::new(TcpStream::connect(web.entry).await.unwrap());
-    let request = Request::get(web.url("live", path)).header("authorization", format!("Bearer {}", web.token));
-    let request = request.body(Full::<Bytes>::default()).unwrap();
+    // In HTTP/1.1 a path alone, in HTTP/2 all of the URL's parts.
+    let target = if version == 2 { web.url("live", path) } else { format!("/t/acme/dc1/live{path}") };
+    let request = Request::get(target).header("authorization", format!("Bearer {}", web.token));
+    let mut request = request.body(Full::<Bytes>::default()).unwrap();
     let answer = if version == 2 {
         let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
@@ -156,9 +156,9 @@ async fn get(web: &Web, version: u8, path: &str) -> hyper::body::Incoming {
     } else {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         tokio::spawn(connection);
+        request.headers_mut().insert("host", "x".parse().unwrap());
         timeout(SOON, sender.send_request(request)).await.unwrap().unwrap()
     };
     assert_eq!(answer.status(), 200);
-    let _ = Duration::ZERO;
     answer.into_body()
 }

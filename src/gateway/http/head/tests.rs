@@ -47,7 +47,9 @@ fn i1_a_token_stays_here_and_a_targets_own_login_passes() {
 
 #[test]
 fn a_trace_context_that_is_none_is_replaced() {
-    for wrong in [&[("traceparent", "x")][..], &[], &[("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"); 2]] {
+    for wrong in
+        [&[("traceparent", "x")][..], &[], &[("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"); 2]]
+    {
         let made = made(&parts(wrong), &told("192.0.2.1:1", None));
         let mut all = made.get_all(TRACEPARENT).iter();
         let (one, none) = (all.next().unwrap().to_str().unwrap().to_owned(), all.next());
@@ -61,7 +63,9 @@ fn e4_an_upgrade_is_one_that_the_connection_names_and_has_no_body() {
     let websocket = Ok(Some(HeaderValue::from_static("websocket")));
     assert_eq!(wanted(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]), websocket);
     assert_eq!(wanted(&[("connection", "upgrade"), ("upgrade", "h2c, websocket")]), websocket);
-    for none in [&[("upgrade", "websocket")][..], &[("connection", "upgrade")], &[("connection", "upgrade"), ("upgrade", "h2c")]] {
+    for none in
+        [&[("upgrade", "websocket")][..], &[("connection", "upgrade")], &[("connection", "upgrade"), ("upgrade", "h2c")]]
+    {
         assert_eq!(wanted(none), Ok(None));
     }
     for more in [("upgrade", "x"), ("content-length", "1"), ("transfer-encoding", "chunked")] {

@@ -81,13 +81,20 @@ async fn e10_what_may_have_been_done_is_not_done_twice() {
     assert_eq!(whole(client.send_request(get(0)).await.unwrap()).await.0, 200);
     // Broken off on the stream that was there, and done again on another.
     assert_eq!(whole(client.send_request(get(1)).await.unwrap()).await.0, 200);
-    let paths: Vec<_> = [site.asked.recv().await, site.asked.recv().await, site.asked.recv().await].into_iter().flatten().collect();
-    assert_eq!(paths.iter().map(|(stream, parts)| (*stream, parts.uri.path())).collect::<Vec<_>>(), [(0, "/1"), (0, "/2"), (1, "/2")]);
+    let paths: Vec<_> =
+        [site.asked.recv().await, site.asked.recv().await, site.asked.recv().await].into_iter().flatten().collect();
+    assert_eq!(
+        paths.iter().map(|(stream, parts)| (*stream, parts.uri.path())).collect::<Vec<_>>(),
+        [(0, "/1"), (0, "/2"), (1, "/2")]
+    );
 
     assert_eq!(whole(client.send_request(get(0)).await.unwrap()).await.0, 200);
     let post = ask("POST", "/t/acme/dc1/erp/pay", Some(CI), text("100"));
     let response = client.send_request(post).await.unwrap();
-    assert_eq!((response.status().as_u16(), response.headers()["underpass-refusal"].to_str().unwrap()), (502, "outcome_unknown"));
+    assert_eq!(
+        (response.status().as_u16(), response.headers()["underpass-refusal"].to_str().unwrap()),
+        (502, "outcome_unknown")
+    );
     site.asked.recv().await.unwrap();
     assert_eq!(site.asked.recv().await.unwrap().1.uri.path(), "/pay");
     assert!(site.asked.try_recv().is_err());
@@ -148,7 +155,9 @@ async fn an_idle_stream_is_closed_in_time() {
     let mut client = site.http1().await;
     let (gateway, stop) = (site.gateway.clone(), CancellationToken::new());
     let stopped = stop.clone();
-    site.tasks.spawn(async move { tokio::select! { () = gateway.tidy_streams() => {}, () = stopped.cancelled() => {} } });
+    site.tasks.spawn(async move {
+        tokio::select! { () = gateway.tidy_streams() => {}, () = stopped.cancelled() => {} }
+    });
     assert_eq!(by(&mut site, &mut client, "/t/acme/dc1/erp/", CI).await, 0);
     assert_eq!(site.rows.take(), ["opened", "request"]);
     let begun = Instant::now();

@@ -98,7 +98,10 @@ async fn e3_a_head_that_two_readers_read_differently_is_refused() {
     ] {
         let answer = said(&site, format!("{line}\r\n{more}{head}\r\n0\r\n\r\n").as_bytes()).await;
         let status = if line.starts_with("CONNECT") { "HTTP/1.1 405" } else { "HTTP/1." };
-        assert!(answer.starts_with(status) && (answer.contains(" 400 ") || answer.contains(" 405 ")), "{line} {more}: {answer}");
+        assert!(
+            answer.starts_with(status) && (answer.contains(" 400 ") || answer.contains(" 405 ")),
+            "{line} {more}: {answer}"
+        );
     }
     assert!(site.asked.try_recv().is_err());
 }
@@ -107,7 +110,9 @@ async fn e3_a_head_that_two_readers_read_differently_is_refused() {
 async fn a_body_is_sent_when_the_agent_gives_leave() {
     let site = Site::new(echo).await;
     let mut io = site.connection();
-    let head = format!("POST /t/acme/dc1/erp HTTP/1.1\r\nHost: a\r\nAuthorization: {CI}\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+    let head = format!(
+        "POST /t/acme/dc1/erp HTTP/1.1\r\nHost: a\r\nAuthorization: {CI}\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+    );
     io.write_all(head.as_bytes()).await.unwrap();
     let mut leave = [0; 25];
     io.read_exact(&mut leave).await.unwrap();
@@ -134,7 +139,9 @@ async fn e10_a_connection_without_a_request_is_closed_in_time() {
     assert!((5..12).contains(&begun.elapsed().as_secs()), "a client of HTTP/2 that asks for nothing: {:?}", begun.elapsed());
 
     let mut io = site.connection();
-    io.write_all(format!("GET /t/acme/dc1/erp HTTP/1.1\r\nHost: a\r\nAuthorization: {CI}\r\n\r\nGET /slow").as_bytes()).await.unwrap();
+    io.write_all(format!("GET /t/acme/dc1/erp HTTP/1.1\r\nHost: a\r\nAuthorization: {CI}\r\n\r\nGET /slow").as_bytes())
+        .await
+        .unwrap();
     let begun = Instant::now();
     let mut answer = String::new();
     io.read_to_string(&mut answer).await.unwrap();
