@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::fixtures::samba::{self, Samba};
-use crate::fixtures::slapd::{self, PEOPLE, SERVICE, SUFFIX, Slapd};
+use crate::fixtures::slapd::{PEOPLE, SUFFIX, Slapd};
 use crate::fixtures::vendor::{NAME, Vendor};
 use crate::http::Web;
 
@@ -27,11 +26,6 @@ async fn told(web: &Web, query: &Value, accept: &str) -> (u16, String, String) {
     web.told(&["--json", &query.to_string(), "-H", &accept], &url).await
 }
 
-/// The names that were found.
-fn names(answer: &Value) -> Vec<&str> {
-    answer["entries"].as_array().unwrap().iter().map(|entry| entry["dn"].as_str().unwrap()).collect()
-}
-
 #[tokio::test]
 async fn every_entry_of_openldap_is_found_page_by_page_and_without_passwords() {
     let vendor = Vendor::new();
@@ -50,7 +44,8 @@ async fn every_entry_of_openldap_is_found_page_by_page_and_without_passwords() {
     let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
     assert_eq!(last, json!({"result": {"code": 0, "name": "success"}, "count": PEOPLE, "truncated": false}));
 
-    let some = json!({"base": SUFFIX, "filter": {"present": "mail"}, "size_limit": 1234, "page_size": 100, "attributes": ["uid"]});
+    let some =
+        json!({"base": SUFFIX, "filter": {"present": "mail"}, "size_limit": 1234, "page_size": 100, "attributes": ["uid"]});
     let (_, _, some) = search(&web, &some).await;
     assert_eq!((some["count"].as_u64(), &some["truncated"]), (Some(1234), &json!(true)));
     assert_eq!(some["entries"][0]["attributes"].as_object().unwrap().keys().collect::<Vec<_>>(), ["uid"]);
