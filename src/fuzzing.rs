@@ -9,6 +9,7 @@ pub mod ldap;
 mod messages;
 #[cfg(any(feature = "cli", feature = "fuzzing"))]
 mod rules;
+mod search;
 mod token;
 mod websocket;
 
@@ -18,6 +19,7 @@ pub use csr::csr;
 pub use messages::{control, preface};
 #[cfg(any(feature = "cli", feature = "fuzzing"))]
 pub use rules::rules;
+pub use search::search;
 pub use token::token;
 pub use websocket::websocket;
 
@@ -115,6 +117,11 @@ mod tests {
     #[test]
     fn e6_the_corpus_of_filters_and_names_is_written_as_it_is_read() {
         replay("ldap_text", super::ldap::texts);
+    }
+
+    #[test]
+    fn i1_the_corpus_of_searches_shows_no_password_and_keeps_its_filters() {
+        replay("search", super::search);
     }
 
     #[cfg(feature = "gateway")]

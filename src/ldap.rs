@@ -7,3 +7,4 @@ pub mod dn;
 pub mod filter;
 pub mod framer;
 pub mod message;
+pub mod search;

@@ -237,6 +237,12 @@ codes! {
     TargetBusy "target_busy" Target Unavailable false:
         "All connections that a stream may have to the target carry requests without an answer." ;
         "Wait, or make the target answer sooner."
+    SearchTimeout "search_timeout" Target Unavailable false:
+        "The directory had not ended the search when its `time_limit` was over." ;
+        "Narrow the filter or the base, ask for indexed attributes, or give the search more time."
+    SearchTooLarge "search_too_large" Caller Usage false:
+        "What the search has found is too large for one JSON document." ;
+        "Ask with `Accept: application/jsonl`, which is of any size, or for fewer attributes, or set `size_limit`."
     ProxyHeader "proxy_header" Caller Config false:
         "A balancer's connection did not begin with a PROXY header, or with a broken one." ;
         "Let the balancer send PROXY protocol version 1 or 2 (haproxy: `send-proxy-v2`), or take it off the listener."

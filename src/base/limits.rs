@@ -380,6 +380,39 @@ pub const LDAP_CONTROLS: usize = 32;
 /// one or two.
 pub const LDAP_OUTSTANDING: usize = 256;
 
+/// The JSON that asks for a search: some hundred names in a filter.
+pub const SEARCH_BODY: usize = 64 * 1024;
+
+/// How long that JSON may take to come.
+pub const SEARCH_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a stream for searches may wait for the next one; the gateway keeps it for less.
+pub const SEARCH_IDLE: Duration = Duration::from_secs(120);
+
+/// What a directory has beyond a search's time to say that it was too short.
+pub const SEARCH_GRACE: Duration = Duration::from_secs(2);
+
+/// Attributes that a search may name.
+pub const SEARCH_ATTRIBUTES: usize = 256;
+
+/// Entries that are asked of a directory at a time; more than 1000 no Active Directory gives.
+pub const SEARCH_PAGE: u32 = 1000;
+
+/// The same unless the search says otherwise.
+pub const SEARCH_PAGE_DEFAULT: u32 = 500;
+
+/// Seconds that a search may take.
+pub const SEARCH_TIME: u32 = 600;
+
+/// The same unless the search says otherwise.
+pub const SEARCH_TIME_DEFAULT: u32 = 60;
+
+/// What is found is handed on in batches of so many bytes and one message, of which two are held.
+pub const SEARCH_BATCH: usize = 16 * 1024;
+
+/// A search's answer as one JSON document, which is held whole; as lines it may be of any size.
+pub const SEARCH_ANSWER: usize = 8 * 1024 * 1024;
+
 /// A refusal's detail on the wire.
 pub const MAX_DETAIL: usize = 512;
 

@@ -22,6 +22,12 @@ impl Secret {
         Self(SecretString::from(text.trim().to_owned()))
     }
 
+    /// Takes a text in as it is.
+    #[must_use]
+    pub fn exactly(text: &str) -> Self {
+        Self(SecretString::from(text.to_owned()))
+    }
+
     /// 32 random bytes as base64url without padding (RFC 4648, 5).
     ///
     /// # Errors

@@ -71,7 +71,8 @@ pub fn status(code: Code) -> StatusCode {
         Code::LoginRequired | Code::LoginFailed => StatusCode::UNAUTHORIZED,
         Code::LoginLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::TargetUnknown => StatusCode::NOT_FOUND,
-        Code::OpenTimeout | Code::TargetTimeout | Code::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Code::SearchTooLarge => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::OpenTimeout | Code::TargetTimeout | Code::ResponseTimeout | Code::SearchTimeout => StatusCode::GATEWAY_TIMEOUT,
         Code::NoAgent
         | Code::QuotaExceeded
         | Code::TargetStreams

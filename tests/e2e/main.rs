@@ -26,6 +26,7 @@ mod precedents;
 mod proxy;
 mod reach;
 mod recovery;
+mod search;
 mod secrets;
 mod storm;
 mod tokens;

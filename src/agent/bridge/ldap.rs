@@ -1,6 +1,7 @@
 //! LDAP targets: connects to a directory and passes what the rules allow, message by message. It refuses to know the gateway.
 
 mod relay;
+mod search;
 mod start_tls;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use self::relay::{Account, Cut, relay};
+pub use self::search::searches;
 use self::start_tls::start_tls;
 use super::{Hop, Way, tcp, tls};
 use crate::agent::policy::{LdapService, Permit, Service};
@@ -137,12 +139,6 @@ impl<D: Fn(&Denial), C: Fn(Direction, usize)> Account for Books<'_, D, C> {
     fn count(&self, direction: Direction, bytes: usize) {
         (self.count)(direction, bytes);
     }
-}
-
-/// Serves the searches of one stream, posted by HTTP/1.1. Yields why it was cut, if it was.
-pub async fn searches(hop: Hop) -> Option<Code> {
-    let _ = hop;
-    Some(Code::Internal)
 }
 
 #[cfg(test)]

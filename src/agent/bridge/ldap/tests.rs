@@ -54,7 +54,7 @@ impl Site {
         pem::save(&chain, &shown.chain).unwrap();
         let pair = rcgen::KeyPair::try_from(shown.key.secret_der()).unwrap();
         files::write_private(&key, pair.serialize_pem().as_bytes()).unwrap();
-        let tls = TlsAcceptor::from(listener_config(&chain, &key, None).unwrap());
+        let tls = TlsAcceptor::from(listener_config(&chain, &key, None, &[]).unwrap());
         Listening { socket: TcpListener::bind("127.0.0.1:0").await.unwrap(), tls }
     }
 
