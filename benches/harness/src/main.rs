@@ -2,6 +2,7 @@
 
 mod case;
 mod clock;
+mod directory;
 mod figure;
 mod forward;
 mod goals;
@@ -16,6 +17,7 @@ mod record;
 mod relay;
 mod report;
 mod run;
+mod service;
 mod stats;
 mod wan;
 
