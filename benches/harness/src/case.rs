@@ -158,7 +158,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "http-requests",
         about: "HTTP/1.1 requests for answers of 128 bytes on 64 connections that are kept, on each one after another",
         service: Service::Http,
-        includes: |peer| peer == Peer::Nginx || closest(peer),
+        includes: web,
         measure: |cell| http::requests(cell, 64),
         ..CASE
     },
@@ -166,7 +166,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "http-requests-1",
         about: "the same on one connection",
         service: Service::Http,
-        includes: |peer| peer == Peer::Nginx || closest(peer),
+        includes: web,
         measure: |cell| http::requests(cell, 1),
         ..CASE
     },
@@ -175,7 +175,7 @@ pub(crate) const CASES: &[Case] = &[
         about: "one HTTP answer of 1 GiB",
         seconds: 2.4,
         service: Service::Http,
-        includes: |peer| peer == Peer::Nginx || closest(peer),
+        includes: web,
         measure: |cell| http::body(cell, Way::Down),
         ..CASE
     },
@@ -184,7 +184,7 @@ pub(crate) const CASES: &[Case] = &[
         about: "one HTTP request of 1 GiB",
         seconds: 2.4,
         service: Service::Http,
-        includes: |peer| peer == Peer::Nginx || closest(peer),
+        includes: web,
         measure: |cell| http::body(cell, Way::Up),
         ..CASE
     },
@@ -193,7 +193,7 @@ pub(crate) const CASES: &[Case] = &[
         about: "messages of 64 bytes there and back on one stream of HTTP/2, as gRPC has it",
         seconds: 1.2,
         service: Service::Stream,
-        includes: |peer| peer == Peer::Nginx || closest(peer),
+        includes: web,
         measure: http::chat,
         ..CASE
     },
@@ -276,7 +276,7 @@ const fn gigabit(rtt_ms: u32) -> Line {
     Line { rtt_ms, mbit: 1_000, mtu: 9_000, large_buffers: false }
 }
 
-/// Those whom the goals name; the others do what one of these does, or are far from it. A run of everything stays within half an hour.
+/// Those whom the goals name; the others do what one of these does, or are far from it. A run of everything stays within 40 minutes.
 fn core(peer: Peer) -> bool {
     closest(peer) || matches!(peer, Peer::Haproxy | Peer::Rathole)
 }
@@ -288,5 +288,10 @@ fn tunnels(peer: Peer) -> bool {
 
 /// No tunnel at all, the plain relay and this project, and haproxy where it can be compared.
 fn closest(peer: Peer) -> bool {
-    matches!(peer, Peer::Direct | Peer::Relay | Peer::Underpass | Peer::UnderpassTcp | Peer::Haproxy)
+    matches!(peer, Peer::Direct | Peer::Relay | Peer::Underpass | Peer::Haproxy)
+}
+
+/// Those who know what HTTP is, and those who show what that costs.
+fn web(peer: Peer) -> bool {
+    matches!(peer, Peer::Direct | Peer::Underpass | Peer::UnderpassTcp | Peer::Nginx)
 }

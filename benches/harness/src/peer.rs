@@ -67,6 +67,17 @@ impl Peer {
         }
     }
 
+    /// The program that a package brings for it.
+    pub(crate) fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Direct | Self::Relay | Self::Underpass | Self::UnderpassTcp | Self::Rathole => None,
+            Self::Nginx => Some("nginx"),
+            Self::Haproxy => Some("haproxy"),
+            Self::Stunnel => Some("stunnel4"),
+            Self::Ssh => Some("ssh"),
+        }
+    }
+
     /// Whether it has processes between client and target.
     pub(crate) fn is_tunnel(self) -> bool {
         self != Self::Direct

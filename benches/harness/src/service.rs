@@ -14,3 +14,10 @@ pub(crate) enum Service {
     /// LDAP, with TLS and without.
     Directory,
 }
+
+impl Service {
+    /// The program that serves it, unless the harness does.
+    pub(crate) fn program(self) -> Option<&'static str> {
+        (self == Self::Directory).then_some("slapd")
+    }
+}

@@ -52,10 +52,13 @@ async fn converse(requests: client::SendRequest<Bytes>, entry: &WebEntry, run: D
         request = request.header("authorization", format!("Bearer {token}"));
     }
     let (answer, mut send) = requests.ready().await?.send_request(request.body(())?, false)?;
+    let message = Bytes::from([&[0, 0, 0, 0, MESSAGE][..], &[b'm'; MESSAGE as usize]].concat());
+    // The first message comes before the answer's head, because servers of gRPC may wait for it; and it is not timed.
+    send.send_data(message.clone(), false)?;
     let answer = timeout(PATIENCE, answer).await.context("waiting for an answer's head")??;
     ensure!(answer.status() == 200, "the answer is {:?}", answer);
     let mut receive = answer.into_body();
-    let message = Bytes::from([&[0, 0, 0, 0, MESSAGE][..], &[b'm'; MESSAGE as usize]].concat());
+    timeout(PATIENCE, echo_of(&message, &mut receive)).await.context("waiting for the first echo")??;
     let (mut nanos, start) = (Vec::new(), Instant::now());
     while start.elapsed() < run {
         let sent = Instant::now();
