@@ -1,4 +1,5 @@
-//! The hot paths of a session one by one: WebSocket frames, and yamux frames through the engine. Under criterion they are timed:
+//! The hot paths one by one: WebSocket frames, yamux frames through the engine, and an HTTP target's rules. Under criterion they are
+//! timed:
 //!
 //! ```sh
 //! cargo bench --bench micro --features fuzzing
@@ -15,6 +16,8 @@ use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput};
 use underpass::base::limits::{MAX_MESSAGE, READ_BUFFER, SENT_MESSAGE, SPLICE_BUFFER};
 use underpass::fuzzing::End;
+use underpass::rules::http::{Ask, Decision, Rules};
+use underpass::rules::path::Path;
 use underpass::tunnel::websocket::{Decoder, Event, Opcode, Sender, head};
 
 /// Bytes of a yamux header.
@@ -38,6 +41,7 @@ struct Case {
 enum Amount {
     Bytes(usize),
     Frames(usize),
+    Requests(usize),
 }
 
 /// Something that can be done again and again.
@@ -74,6 +78,8 @@ fn cases() -> Vec<Case> {
         sent("mux-send-small-1", 1, SMALL),
         sent("mux-send-small-64", 64, SMALL),
         Case::new("mux-gather-4-bulk-60-small", Amount::Frames(64), Gather::new(4, 60)),
+        Case::new("rules-allow-of-10000", Amount::Requests(256), Decide::new("GET")),
+        Case::new("rules-deny-of-10000", Amount::Requests(256), Decide::new("DELETE")),
     ]
 }
 
@@ -105,6 +111,7 @@ impl Amount {
         match self {
             Self::Bytes(bytes) => format!("{} KiB", bytes as f64 / 1024.0),
             Self::Frames(frames) => format!("{frames} frame"),
+            Self::Requests(requests) => format!("{requests} request"),
         }
     }
 }
@@ -116,7 +123,7 @@ fn time() {
     for mut case in cases() {
         group.throughput(match case.amount {
             Amount::Bytes(bytes) => Throughput::Bytes(bytes as u64),
-            Amount::Frames(frames) => Throughput::Elements(frames as u64),
+            Amount::Frames(count) | Amount::Requests(count) => Throughput::Elements(count as u64),
         });
         group.bench_function(case.name, |bencher| {
             bencher.iter_custom(|times| (0..times).map(|_| timed(case.work.as_mut())).sum::<Duration>());
@@ -287,5 +294,40 @@ impl Work for Gather {
 
     fn run(&mut self) -> usize {
         self.end.send(&mut self.outbound)
+    }
+}
+
+/// Requests under ten thousand rules, whose paths have most of their segments in common.
+struct Decide {
+    rules: Rules,
+    method: &'static str,
+    paths: Vec<String>,
+}
+
+impl Decide {
+    fn new(method: &'static str) -> Self {
+        let place = |index: usize| (index % 100, index / 100);
+        let rule = |index: usize| {
+            let (one, other) = place(index);
+            let path = format!("/api/v1/tenants/t{one}/*/collection{other}/**");
+            serde_json::json!({"methods": ["GET", "POST"], "path": path, "query": ["page", "limit"]})
+        };
+        let path = |index: usize| {
+            let (one, other) = place(index * 37);
+            format!("/api/v1/tenants/t{one}/region/collection{other}/items/{index}?page=2&limit=50")
+        };
+        let rules = serde_json::from_value((0..10_000).map(rule).collect()).expect("they are rules");
+        Self { rules, method, paths: (0..256).map(path).collect() }
+    }
+}
+
+impl Work for Decide {
+    fn run(&mut self) -> usize {
+        let allowed = |raw: &String| {
+            let path = Path::parse(raw).expect("it is a plain path");
+            let decision = self.rules.decide(&Ask { method: self.method, path: &path, upgrade: false, body: None });
+            usize::from(matches!(black_box(decision), Decision::Allow { .. }))
+        };
+        self.paths.iter().map(allowed).sum()
     }
 }

@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod ops;
 pub mod process;
 pub mod quickstart;
+pub mod targets;
 
 use std::path::PathBuf;
 

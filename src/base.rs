@@ -12,5 +12,6 @@ pub mod grant;
 pub mod id;
 pub mod limits;
 pub mod secret;
+pub mod size;
 pub mod tasks;
 pub mod throttle;

@@ -17,15 +17,15 @@ mod listener;
 mod problem;
 mod scalar;
 mod secret;
+mod target;
 mod yaml;
 
-pub use agent::{AgentConfig, AgentGateway, AgentLimits, Kind, Proxy, ProxyUrl, SendProxy, Target, TargetLimits};
+pub use agent::{AgentConfig, AgentGateway, AgentLimits, Proxy, ProxyUrl};
 pub use common::{AuditSection, Drain, LogSection, MetricsSection, Version};
 pub use gateway::{ClientsSection, Enrollment, GatewayConfig, GatewayLimits, GatewaySection, Limits, Tenant};
 pub use listener::{CertifiedClient, ClientCaSection, ListenerConfig, ListenerKind, TlsFiles};
-#[cfg(feature = "cli")]
-pub(crate) use scalar::{read_size, show_size};
 pub use secret::SecretRef;
+pub use target::{Kind, Scheme, SendProxy, Target, TargetAddress, TargetLimits, TargetTlsSection};
 
 use problem::Problem;
 

@@ -6,6 +6,8 @@ pub mod clients;
 mod config;
 mod csr;
 mod messages;
+#[cfg(any(feature = "cli", feature = "fuzzing"))]
+mod rules;
 mod token;
 mod websocket;
 
@@ -13,6 +15,8 @@ mod websocket;
 pub use config::config;
 pub use csr::csr;
 pub use messages::{control, preface};
+#[cfg(any(feature = "cli", feature = "fuzzing"))]
+pub use rules::rules;
 pub use token::token;
 pub use websocket::websocket;
 
@@ -84,6 +88,12 @@ mod tests {
     #[test]
     fn i1_the_corpus_of_configurations_is_refused_in_one_line_or_loads_again() {
         replay("config", super::config);
+    }
+
+    #[cfg(any(feature = "cli", feature = "fuzzing"))]
+    #[test]
+    fn d9_the_corpus_of_rules_decides_as_each_rule_does() {
+        replay("rules", super::rules);
     }
 
     #[test]

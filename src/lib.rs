@@ -6,6 +6,7 @@ pub mod base;
 pub mod fuzzing;
 pub mod observe;
 pub mod pki;
+pub mod rules;
 pub mod tunnel;
 pub mod wire;
 

@@ -260,7 +260,8 @@
 //! message Open {
 //!   bytes request = 1;                 // 16 bytes, in the logs and audits of both ends; required
 //!   string target = 2;                 // the target's name on the agent; never an address; required
-//!   uint32 kind = 3;                   // as in Target; required
+//!   uint32 spoken = 3;                 // 1 raw: a client's bytes, for any target; 2 http: HTTP/1.1, or HTTP/2 by prior knowledge,
+//!                                      // for targets of kind http; 4 search: section 13, for targets of kind ldap; required
 //!   string caller = 4;                 // who asks, for people; 256 characters
 //!   string source = 5;                 // the client, "192.0.2.1:1000" or "[2001:db8::1]:1000"; empty: unknown
 //!   uint32 deadline_ms = 6;            // how long the gateway still waits for the reply

@@ -12,6 +12,8 @@ const RANKS: &[(&str, u8)] = &[
     ("wire", 1),
     ("pki", 1),
     ("observe", 1),
+    ("ldap", 1),
+    ("rules", 2),
     ("tunnel", 2),
     ("gateway", 3),
     ("agent", 3),

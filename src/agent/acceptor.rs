@@ -12,8 +12,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Agent;
+use super::bridge::ldap::{self, Directory};
 use super::bridge::tcp::{self, Connected};
-use super::policy::Permit;
+use super::bridge::{Hop, Way, http};
+use super::policy::{Permit, Service};
 use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
 use crate::base::limits::OPEN_DEADLINE;
@@ -23,7 +25,7 @@ use crate::tunnel::mux::Stream;
 use crate::tunnel::session::lanes::{Lane, Lanes};
 use crate::tunnel::session::{Notifier, Wired};
 use crate::tunnel::splice::{Direction, End, Outcome, Socket, Toll, splice};
-use crate::wire::open::Open;
+use crate::wire::open::{Open, Spoken};
 use crate::wire::refusal::Refusal;
 use crate::wire::reply::Reply;
 
@@ -51,9 +53,27 @@ struct Arrived {
 /// A permitted stream with its connected target, in the audit as open.
 struct Bridged {
     permit: Permit,
-    target: TcpStream,
+    far: Far,
     ledger: Ledger<()>,
     slot: OwnedSemaphorePermit,
+}
+
+/// The target's side of a stream, once it is accepted.
+enum Far {
+    /// Bytes, which go to a connected target as they are.
+    Bytes(TcpStream),
+    /// Messages, which the agent reads itself.
+    Messages(Messages),
+}
+
+/// What is read of a stream.
+enum Messages {
+    /// Nothing is connected yet: each request is decided, and brings its connection about.
+    Http,
+    /// For a directory that is connected, with TLS.
+    Ldap(Box<Directory>),
+    /// As for HTTP.
+    Search,
 }
 
 /// Serves one stream to its end. The end of its lane is the end of a stream, however stuck it is.
@@ -69,7 +89,7 @@ pub async fn serve(context: Arc<Context>, stream: Stream) {
         bridged = bridge(&context, &arrived, &mut asked) => bridged,
     };
     match bridged {
-        Ok(bridged) => carry(&context, arrived.wired, bridged).await,
+        Ok(bridged) => carry(&context, arrived, bridged).await,
         Err(refusal) => {
             asked.refused(&refusal);
             refuse(arrived.wired, refusal).await;
@@ -109,11 +129,23 @@ async fn bridge(context: &Context, arrived: &Arrived, asked: &mut Asked) -> Resu
         Refusal::new(Code::AgentStreams, format_args!("this agent has its {limit} streams"))
     })?;
     let permit = agent.policy().authorize(open)?;
-    let left = open.deadline.saturating_sub(since.elapsed());
-    let Connected { stream: target, address } =
-        tcp::connect(&permit, &agent.resolver, &agent.settings.floor, open.source, left).await?;
-    let ledger = asked.opened(context.session, &agent.settings.agent, Some(address), ())?;
-    Ok(Bridged { permit, target, ledger, slot })
+    let limit = open.deadline.saturating_sub(since.elapsed());
+    let way = Way { resolver: &agent.resolver, floor: &agent.settings.floor, limit };
+    let (far, address) = match (&*permit.service(), open.spoken) {
+        (Service::Tcp { .. }, _) => {
+            let Connected { stream, address } = tcp::connect(&permit, way, open.source).await?;
+            (Far::Bytes(stream), Some(address))
+        }
+        (Service::Http(_), _) => (Far::Messages(Messages::Http), None),
+        (Service::Ldap(_), Spoken::Search) => (Far::Messages(Messages::Search), None),
+        (Service::Ldap(_), _) => {
+            let directory = Box::new(Box::pin(ldap::connect(&permit, way)).await?);
+            let address = directory.address;
+            (Far::Messages(Messages::Ldap(directory)), Some(address))
+        }
+    };
+    let ledger = asked.opened(context.session, &agent.settings.agent, address, ())?;
+    Ok(Bridged { permit, far, ledger, slot })
 }
 
 async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
@@ -124,14 +156,63 @@ async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
     }
 }
 
-/// Reply, early bytes, then both ways until the end.
-async fn carry(context: &Context, mut wired: Wired<Stream>, bridged: Bridged) {
-    let Bridged { permit, mut target, ledger, slot } = bridged;
-    // Also if this task or the whole process is cut: the target must not take a cut stream for a finished one.
-    reset_on_close(&target, true);
+/// Reply, then what is spoken until the end.
+async fn carry(context: &Context, arrived: Arrived, bridged: Bridged) {
+    let Arrived { open, mut wired, .. } = arrived;
+    let Bridged { permit, far, ledger, slot } = bridged;
+    if let Far::Bytes(target) = &far {
+        // Also if this task or the whole process is cut: the target must not take a cut stream for a finished one.
+        reset_on_close(target, true);
+    }
     if wired.send(&Reply::Accepted).await.is_err() {
         return ledger.close(Some(if context.lane.link().is_lost() { Code::SessionLost } else { Code::ClientReset }));
     }
+    match far {
+        Far::Bytes(target) => carry_bytes(context, wired, permit, target, ledger, slot).await,
+        Far::Messages(messages) => {
+            let (stream, early) = wired.into_parts();
+            let (agent, permit, ledger) = (context.agent.clone(), Arc::new(permit), Arc::new(ledger));
+            let hop = Hop { agent, permit, open, stream, early, ledger };
+            Box::pin(carry_messages(context, hop, messages)).await;
+            drop(slot);
+        }
+    }
+}
+
+/// What the agent reads itself, until the end.
+async fn carry_messages(context: &Context, hop: Hop, messages: Messages) {
+    let (lane, id) = (context.lane.number(), hop.stream.id());
+    let (permit, ledger) = (hop.permit.clone(), hop.ledger.clone());
+    let serve = async {
+        match messages {
+            Messages::Http => http::serve(hop).await,
+            Messages::Ldap(directory) => ldap::serve(hop, *directory).await,
+            Messages::Search => ldap::searches(hop).await,
+        }
+    };
+    let code = tokio::select! {
+        biased;
+        () = permit.withdrawn() => Some(Code::TargetRemoved),
+        code = serve => code,
+        _ = context.lane.link().ended() => Some(Code::SessionLost),
+    };
+    ledger.ends(code);
+    if let Some(code) = code
+        && !context.lane.link().is_lost()
+    {
+        context.notifier.closing(lane, id, code);
+    }
+}
+
+/// Early bytes, then both ways until the end.
+async fn carry_bytes(
+    context: &Context,
+    wired: Wired<Stream>,
+    permit: Permit,
+    mut target: TcpStream,
+    ledger: Ledger<()>,
+    slot: OwnedSemaphorePermit,
+) {
     let (mut stream, early) = wired.into_parts();
     let idle = permit.target().spec.limits.idle_timeout;
     let code = tokio::select! {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::bridge::resolve::Resolver;
 use super::link::CredentialFiles;
-use super::policy::{Policy, TargetLimits, TargetSpec};
+use super::policy::{Policy, Service, TargetLimits, TargetSpec};
 use super::{Agent, Settings};
 use crate::agent::floor::Floor;
 use crate::base::drain::Drain;
@@ -14,16 +14,19 @@ use crate::base::id::{Name, RequestId};
 use crate::base::tasks::Tasks;
 use crate::tunnel::dial::Egress;
 use crate::tunnel::fixture::{Rows, audit};
-use crate::wire::hello::Kind;
-use crate::wire::open::Open;
+use crate::wire::open::{Open, Spoken};
 
 pub(crate) fn spec(address: &str, allow_loopback: bool) -> TargetSpec {
     TargetSpec {
-        kind: Kind::Tcp,
         address: address.parse().unwrap(),
         allow_loopback,
-        send_proxy: false,
-        limits: TargetLimits { max_streams: 9, connect_timeout: Duration::from_secs(5), idle_timeout: None },
+        service: Service::Tcp { send_proxy: false },
+        limits: TargetLimits {
+            max_streams: 9,
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(60),
+            idle_timeout: None,
+        },
     }
 }
 
@@ -35,7 +38,7 @@ pub(crate) fn open(target: &str) -> Open {
     Open {
         request: RequestId::fresh(),
         target: Name::parse(target).unwrap(),
-        kind: Kind::Tcp,
+        spoken: Spoken::Raw,
         caller: "test".to_owned(),
         source: Some("192.0.2.9:9".parse().unwrap()),
         deadline: Duration::from_secs(5),

@@ -1,7 +1,6 @@
 //! An agent process: `enroll` gets its identity, `Running` is it at work, `run` is its life as a service.
 //! It refuses to know how commands are written and answers printed.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,11 +11,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::process::{Signals, Wish, raise_descriptor_limit, ready};
+use super::targets::policy;
 use super::{Place, ops, process};
 use crate::agent::enroll::{Enrollment, enroll as redeem};
 use crate::agent::floor::Floor;
 use crate::agent::link::CredentialFiles;
-use crate::agent::policy::{Policy, TargetLimits, TargetSpec};
 use crate::agent::status::LinkStatus;
 use crate::agent::{Agent, Settings};
 use crate::base::allow::AllowFrom;
@@ -26,14 +25,13 @@ use crate::base::endpoint::Endpoint;
 use crate::base::files;
 use crate::base::id::{AgentId, Name};
 use crate::base::tasks::Tasks;
-use crate::config::{self, AgentConfig, Kind, MetricsSection, SendProxy};
+use crate::config::{self, AgentConfig, MetricsSection};
 use crate::observe::audit::{Audit, Event};
 use crate::observe::{log, metrics};
 use crate::pki::renew::pending_key;
 use crate::pki::request::PrivateKey;
 use crate::pki::{pem, tls};
 use crate::tunnel::dial::Egress;
-use crate::wire::hello;
 use crate::wire::token::EnrollmentToken;
 
 /// The configuration's name in the state directory.
@@ -138,7 +136,7 @@ impl Running {
             floor: Floor::new(config.metrics.iter().map(|metrics| metrics.listen).collect()),
         };
         let (drain, tasks) = (Drain::new(), Tasks::new());
-        let agent = Agent::new(settings, policy(&config), audit.clone(), drain.clone(), tasks.clone());
+        let agent = Agent::new(settings, policy(&config)?, audit.clone(), drain.clone(), tasks.clone());
         let instance = agent.instance();
         audit.record(&Event::Started { role: "agent", version: env!("CARGO_PKG_VERSION"), instance })?;
         agent.start();
@@ -157,7 +155,11 @@ impl Running {
     }
 
     /// Takes another configuration: targets at once; yields what needs a restart.
-    pub fn reload(&mut self, config: AgentConfig) -> Vec<&'static str> {
+    ///
+    /// # Errors
+    /// What the files of its targets report; all stays as it was then.
+    pub fn reload(&mut self, config: AgentConfig) -> Result<Vec<&'static str>, Failure> {
+        let policy = policy(&config)?;
         let old = &self.config;
         let restart = [
             ("gateway", config.gateway != old.gateway),
@@ -168,9 +170,9 @@ impl Running {
             ("metrics", config.metrics != old.metrics),
             ("log", config.log != old.log),
         ];
-        self.agent.reload(policy(&config));
+        self.agent.reload(policy);
         self.config.targets = config.targets;
-        restart.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect()
+        Ok(restart.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect())
     }
 
     /// Ends well: gateways told, streams given their time.
@@ -240,9 +242,9 @@ fn is_ready(agent: &Agent) -> Result<(), Failure> {
 }
 
 fn reload(running: &mut Running, path: &Path) {
-    let result = config::load_agent(path).map(|config| {
-        let restart = running.reload(config);
-        (format!("targets: {}", running.agent.policy().targets().count()), restart)
+    let result = config::load_agent(path).and_then(|config| {
+        let restart = running.reload(config)?;
+        Ok((format!("targets: {}", running.agent.policy().targets().count()), restart))
     });
     process::reloaded(result, path, &running.audit);
 }
@@ -256,31 +258,6 @@ pub fn egress(config: &AgentConfig) -> Result<Egress, Failure> {
     let password = proxy.password.as_ref().map(|reference| reference.resolve()).transpose()?;
     let login = proxy.username.as_deref().zip(password.as_ref());
     Ok(Egress::through(&proxy.url.0, &proxy.no_proxy, login))
-}
-
-fn policy(config: &AgentConfig) -> Policy {
-    let specs: BTreeMap<_, _> = config
-        .targets
-        .iter()
-        .map(|(name, target)| {
-            let limits = TargetLimits {
-                max_streams: target.limits.max_streams,
-                connect_timeout: target.limits.connect_timeout,
-                idle_timeout: target.limits.idle_timeout,
-            };
-            let spec = TargetSpec {
-                kind: match target.kind {
-                    Kind::Tcp => hello::Kind::Tcp,
-                },
-                address: target.address.clone(),
-                allow_loopback: target.allow_loopback,
-                send_proxy: target.send_proxy == SendProxy::V2,
-                limits,
-            };
-            (name.clone(), spec)
-        })
-        .collect();
-    Policy::new(specs)
 }
 
 /// What `underpass agent status` prints.
@@ -331,7 +308,7 @@ fn status(agent: &Agent, id: &AgentId, credential: &CredentialFiles) -> AgentSta
     let targets = agent.policy();
     let targets = targets.targets().map(|target| TargetStatus {
         name: target.name.to_string(),
-        kind: target.spec.kind.to_string(),
+        kind: target.spec.service.kind().to_string(),
         address: target.spec.address.to_string(),
         streams: target.streams(),
         max_streams: target.spec.limits.max_streams,

@@ -138,6 +138,15 @@ codes! {
     TargetReset "target_reset" Target Unavailable false:
         "The target reset the connection in the middle." ;
         "Look into the target's own log."
+    TargetTlsFailed "target_tls_failed" Target Unavailable true:
+        "TLS with the target did not come to be." ;
+        "Look whether its port speaks TLS 1.2 or 1.3 and wants a client certificate (`tls.cert` and `tls.key` of the target in agent.yaml)."
+    TargetTlsUntrusted "target_tls_untrusted" Target Denied true:
+        "The target's certificate is not one that this agent believes: unknown issuer, expired or unfit." ;
+        "Name the CA that issued it in `tls.ca_file` of the target in agent.yaml, or have the certificate renewed."
+    TargetTlsNameMismatch "target_tls_name_mismatch" Target Denied true:
+        "The target's certificate is for another name than the one dialled." ;
+        "Dial it by a name of its certificate, or give that name as `tls.server_name` of the target in agent.yaml."
     TargetStreams "target_streams" Agent Unavailable true:
         "The target has as many streams as its `max_streams` allows." ;
         "Wait, close streams, raise `limits.max_streams` of the target, or add an agent."
@@ -197,6 +206,19 @@ codes! {
         "The caller's rights ended while its stream was open or being opened: its token was revoked or expired, its certificate expired, or \
          gateway.yaml took from its certificate's name the access that it had." ;
         "If the caller should still have access, make a fresh token, renew the certificate, or let its name in again."
+    RequestDenied "request_denied" Caller Denied false:
+        "The rules of the target (`allow:` in agent.yaml) do not permit the request." ;
+        "The detail names what the nearest rule did not allow. Ask for what is permitted, or add a rule; `underpass agent check --explain` \
+         tries one."
+    RequestPath "request_path" Caller Usage false:
+        "The request's path can be read in more than one way: an encoded slash or dot, a dot segment, an empty segment or the like." ;
+        "Send the path in its plain form; the detail says what is wrong with it. No rule can permit it."
+    BodyTooLarge "body_too_large" Caller Denied false:
+        "The request's body is larger than the rule that permits the request allows." ;
+        "Send less, or raise `max_body` of the rule in agent.yaml."
+    UpgradeDenied "upgrade_denied" Caller Denied false:
+        "The request wants another protocol on its connection (WebSocket, say), which the rules of the target do not permit." ;
+        "If that is meant, set `upgrade: true` on the rule in agent.yaml."
     ProxyHeader "proxy_header" Caller Config false:
         "A balancer's connection did not begin with a PROXY header, or with a broken one." ;
         "Let the balancer send PROXY protocol version 1 or 2 (haproxy: `send-proxy-v2`), or take it off the listener."

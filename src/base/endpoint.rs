@@ -100,6 +100,17 @@ impl FromStr for HostPort {
     }
 }
 
+impl HostPort {
+    /// Parses `host[:port]`.
+    ///
+    /// # Errors
+    /// As [`Host::parse`], and for a port that is none.
+    pub fn with_default(text: &str, port: u16) -> Result<Self, Failure> {
+        let has_port = text.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        if has_port { text.parse() } else { Ok(Self { host: Host::parse(text)?, port }) }
+    }
+}
+
 impl From<SocketAddr> for HostPort {
     fn from(address: SocketAddr) -> Self {
         Self { host: Host::Ip(address.ip()), port: address.port() }
@@ -137,9 +148,7 @@ impl FromStr for Endpoint {
             let shown = super::id::printable(text, 80);
             Failure::new(Code::ConfigInvalid, format_args!("`{shown}` is not an endpoint: expected wss://HOST:PORT"))
         })?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-        if has_port { rest.parse().map(Self) } else { Ok(Self(HostPort { host: Host::parse(rest)?, port: 443 })) }
+        HostPort::with_default(rest.strip_suffix('/').unwrap_or(rest), 443).map(Self)
     }
 }
 

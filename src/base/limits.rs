@@ -181,6 +181,12 @@ pub const ANSWER_LINGER: Duration = Duration::from_secs(1);
 /// A target's connect timeout unless its configuration says otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long an http target may take to begin its answer unless its configuration says otherwise.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Directories beside a target's first: within a connect timeout no more can be tried in turn.
+pub const MAX_ALTERNATES: usize = 8;
+
 /// Between two addresses of one name (RFC 8305, 5: 250 ms).
 pub const HAPPY_EYEBALLS_DELAY: Duration = Duration::from_millis(250);
 
@@ -396,3 +402,12 @@ pub const MAX_CONNECTIONS_CONFIGURED: usize = 1_000_000;
 
 /// What may be configured for streams of an agent or a target.
 pub const MAX_STREAMS_CONFIGURED: usize = 100_000;
+
+/// Rules of one target: more than a person looks through, and all of them take some 5 MB.
+pub const MAX_RULES: usize = 10_000;
+
+/// Segments of a rule's path, with which its tree is as deep.
+pub const MAX_PATTERN_SEGMENTS: usize = 64;
+
+/// Entries of one list of a rule (methods, query keys, headers).
+pub const MAX_RULE_LIST: usize = 256;

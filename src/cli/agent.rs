@@ -10,8 +10,8 @@ use super::args::AgentCommand;
 use super::gateway::date_time;
 use super::{Outcome, admin, print};
 use crate::agent::status::LinkStatus;
-use crate::app::Place;
 use crate::app::agent::{self, AgentStatus, Enrolled, STATUS, admin_socket, credential_files};
+use crate::app::{Place, targets};
 use crate::base::code::{Code, Exit, Failure, OrFail};
 use crate::base::endpoint::HostPort;
 use crate::base::files;
@@ -34,11 +34,13 @@ pub(super) async fn run(command: AgentCommand, json: bool) -> Outcome {
         AgentCommand::Check(places) => {
             let place: Place = places.into();
             let config = config::load_agent(&place.config(agent::CONFIG))?;
-            if credential_files(&place.state_dir).load().is_err() {
-                print::note(format!(
+            targets::policy(&config)?;
+            match credential_files(&place.state_dir).load() {
+                Ok(credential) => targets::check_labels(&config, credential.identity())?,
+                Err(_) => print::note(format!(
                     "note: no identity in {} yet; `underpass agent enroll` gets one",
                     place.state_dir.display()
-                ));
+                )),
             }
             if json { print::json(&config) } else { print::line(config::effective(&config).trim_end()) }
         }

@@ -11,7 +11,7 @@ use crate::app::Place;
 use crate::base::endpoint::{Endpoint, HostPort};
 use crate::base::grant::Grant;
 use crate::base::id::{AgentId, InvalidPath, Name, TargetId};
-use crate::config::read_size;
+use crate::base::size;
 use crate::pki::identity::TrustDomain;
 use crate::wire::name;
 
@@ -308,7 +308,7 @@ fn expiry(text: &str) -> Result<Expiry, String> {
 }
 
 fn rate(text: &str) -> Result<NonZeroU32, String> {
-    let bytes = u32::try_from(read_size(text)?).ok().and_then(NonZeroU32::new);
+    let bytes = u32::try_from(size::parse(text)?).ok().and_then(NonZeroU32::new);
     bytes.ok_or_else(|| "a rate is at least 1B and less than 4GiB".to_owned())
 }
 

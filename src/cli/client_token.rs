@@ -14,7 +14,7 @@ use crate::app::gateway::admin_socket;
 use crate::base::code::{Code, Exit, Failure, OrFail};
 use crate::base::grant::Grants;
 use crate::base::id::Name;
-use crate::config::show_size;
+use crate::base::size;
 use crate::control::api::clients::{
     CLIENT_TOKENS, ClientTokenAnswer, ClientTokenRequest, ClientTokensAnswer, revoke_client_token_path,
 };
@@ -114,7 +114,7 @@ fn grants(grants: &Grants) -> String {
 
 fn limits(info: &ClientTokenInfo) -> Option<String> {
     let streams = info.max_streams.map(|streams| format!("{streams} streams"));
-    let rate = info.rate.map(|rate| format!("{}/s", show_size(&u64::from(rate.get()))));
+    let rate = info.rate.map(|rate| format!("{}/s", size::show(&u64::from(rate.get()))));
     let limits: Vec<_> = [streams, rate].into_iter().flatten().collect();
     (!limits.is_empty()).then(|| limits.join(", "))
 }

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::common::{AuditSection, Drain, LogSection, MetricsSection, Version};
 use super::gateway::check_endpoints;
 use super::problem::{Problem, Step, problem};
 use super::secret::SecretRef;
-use super::{Config, scalar};
+use super::target::Target;
+use super::{Config, rebase, scalar};
 use crate::base::code::{Code, Failure};
-use crate::base::endpoint::{Endpoint, Host, HostPort};
-use crate::base::id::{Name, printable};
-use crate::base::{floor, limits};
+use crate::base::endpoint::{Endpoint, HostPort};
+use crate::base::id::Name;
+use crate::base::limits;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,78 +112,6 @@ impl From<ProxyUrl> for String {
     }
 }
 
-/// One of `targets`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Target {
-    /// What is spoken there.
-    pub kind: Kind,
-    /// Where it is: `host:port`.
-    pub address: HostPort,
-    /// Whether the address may be on the agent's own host. Default false.
-    #[serde(default)]
-    pub allow_loopback: bool,
-    /// Whether the target is told the client's address. Default none.
-    #[serde(default)]
-    pub send_proxy: SendProxy,
-    /// What its streams may use.
-    #[serde(default)]
-    pub limits: TargetLimits,
-}
-
-/// `kind` of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Raw bytes.
-    Tcp,
-}
-
-impl<'de> Deserialize<'de> for Kind {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error;
-        match String::deserialize(deserializer)?.as_str() {
-            "tcp" => Ok(Self::Tcp),
-            known @ ("http" | "ldap") => {
-                Err(Error::custom(format_args!("the kind `{known}` is not supported by this version; `tcp` is")))
-            }
-            other => Err(Error::custom(format_args!("`{}` is no kind of target; `tcp` is", printable(other, 64)))),
-        }
-    }
-}
-
-/// `send_proxy` of a target: the PROXY protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SendProxy {
-    /// Not sent.
-    #[default]
-    None,
-    /// Version 2, binary.
-    V2,
-}
-
-/// `limits` of a target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TargetLimits {
-    /// Streams at a time. Default 200.
-    #[serde(with = "scalar::count")]
-    pub max_streams: usize,
-    /// How long connecting may take, 10ms to 15s. Default 5s.
-    #[serde(with = "scalar::duration")]
-    pub connect_timeout: Duration,
-    /// A stream without a byte for this long is closed. Default none.
-    #[serde(with = "scalar::optional_duration")]
-    pub idle_timeout: Option<Duration>,
-}
-
-impl Default for TargetLimits {
-    fn default() -> Self {
-        Self { max_streams: limits::TARGET_STREAMS, connect_timeout: limits::CONNECT_TIMEOUT, idle_timeout: None }
-    }
-}
-
 /// `limits` of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -215,6 +143,7 @@ impl Config for AgentConfig {
         if let Some(password) = self.proxy.as_mut().and_then(|proxy| proxy.password.as_mut()) {
             password.rebase(directory);
         }
+        self.targets.values_mut().flat_map(Target::files).for_each(|path| rebase(path, directory));
     }
 }
 
@@ -239,33 +168,7 @@ impl Proxy {
     }
 }
 
-impl Target {
-    fn check(&self, name: &Name) -> Result<(), Problem> {
-        let at = |key: &'static str| ["targets".into(), name.as_str().into(), key.into()];
-        let at_limit = |key: &'static str| ["targets".into(), name.as_str().into(), "limits".into(), key.into()];
-        self.check_address().map_err(|failure| problem(at("address"), failure.code, failure.detail))?;
-        check_streams(at_limit("max_streams"), self.limits.max_streams)?;
-        if !(Duration::from_millis(10)..=limits::REPLY_DEADLINE).contains(&self.limits.connect_timeout) {
-            let detail = "`connect_timeout` is from 10ms to 15s: the client is answered within 15s";
-            return Err(problem(at_limit("connect_timeout"), Code::ConfigInvalid, detail));
-        }
-        if self.limits.idle_timeout.is_some_and(|idle| idle < Duration::from_secs(1)) {
-            return Err(problem(at_limit("idle_timeout"), Code::ConfigInvalid, "`idle_timeout` is at least 1s, or none"));
-        }
-        Ok(())
-    }
-
-    /// A literal address that would never be dialled is a mistake now; names are checked at every dial.
-    fn check_address(&self) -> Result<(), Failure> {
-        match self.address.host {
-            Host::Ip(ip) => floor::check(ip, self.allow_loopback)
-                .map_err(|code| Failure::new(code, format_args!("{}: {}", self.address, code.cause()))),
-            Host::Dns(_) => Ok(()),
-        }
-    }
-}
-
-fn check_streams<const N: usize>(at: [Step; N], streams: usize) -> Result<(), Problem> {
+pub(super) fn check_streams<const N: usize>(at: [Step; N], streams: usize) -> Result<(), Problem> {
     if (1..=limits::MAX_STREAMS_CONFIGURED).contains(&streams) {
         return Ok(());
     }

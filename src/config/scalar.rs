@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::base::id::printable;
+use crate::base::{self, id::printable};
 
 /// The word for "no limit".
 const NONE: &str = "none";
@@ -46,7 +46,7 @@ macro_rules! scalar {
 }
 
 scalar!(duration, optional_duration, Duration, read_duration, show_duration);
-scalar!(size, optional_size, u64, read_size, show_size);
+scalar!(size, optional_size, u64, base::size::parse, base::size::show);
 scalar!(count, optional_count, usize, read_count, Clone::clone);
 
 /// In nanoseconds.
@@ -70,28 +70,6 @@ fn show_duration(value: &Duration) -> String {
         }
     }
     if shown.is_empty() { "0s".into() } else { shown }
-}
-
-const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-
-/// Reads a size, such as `16MiB`.
-pub(crate) fn read_size(text: &str) -> Result<u64, String> {
-    let number = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = text[number.len()..].trim_start();
-    let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
-    let digits = number.bytes().all(|b| b.is_ascii_digit());
-    number
-        .parse::<u64>()
-        .ok()
-        .filter(|_| digits)
-        .and_then(|number| number.checked_mul(factor?))
-        .ok_or_else(|| wrong(text, "a size: expected a whole number and a unit, such as 512KiB, 16MiB or 2GiB"))
-}
-
-/// Writes a size as it is read.
-pub(crate) fn show_size(value: &u64) -> String {
-    let (unit, factor) = UNITS.into_iter().find(|(_, factor)| *value > 0 && value.is_multiple_of(*factor)).unwrap_or(("B", 1));
-    format!("{}{unit}", value / factor)
 }
 
 fn read_count(text: &str) -> Result<usize, String> {

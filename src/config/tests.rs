@@ -280,10 +280,9 @@ fn e1_a_target_that_would_never_be_dialled_is_refused_now() {
 fn targets_are_of_a_known_kind_with_limits_in_range() {
     let target = |rest: &str| agent(&format!("targets:\n  db: {{address: \"a:1\", {rest}}}"));
     assert_eq!(
-        target("kind: http"),
-        "config_invalid: agent.yaml:4:30: the kind `http` is not supported by this version; `tcp` is"
+        target("kind: tpc"),
+        "config_invalid: agent.yaml:4:30: `tpc` is no kind of target; `tcp`, `http` and `ldap` are"
     );
-    assert_eq!(target("kind: tpc"), "config_invalid: agent.yaml:4:30: `tpc` is no kind of target; `tcp` is");
     assert_eq!(target("kind: tcp, send_proxy: v1"), "config_invalid: agent.yaml:4:47: unknown value `v1`; did you mean `v2`?");
     assert_eq!(
         target("kind: tcp, limits: {connect_timeout: 60s}"),
@@ -299,6 +298,44 @@ fn targets_are_of_a_known_kind_with_limits_in_range() {
     );
     let name = "is not a name: lower-case letters and digits, single hyphens between them, at most 32 characters";
     assert!(agent("targets: {a_b: {kind: tcp, address: \"a:1\"}}").contains(&format!("agent.yaml:3:11: `a_b` {name}")));
+}
+
+#[test]
+fn a_target_says_what_its_kind_needs_and_nothing_else() {
+    let target = |rest: &str| agent(&format!("targets:\n  x: {{{rest}}}"));
+    for (wrong, why) in [
+        ("kind: http, address: \"a:1\"", "a target of kind http is https://HOST or http://HOST, with :PORT if need be"),
+        ("kind: http, address: \"ldaps://a\"", "a target of kind http is https://HOST or http://HOST, with :PORT if need be"),
+        ("kind: http, address: \"https://a/path\"", "which paths are allowed is said in `allow`"),
+        ("kind: http, address: \"https://u:p@a\"", "an address holds no credentials"),
+        ("kind: tcp, address: \"https://a\"", "a target of kind tcp is HOST:PORT"),
+        ("kind: ldap, address: \"a:636\"", "a target of kind ldap is ldaps://HOST, with :PORT if need be"),
+        ("kind: ldap, address: \"ldap://a\"", "LDAP in clear text is not spoken"),
+        (
+            "kind: ldap, address: \"ldap://a\", start_tls: true, alternates: [\"ldaps://b\"]",
+            "StartTLS begins on addresses ldap://HOST",
+        ),
+        ("kind: ldap, address: \"ldaps://a\", alternates: [\"ldap://b\"]", "LDAP in clear text is not spoken"),
+        ("kind: http, address: \"https://a\", http2: true", "`http2` is for http://HOST"),
+        ("kind: http, address: \"http://a\", tls: {}", "there is no TLS with http://a:80"),
+        ("kind: http, address: \"https://a\", tls: {cert: c}", "`tls.cert` and `tls.key` need each other"),
+        ("kind: http, address: \"https://a\", send_proxy: v2", "`send_proxy` is for targets of kind tcp"),
+        ("kind: tcp, address: \"a:1\", http2: true", "`http2` is for targets of kind http"),
+        ("kind: http, address: \"https://169.254.169.254\"", "address_forbidden"),
+        ("kind: ldap, address: \"ldaps://a\", alternates: [\"ldaps://127.0.0.1\"]", "loopback_forbidden"),
+    ] {
+        let said = target(wrong);
+        assert!(said.contains(why) && said.contains("agent.yaml:4:"), "{wrong}: {said}");
+    }
+    let config = format!(
+        "{AGENT}targets: {{x: {{kind: ldap, address: \"ldap://DC1\", start_tls: true, alternates: [\"ldap://dc2:1389\"]}}}}\n"
+    );
+    let config = parse_agent("a", &config).unwrap();
+    let target = config.targets.values().next().unwrap();
+    assert_eq!(
+        (target.address.to_string(), target.alternates[0].to_string()),
+        ("ldap://dc1:389".into(), "ldap://dc2:1389".into())
+    );
 }
 
 #[test]

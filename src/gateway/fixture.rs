@@ -31,8 +31,8 @@ use crate::tunnel::fixture::{Rows, audit, hello, sessions};
 use crate::tunnel::listen::Caps;
 use crate::tunnel::mux::Stream;
 use crate::tunnel::session::{Session, Wired};
-use crate::wire::hello::Kind;
 use crate::wire::open::Open;
+use crate::wire::open::Spoken;
 use crate::wire::refusal::Refusal;
 use crate::wire::reply::Reply;
 
@@ -127,7 +127,7 @@ impl Agent {
 pub(crate) fn wanted(target: &str) -> Wanted {
     Wanted {
         target: format!("acme/dc1/{target}").parse().unwrap(),
-        kind: Kind::Tcp,
+        spoken: Spoken::Raw,
         caller: caller("test", "acme/dc1/*"),
         until: None,
         source: "192.0.2.9:9".parse().unwrap(),

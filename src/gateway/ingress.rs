@@ -27,7 +27,7 @@ use crate::base::secret::Secret;
 use crate::tunnel::half_close::HalfClose;
 use crate::tunnel::listen::reset_on_close;
 use crate::wire::connect;
-use crate::wire::hello::Kind;
+use crate::wire::open::Spoken;
 use crate::wire::refusal::Refusal;
 
 /// What is wanted, and by whom.
@@ -36,7 +36,7 @@ pub struct Wanted {
     /// Tenant, group and target.
     pub target: TargetId,
     /// What will be spoken.
-    pub kind: Kind,
+    pub spoken: Spoken,
     /// Who asks.
     pub caller: Arc<Caller>,
     /// When what it showed ends, if the gateway is told by nobody else: a certificate.
@@ -146,7 +146,7 @@ impl Terms {
         let shown = login.certified.ok().flatten().filter(|certified| Arc::ptr_eq(&certified.caller, &caller));
         let until = shown.map(|certified| certified.until);
         let (early_data, idle) = (self.early_data, self.idle);
-        Ok(Wanted { target, kind: Kind::Tcp, caller, until, source, early_data, idle, answer, early })
+        Ok(Wanted { target, spoken: Spoken::Raw, caller, until, source, early_data, idle, answer, early })
     }
 }
 

@@ -216,7 +216,7 @@ fn message(ask: &Ask<'_>, deadline: Instant) -> Open {
     Open {
         request: ask.request,
         target: ask.route.target.clone(),
-        kind: ask.route.kind,
+        spoken: ask.wanted.spoken,
         caller: ask.wanted.caller.name().to_owned(),
         source: Some(ask.wanted.source),
         deadline: deadline.saturating_duration_since(Instant::now()),

@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::ingress::Wanted;
 use super::quota::{Limits, Quota};
 use crate::base::id::{GroupId, Name};
-use crate::wire::hello::Kind;
 
 /// Tenants that are remembered before those that use nothing are forgotten.
 const MAX_TENANTS: usize = 1024;
@@ -22,8 +21,6 @@ pub struct Route {
     pub group: GroupId,
     /// Which of their targets.
     pub target: Name,
-    /// What is spoken with it.
-    pub kind: Kind,
     /// Whose limits it counts against.
     pub tenant: Arc<Quota>,
 }
@@ -43,9 +40,9 @@ impl Table {
     /// The route of what is wanted.
     #[must_use]
     pub fn route(&self, wanted: &Wanted) -> Route {
-        let Wanted { target, kind, .. } = wanted;
+        let target = &wanted.target;
         let tenant = self.tenant(&target.group.tenant);
-        Route { group: target.group.clone(), target: target.target.clone(), kind: *kind, tenant }
+        Route { group: target.group.clone(), target: target.target.clone(), tenant }
     }
 
     fn tenant(&self, name: &Name) -> Arc<Quota> {

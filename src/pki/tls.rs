@@ -4,6 +4,8 @@
 mod clients;
 pub mod explain;
 mod presented;
+#[cfg(feature = "agent")]
+pub mod target;
 mod verify;
 
 use std::fmt;

@@ -3,6 +3,7 @@
 //! they end, and at which end of the tunnel it is kept.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
@@ -176,8 +177,8 @@ pub struct Ledger<P> {
     down: AtomicU64,
     up_total: ::metrics::Counter,
     down_total: ::metrics::Counter,
-    /// What the row says if nobody says better: the task was dropped, so the process is ending.
-    code: Option<Code>,
+    /// What the row says; if nobody has said it, the task was dropped, so the process is ending.
+    code: OnceLock<Option<Code>>,
     pace: P,
     _open: metrics::Held,
 }
@@ -193,15 +194,20 @@ impl<P: Pace> Ledger<P> {
             down: AtomicU64::new(0),
             up_total: metrics::bytes_counter(metrics::Direction::Up),
             down_total: metrics::bytes_counter(metrics::Direction::Down),
-            code: Some(Code::DrainDeadline),
+            code: OnceLock::new(),
             pace,
             _open: metrics::stream(),
         }
     }
 
     /// Closes it: without a code when both directions reached their end of file.
-    pub fn close(mut self, code: Option<Code>) {
-        self.code = code;
+    pub fn close(self, code: Option<Code>) {
+        self.ends(code);
+    }
+
+    /// What the row says when the last who counts has dropped the ledger. Who says it first is believed.
+    pub fn ends(&self, code: Option<Code>) {
+        let _ = self.code.set(code);
     }
 }
 
@@ -225,7 +231,8 @@ impl<P> Drop for Ledger<P> {
     fn drop(&mut self) {
         let (up, down) = (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed));
         let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (request, target, code) = (self.request, self.target.as_str(), self.code);
+        let code = self.code.get().copied().unwrap_or(Some(Code::DrainDeadline));
+        let (request, target) = (self.request, self.target.as_str());
         tracing::debug!(%request, target, up, down, millis, code = code.map_or("ok", Code::as_str), "stream closed");
         // A row that can't be kept refuses the next open, not this end.
         let _ = self.audit.record(&Event::Closed { request, target, up, down, millis, code });

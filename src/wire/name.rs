@@ -35,6 +35,25 @@ pub fn host_of(id: &TargetId) -> String {
     format!("{}.{}.{}.{SUFFIX}", id.target, id.group.group, id.group.tenant)
 }
 
+/// The longest label of a host name (RFC 1035, 2.3.4).
+const MAX_LABEL: usize = 63;
+
+/// The one label that names a target of kind http below a gateway's domain: `target--group--tenant`. None if it would be longer than a
+/// label can be; such a target is reached by path alone.
+#[must_use]
+pub fn label_of(id: &TargetId) -> Option<String> {
+    Some(format!("{}--{}--{}", id.target, id.group.group, id.group.tenant)).filter(|label| label.len() <= MAX_LABEL)
+}
+
+/// The target that a label names. No name has two hyphens in a row, so there is one reading.
+#[must_use]
+pub fn target_of_label(label: &str) -> Option<TargetId> {
+    let lower = label.to_ascii_lowercase();
+    let names: Vec<_> = lower.split("--").map(Name::parse).collect();
+    let Ok([Ok(target), Ok(group), Ok(tenant)]) = <[_; 3]>::try_from(names) else { return None };
+    Some(TargetId { group: GroupId { tenant, group }, target })
+}
+
 fn refused(why: impl fmt::Display) -> Failure {
     Failure::new(Code::RequestInvalid, why)
 }
@@ -42,6 +61,19 @@ fn refused(why: impl fmt::Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_names_a_target_and_back_unless_it_is_too_long() {
+        let id: TargetId = "acme/dc1/erp-api".parse().unwrap();
+        assert_eq!(label_of(&id).unwrap(), "erp-api--dc1--acme");
+        assert_eq!(target_of_label("ERP-api--dc1--acme"), Some(id));
+        for label in ["erp-api--dc1", "a--b--c--d", "--b--c", "a---b--c", "a--b-c", "a.b--c--d", ""] {
+            assert_eq!(target_of_label(label), None, "{label}");
+        }
+        let long = |target: usize| format!("acme/{}/{}", "g".repeat(32), "t".repeat(target)).parse().unwrap();
+        assert_eq!(label_of(&long(23)).unwrap().len(), 63);
+        assert_eq!(label_of(&long(24)), None);
+    }
 
     #[test]
     fn a_host_names_a_target_and_back() {

@@ -1,14 +1,49 @@
 //! What a gateway asks when it opens a stream: a target by name, never an address. Refuses to know who may ask.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::codec::{Malformed, Wire};
-use super::hello::Kind;
 use crate::base::id::{Name, RequestId, printable};
 
 /// The longest caller name and trace context that travel.
 const MAX_TEXT: usize = 256;
+
+/// What is spoken on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// A client's bytes as they are. The agent reads them itself when the target is of kind `http` or `ldap`.
+    Raw,
+    /// HTTP/1.1, or HTTP/2 by prior knowledge, which its preface tells; for targets of kind `http`.
+    Http,
+    /// Searches, posted by HTTP/1.1; for targets of kind `ldap`.
+    Search,
+}
+
+impl Spoken {
+    fn number(self) -> u32 {
+        match self {
+            Self::Raw => 1,
+            Self::Http => 2,
+            Self::Search => 4,
+        }
+    }
+
+    fn from_number(number: u32) -> Option<Self> {
+        [Self::Raw, Self::Http, Self::Search].into_iter().find(|spoken| spoken.number() == number)
+    }
+}
+
+impl fmt::Display for Spoken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Raw => "raw",
+            Self::Http => "http",
+            Self::Search => "search",
+        })
+    }
+}
 
 /// The first message on a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +52,8 @@ pub struct Open {
     pub request: RequestId,
     /// The target's name in the agent's configuration.
     pub target: Name,
-    /// What the gateway will speak; the agent refuses a target of another kind.
-    pub kind: Kind,
+    /// What will be spoken on the stream; the agent refuses what its target is not for.
+    pub spoken: Spoken,
     /// Who asks, as the gateway knows them; printable.
     pub caller: String,
     /// The client's address, for the audit and the PROXY protocol.
@@ -29,7 +64,7 @@ pub struct Open {
     pub trace: Option<String>,
 }
 
-/// `message Open { bytes request = 1; string target = 2; uint32 kind = 3; string caller = 4; string source = 5;
+/// `message Open { bytes request = 1; string target = 2; uint32 spoken = 3; string caller = 4; string source = 5;
 /// uint32 deadline_ms = 6; string traceparent = 7; }`
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct OpenProto {
@@ -38,7 +73,7 @@ pub struct OpenProto {
     #[prost(string, tag = "2")]
     target: String,
     #[prost(uint32, tag = "3")]
-    kind: u32,
+    spoken: u32,
     #[prost(string, tag = "4")]
     caller: String,
     #[prost(string, tag = "5")]
@@ -56,7 +91,7 @@ impl Wire for Open {
         OpenProto {
             request: self.request.as_bytes().to_vec(),
             target: self.target.as_str().to_owned(),
-            kind: self.kind.number(),
+            spoken: self.spoken.number(),
             caller: self.caller.clone(),
             source: self.source.map(|source| source.to_string()).unwrap_or_default(),
             deadline_ms: u32::try_from(self.deadline.as_millis()).unwrap_or(u32::MAX),
@@ -68,7 +103,8 @@ impl Wire for Open {
         Ok(Self {
             request: RequestId::from_bytes(&proto.request).ok_or_else(|| Malformed::new("a request id is 16 bytes"))?,
             target: Name::parse(&proto.target).map_err(|error| Malformed(error.to_string()))?,
-            kind: Kind::from_number(proto.kind).ok_or_else(|| Malformed::new(format!("unknown kind {}", proto.kind)))?,
+            spoken: Spoken::from_number(proto.spoken)
+                .ok_or_else(|| Malformed::new(format!("nothing is known of how {} is spoken", proto.spoken)))?,
             caller: printable(&proto.caller, MAX_TEXT),
             source: match proto.source.as_str() {
                 "" => None,

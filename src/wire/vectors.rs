@@ -11,7 +11,7 @@ use super::codec::{self, Wire};
 use super::heartbeat::Heartbeat;
 use super::hello::{Hello, Kind, Offer, Welcome};
 use super::notice::{Control, Notice};
-use super::open::Open;
+use super::open::{Open, Spoken};
 use super::refusal::Refusal;
 use super::reply::Reply;
 use super::resume::{Claim, PROOF, Resume};
@@ -108,7 +108,7 @@ fn a_stream_begins_as_specified() {
     let open = Open {
         request: RequestId::from_bytes(&id(0x30)).unwrap(),
         target: name("sales-db"),
-        kind: Kind::Tcp,
+        spoken: Spoken::Raw,
         caller: "listener 127.0.0.1:5432".to_owned(),
         source: Some("192.0.2.1:1000".parse().unwrap()),
         deadline: Duration::from_secs(15),

@@ -11,9 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use underpass::base::id::RequestId;
 use underpass::base::tasks::Tasks;
-use underpass::wire::hello::Kind;
 use underpass::wire::notice::{Control, Notice};
-use underpass::wire::open::Open;
+use underpass::wire::open::{Open, Spoken};
 
 use crate::fixtures::certificates::{Identity, Signer};
 use crate::fixtures::peer::{DATA, ENROLL, Peer, SYN, client_config, dial};
@@ -117,7 +116,7 @@ async fn r1_an_agent_audits_what_a_hostile_gateway_asks_and_does_not_wait_for() 
     let open = Open {
         request,
         target: "full".parse().unwrap(),
-        kind: Kind::Tcp,
+        spoken: Spoken::Raw,
         caller: "cloud".to_owned(),
         source: None,
         deadline: SOON,

@@ -13,7 +13,7 @@ use underpass::base::id::{InstanceId, Name};
 use underpass::base::limits::{CHURN_BURST, CHURN_PER_SECOND, EMPTY_FRAMES_PER_SECOND, STREAM_WINDOW, TARGET_STREAMS};
 use underpass::wire::codec::encode;
 use underpass::wire::hello::{Hello, Kind, Offer, VERSIONS};
-use underpass::wire::open::Open;
+use underpass::wire::open::{Open, Spoken};
 use underpass::wire::reply::Reply;
 
 use crate::fixtures::certificates::Identity;
@@ -213,7 +213,7 @@ async fn cve_2023_44487_d3_streams_that_a_gateway_opens_and_resets_dial_at_a_lim
     let mut cloud = site.cloud().await;
     let before = site.agent.process().rss_kib();
     let mut body = BytesMut::new();
-    encode(&open("target", Kind::Tcp), &mut body);
+    encode(&open("target", Spoken::Raw), &mut body);
     let length = u32::try_from(body.len()).unwrap();
     let start = Instant::now();
     // Time for the agent to begin what it is asked for.
@@ -240,5 +240,5 @@ async fn cve_2023_44487_d3_streams_that_a_gateway_opens_and_resets_dial_at_a_lim
     assert!(after < before + 2 * SLACK, "RSS grew from {before} to {after} KiB");
     drop(cloud);
     let mut cloud = site.cloud().await;
-    assert_eq!(ask(&mut cloud, 2, &open("target", Kind::Tcp)).await, "accepted", "it serves on");
+    assert_eq!(ask(&mut cloud, 2, &open("target", Spoken::Raw)).await, "accepted", "it serves on");
 }

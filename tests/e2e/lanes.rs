@@ -17,7 +17,7 @@ use crate::fixtures::balancer::Balancer;
 use crate::fixtures::certificates::Identity;
 use crate::fixtures::peer::Peer;
 use crate::harness::site::{Agent, Gateway, Site};
-use crate::harness::target::{Target, echoes, pattern};
+use crate::harness::target::{Target, echoes, pattern, serves};
 use crate::harness::{SOON, always, eventually, free_port, loopback};
 
 /// Far above what counts as bulk, and no load for the machine.
@@ -198,11 +198,7 @@ async fn an_agents_drain_waits_for_streams_of_every_lane() {
     drop(bulk);
     let agent = balanced.site.agent.take_process();
     agent.signal(rustix::process::Signal::TERM);
-    eventually("no new client is taken", SOON, async || {
-        let mut client = balanced.site.client("echo").await;
-        echoes(&mut client, b"?").await.is_err().then_some(())
-    })
-    .await;
+    eventually("no new client is taken", SOON, async || (!serves(balanced.site.at("echo")).await).then_some(())).await;
     timeout(SOON, echoes(&mut late, &pattern(100_000))).await.unwrap().unwrap();
     drop(late);
     agent.finish(SOON).await.exits(0);

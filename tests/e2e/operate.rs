@@ -6,14 +6,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::harness::site::{Agent, Gateway, Site};
-use crate::harness::target::{Target, echoes};
+use crate::harness::target::{Target, echoes, serves};
 use crate::harness::{SOON, eventually, free_port, loopback};
-
-/// Whether a fresh client of this port gets its bytes back.
-async fn serves(port: u16) -> bool {
-    let Ok(mut client) = TcpStream::connect(loopback(port)).await else { return false };
-    matches!(timeout(SOON, echoes(&mut client, b"hello")).await, Ok(Ok(())))
-}
 
 #[tokio::test]
 async fn an_agents_reload_adds_and_removes_targets_and_spares_the_others_streams() {
@@ -23,16 +17,16 @@ async fn an_agents_reload_adds_and_removes_targets_and_spares_the_others_streams
     let (mut kept_client, mut gone_client) = (site.client("kept").await, site.client("gone").await);
     echoes(&mut kept_client, b"before").await.unwrap();
     echoes(&mut gone_client, b"before").await.unwrap();
-    assert!(!serves(site.at("new").port()).await);
+    assert!(!serves(site.at("new")).await);
 
     site.agent.configure(&Agent::targets(&[("kept", kept.address()), ("new", new.address())]));
     site.agent.process().signal(Signal::HUP);
-    eventually("the new target serves", SOON, async || serves(site.at("new").port()).await.then_some(())).await;
+    eventually("the new target serves", SOON, async || serves(site.at("new")).await.then_some(())).await;
     echoes(&mut kept_client, b"after").await.expect("an untouched target's stream lives on");
     let cut = timeout(SOON, echoes(&mut gone_client, b"after")).await.expect("a removed target's stream ends");
     assert!(cut.is_err());
     site.agent.audited("closed", |row| row["code"] == "target_removed").await;
-    assert!(!serves(site.at("gone").port()).await);
+    assert!(!serves(site.at("gone")).await);
     site.agent.audited("reloaded", |_| true).await;
 }
 
@@ -54,7 +48,7 @@ async fn f44_a_bad_file_changes_nothing_and_its_line_is_named() {
     assert!(refused.contains("gateway.yaml:") && refused.contains("alow_from"), "{refused}");
 
     echoes(&mut client, b"after").await.expect("the stream lives on");
-    assert!(serves(site.at("echo").port()).await, "the old configuration serves");
+    assert!(serves(site.at("echo")).await, "the old configuration serves");
     assert!(site.agent.is_connected().await);
 }
 
@@ -65,12 +59,12 @@ async fn a_gateways_reload_adds_and_removes_listeners_and_spares_the_others_stre
     let (old, added, removed) = (site.at("echo").port(), free_port(), free_port());
     site.gateway.configure(&Gateway::listeners(&[(old, "acme/dc1/echo"), (removed, "acme/dc1/echo")]));
     site.gateway.process().signal(Signal::HUP);
-    eventually("the first new listener serves", SOON, async || serves(removed).await.then_some(())).await;
+    eventually("the first new listener serves", SOON, async || serves(loopback(removed)).await.then_some(())).await;
     let mut client = site.client("echo").await;
     echoes(&mut client, b"before").await.unwrap();
     site.gateway.configure(&Gateway::listeners(&[(old, "acme/dc1/echo"), (added, "acme/dc1/echo")]));
     site.gateway.process().signal(Signal::HUP);
-    eventually("the second new listener serves", SOON, async || serves(added).await.then_some(())).await;
+    eventually("the second new listener serves", SOON, async || serves(loopback(added)).await.then_some(())).await;
     eventually("the removed listener is closed", SOON, async || {
         TcpStream::connect(loopback(removed)).await.is_err().then_some(())
     })
@@ -86,7 +80,7 @@ async fn drains_well(end: impl AsyncFnOnce(&mut Site) -> crate::harness::process
     echoes(&mut client, b"before").await.unwrap();
     let mut process = end(&mut site).await;
     process.signal(Signal::TERM);
-    eventually("no new stream is taken", SOON, async || (!serves(site.at("echo").port()).await).then_some(())).await;
+    eventually("no new stream is taken", SOON, async || (!serves(site.at("echo")).await).then_some(())).await;
     assert!(process.is_running(), "it waits for the open stream");
     echoes(&mut client, b"during the drain").await.unwrap();
     client.shutdown().await.unwrap();
@@ -140,7 +134,7 @@ async fn a_second_signal_ends_at_once() {
     echoes(&mut client, b"before").await.unwrap();
     let mut agent = site.agent.take_process();
     agent.signal(Signal::TERM);
-    eventually("no new stream is taken", SOON, async || (!serves(site.at("echo").port()).await).then_some(())).await;
+    eventually("no new stream is taken", SOON, async || (!serves(site.at("echo")).await).then_some(())).await;
     assert!(agent.is_running());
     agent.signal(Signal::TERM);
     agent.finish(SOON).await.exits(75);
@@ -184,7 +178,7 @@ async fn f27_revocation_cuts_the_live_session_and_refuses_the_next() {
     })
     .await;
     assert_ne!(status["state"], "connected");
-    assert!(!serves(site.at("echo").port()).await);
+    assert!(!serves(site.at("echo")).await);
     // A restart of the gateway forgets nothing.
     site.gateway.process().kill();
     let refusals = site.gateway.audit().iter().filter(|row| row["event"] == "connect_refused").count();
@@ -205,7 +199,7 @@ async fn f27_revocation_cuts_the_live_session_and_refuses_the_next() {
 async fn probes_and_metrics_answer() {
     let echo = Target::echo().await;
     let site = Site::new(&[("echo", echo.address())]).await;
-    assert!(serves(site.at("echo").port()).await);
+    assert!(serves(site.at("echo")).await);
     assert_eq!(site.gateway.probe("/livez").await.unwrap().0, 200);
     assert_eq!(site.gateway.probe("/readyz").await.unwrap().0, 200);
     assert_eq!(site.gateway.probe("/nothing-here").await.unwrap().0, 404);

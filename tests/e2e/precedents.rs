@@ -10,7 +10,7 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use underpass::wire::hello::Kind;
+use underpass::wire::open::Spoken;
 
 use crate::fixtures::certificates::{Identity, Signer, agent_leaf, authority};
 use crate::fixtures::peer::{DATA, ENROLL, Peer, SYN, TUNNEL, UPGRADE, WINDOW, client_config, dial, read_head, yamux};
@@ -307,10 +307,10 @@ async fn chisel_44310b6_a_target_removed_while_a_session_lives_takes_no_further_
     let (gone, kept) = (Target::echo().await, Target::echo().await);
     let mut site = TakenOver::new(&Agent::targets(&[("gone", gone.address()), ("kept", kept.address())])).await;
     let mut cloud = site.cloud().await;
-    assert_eq!(ask(&mut cloud, 2, &open("gone", Kind::Tcp)).await, "accepted");
+    assert_eq!(ask(&mut cloud, 2, &open("gone", Spoken::Raw)).await, "accepted");
     site.reload(&Agent::targets(&[("kept", kept.address())])).await;
-    assert_eq!(ask(&mut cloud, 4, &open("gone", Kind::Tcp)).await, "target_unknown", "on the same session");
-    assert_eq!(ask(&mut cloud, 6, &open("kept", Kind::Tcp)).await, "accepted");
+    assert_eq!(ask(&mut cloud, 4, &open("gone", Spoken::Raw)).await, "target_unknown", "on the same session");
+    assert_eq!(ask(&mut cloud, 6, &open("kept", Spoken::Raw)).await, "accepted");
     assert_eq!(gone.connections(), 1);
 }
 

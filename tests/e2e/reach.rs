@@ -7,8 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use underpass::base::id::{Name, RequestId};
-use underpass::wire::hello::Kind;
-use underpass::wire::open::Open;
+use underpass::wire::open::{Open, Spoken};
 use underpass::wire::reply::Reply;
 
 use crate::fixtures::certificates::Identity;
@@ -61,11 +60,11 @@ impl TakenOver {
     }
 }
 
-pub(crate) fn open(target: &str, kind: Kind) -> Open {
+pub(crate) fn open(target: &str, spoken: Spoken) -> Open {
     Open {
         request: RequestId::fresh(),
         target: Name::parse(target).unwrap(),
-        kind,
+        spoken,
         caller: "evil\r\n\u{1b}[31m".to_owned(),
         source: None,
         deadline: Duration::from_secs(10),
@@ -89,13 +88,13 @@ async fn e1_a_taken_over_gateway_reaches_nothing_but_the_agents_own_targets() {
         + &format!("  by-name: {{kind: tcp, address: \"localhost:{}\"}}\n", forbidden.address().port());
     let mut site = TakenOver::new(&targets).await;
     let mut cloud = site.cloud().await;
-    for (stream, (target, kind, code)) in (2..).step_by(2).zip([
-        ("unknown", Kind::Tcp, "target_unknown"),
-        ("by-name", Kind::Tcp, "loopback_forbidden"),
-        ("allowed", Kind::Http, "target_kind_mismatch"),
-        ("allowed", Kind::Tcp, "accepted"),
+    for (stream, (target, spoken, code)) in (2..).step_by(2).zip([
+        ("unknown", Spoken::Raw, "target_unknown"),
+        ("by-name", Spoken::Raw, "loopback_forbidden"),
+        ("allowed", Spoken::Http, "target_kind_mismatch"),
+        ("allowed", Spoken::Raw, "accepted"),
     ]) {
-        assert_eq!(ask(&mut cloud, stream, &open(target, kind)).await, code, "{target} as {kind}");
+        assert_eq!(ask(&mut cloud, stream, &open(target, spoken)).await, code, "{target} as {spoken}");
     }
     assert_eq!(forbidden.connections(), 0);
     site.agent.audited("refused", |row| row["code"] == "target_unknown").await;
@@ -134,7 +133,7 @@ async fn e1_t1_a_taken_over_gateway_cannot_crash_an_agent() {
         site.survives(what).await;
         cloud = site.cloud().await;
     }
-    assert_eq!(ask(&mut cloud, 2, &open("echo", Kind::Tcp)).await, "accepted", "it serves on");
+    assert_eq!(ask(&mut cloud, 2, &open("echo", Spoken::Raw)).await, "accepted", "it serves on");
 }
 
 #[tokio::test]
@@ -149,7 +148,7 @@ async fn d3_more_opens_than_the_agent_carries_are_refused_one_by_one() {
     let mut cloud = site.cloud().await;
     let mut codes = Vec::new();
     for stream in (2..).step_by(2).take(60) {
-        codes.push(ask(&mut cloud, stream, &open("silent", Kind::Tcp)).await);
+        codes.push(ask(&mut cloud, stream, &open("silent", Spoken::Raw)).await);
     }
     assert_eq!(codes.iter().filter(|code| *code == "accepted").count(), 20, "{codes:?}");
     assert!(codes[20..].iter().all(|code| code == "agent_streams"), "{codes:?}");

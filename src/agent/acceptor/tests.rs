@@ -118,8 +118,8 @@ async fn every_refusal_says_why_and_has_one_row() {
     let mut site = Site::with(&closed_port().await).await;
     assert_eq!(site.refused(&open("other")).await, Code::TargetUnknown);
     assert_eq!(site.refused(&open("db")).await, Code::TargetRefused);
-    let kind = crate::wire::hello::Kind::Http;
-    assert_eq!(site.refused(&Open { kind, ..open("db") }).await, Code::TargetKindMismatch);
+    let spoken = crate::wire::open::Spoken::Http;
+    assert_eq!(site.refused(&Open { spoken, ..open("db") }).await, Code::TargetKindMismatch);
     assert_eq!(site.quiet().await, ["refused target_unknown", "refused target_refused", "refused target_kind_mismatch"]);
 }
 

@@ -9,10 +9,11 @@ use proxy_header::{ProxiedAddress, ProxyHeader};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::resolve::Resolver;
-use crate::agent::floor::{Checked, Floor};
-use crate::agent::policy::{Permit, Target};
+use super::Way;
+use crate::agent::floor::Checked;
+use crate::agent::policy::{Permit, Service, Target};
 use crate::base::code::Code;
+use crate::base::endpoint::HostPort;
 use crate::tunnel::dial::race;
 use crate::tunnel::listen::{is_out_of_descriptors, prepare};
 use crate::wire::refusal::Refusal;
@@ -25,57 +26,73 @@ pub struct Connected {
     pub address: SocketAddr,
 }
 
-/// Connects to the permitted target. `source` is the client, for the PROXY protocol; `deadline` is what the gateway still waits.
+/// Connects to the permitted target. `source` is the client, for the PROXY protocol.
 ///
 /// # Errors
 /// One of `target_*`, `address_forbidden`, `loopback_forbidden`, `out_of_descriptors`, each naming the target.
-pub async fn connect(
-    permit: &Permit,
-    resolver: &Resolver,
-    floor: &Floor,
-    source: Option<SocketAddr>,
-    deadline: Duration,
-) -> Result<Connected, Refusal> {
+pub async fn connect(permit: &Permit, way: Way<'_>, source: Option<SocketAddr>) -> Result<Connected, Refusal> {
     let target = permit.target();
-    let limit = target.spec.limits.connect_timeout.min(deadline);
-    let attempt = async {
-        let addresses = checked_addresses(target, resolver, floor).await?;
-        let stream = race(addresses.into_iter().map(Checked::address).collect(), TcpStream::connect).await;
-        let mut stream = stream.map_err(|error| failed(target, &error))?;
-        prepare(&stream);
-        let address = stream.peer_addr().map_err(|error| failed(target, &error))?;
-        floor.check_ends(stream.local_addr().map_err(|error| failed(target, &error))?, address)?;
-        if target.spec.send_proxy {
-            stream.write_all(&proxy_header(source, address)).await.map_err(|error| failed(target, &error))?;
+    let at = &target.spec.address;
+    within(target, at, way.limit, async {
+        let mut connected = dial(permit, at, way).await?;
+        if matches!(target.spec.service, Service::Tcp { send_proxy: true }) {
+            let header = proxy_header(source, connected.address);
+            connected.stream.write_all(&header).await.map_err(|error| failed(target, at, &error))?;
         }
-        Ok(Connected { stream, address })
-    };
+        Ok(connected)
+    })
+    .await
+}
+
+/// Connects to one place of the permitted target.
+///
+/// # Errors
+/// As [`connect`]. Its time is the caller's to limit: [`within`].
+pub(super) async fn dial(permit: &Permit, at: &HostPort, way: Way<'_>) -> Result<Connected, Refusal> {
+    let target = permit.target();
+    let failed = |error| failed(target, at, &error);
+    let addresses = checked_addresses(target, at, way).await?;
+    let stream = race(addresses.into_iter().map(Checked::address).collect(), TcpStream::connect).await.map_err(failed)?;
+    prepare(&stream);
+    let address = stream.peer_addr().map_err(failed)?;
+    way.floor.check_ends(stream.local_addr().map_err(failed)?, address)?;
+    Ok(Connected { stream, address })
+}
+
+/// Gives connecting the target's connect timeout, and no more than `limit`.
+///
+/// # Errors
+/// `target_timeout`, or what the attempt says.
+pub(super) async fn within<T>(
+    target: &Target,
+    at: &HostPort,
+    limit: Duration,
+    attempt: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let limit = target.spec.limits.connect_timeout.min(limit);
     let timed_out = || {
-        let detail = format!("`{}` at {} did not answer within {} ms", target.name, target.spec.address, limit.as_millis());
+        let detail = format!("`{}` at {at} did not answer within {} ms", target.name, limit.as_millis());
         Refusal::new(Code::TargetTimeout, detail)
     };
     tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Err(timed_out()))
 }
 
 /// One bad address among several refuses all: a name that resolves to a forbidden address is an attack or a mistake.
-async fn checked_addresses(target: &Target, resolver: &Resolver, floor: &Floor) -> Result<Vec<Checked>, Refusal> {
-    let resolved = resolver.resolve(&target.spec.address).await.map_err(|error| {
-        Refusal::new(
-            Code::TargetDnsFailed,
-            format_args!("resolving {} for `{}`: {error}", target.spec.address.host, target.name),
-        )
+async fn checked_addresses(target: &Target, at: &HostPort, way: Way<'_>) -> Result<Vec<Checked>, Refusal> {
+    let resolved = way.resolver.resolve(at).await.map_err(|error| {
+        Refusal::new(Code::TargetDnsFailed, format_args!("resolving {} for `{}`: {error}", at.host, target.name))
     })?;
-    resolved.into_iter().map(|address| floor.check(address, target.spec.allow_loopback)).collect()
+    resolved.into_iter().map(|address| way.floor.check(address, target.spec.allow_loopback)).collect()
 }
 
-fn failed(target: &Target, error: &io::Error) -> Refusal {
+fn failed(target: &Target, at: &HostPort, error: &io::Error) -> Refusal {
     let code = match error.kind() {
         io::ErrorKind::ConnectionRefused => Code::TargetRefused,
         io::ErrorKind::TimedOut => Code::TargetTimeout,
         _ if is_out_of_descriptors(error) => Code::OutOfDescriptors,
         _ => Code::TargetUnreachable,
     };
-    Refusal::new(code, format_args!("`{}` at {}: {error}", target.name, target.spec.address))
+    Refusal::new(code, format_args!("`{}` at {at}: {error}", target.name))
 }
 
 /// PROXY protocol v2; without a known client it says so (LOCAL).
@@ -104,11 +121,18 @@ fn as_v6(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::bridge::resolve::Resolver;
+    use crate::agent::floor::Floor;
+
+    async fn connect_by(permit: &Permit, resolver: &Resolver, seconds: u64) -> Result<Connected, Refusal> {
+        let way = Way { resolver, floor: &Floor::default(), limit: Duration::from_secs(seconds) };
+        connect(permit, way, None).await
+    }
 
     async fn refused(addresses: &[&str], allow_loopback: bool) -> Code {
         let resolver = Resolver::answering("db.corp.example", addresses.iter().map(|ip| ip.parse().unwrap()).collect());
         let permit = permit("db.corp.example:1", allow_loopback);
-        let connected = connect(&permit, &resolver, &Floor::default(), None, Duration::from_secs(5)).await;
+        let connected = connect_by(&permit, &resolver, 5).await;
         connected.err().unwrap().code
     }
 
@@ -127,7 +151,7 @@ mod tests {
         let at = listener.local_addr().unwrap();
         let resolver = Resolver::answering("db.corp.example", vec![at.ip()]);
         let permit = permit(&format!("db.corp.example:{}", at.port()), true);
-        let connected = connect(&permit, &resolver, &Floor::default(), None, Duration::from_secs(5)).await.ok().unwrap();
+        let connected = connect_by(&permit, &resolver, 5).await.ok().unwrap();
         assert_eq!(connected.address, at);
     }
 
@@ -141,11 +165,10 @@ mod tests {
         let permit = permit("db.corp.example:1", true);
         for (left, limit) in [(60, 5), (2, 2)] {
             let before = tokio::time::Instant::now();
-            let floor = Floor::default();
             let connected = tokio::select! {
                 biased;
                 _ = &mut silence => unreachable!(),
-                connected = connect(&permit, &resolver, &floor, None, Duration::from_secs(left)) => connected,
+                connected = connect_by(&permit, &resolver, left) => connected,
             };
             assert_eq!(connected.err().unwrap().code, Code::TargetTimeout);
             assert_eq!(before.elapsed().as_secs(), limit);

@@ -57,7 +57,7 @@ pub fn refusal_of(error: &io::Error) -> Failure {
     }
 }
 
-fn tls_error(error: &io::Error) -> Option<&Error> {
+pub(super) fn tls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 
@@ -88,7 +88,7 @@ fn of_clients_certificate(reason: &CertificateError) -> Failure {
         .unwrap_or_else(|| Failure::new(Code::CertificateRefused, reason))
 }
 
-fn outside_validity(whose: &str, reason: &CertificateError) -> Option<Failure> {
+pub(super) fn outside_validity(whose: &str, reason: &CertificateError) -> Option<Failure> {
     let (bound, at, time) = match reason {
         CertificateError::ExpiredContext { time, not_after } => ("ended", *not_after, *time),
         CertificateError::NotValidYetContext { time, not_before } => ("begins", *not_before, *time),
@@ -130,7 +130,7 @@ fn incompatible(why: &PeerIncompatible) -> Failure {
 }
 
 /// What does not begin like a TLS record.
-fn is_plaintext(error: &Error) -> bool {
+pub(super) fn is_plaintext(error: &Error) -> bool {
     matches!(
         error,
         Error::InvalidMessage(

@@ -134,6 +134,13 @@ pub(crate) async fn echoes(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Res
     Ok(())
 }
 
+/// Whether a fresh client gets its bytes back.
+pub(crate) async fn serves(address: SocketAddr) -> bool {
+    // A refusal may be as fast as the connection itself.
+    let Ok(mut client) = TcpStream::connect(address).await else { return false };
+    matches!(timeout(SOON, echoes(&mut client, b"hello")).await, Ok(Ok(())))
+}
+
 /// Bytes that repeat after no power of two, so that a lost or doubled buffer shows.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8 ^ (i / 65_521) as u8).collect()
