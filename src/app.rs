@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod connect;
+pub mod explain;
 pub mod gateway;
 pub mod ops;
 pub mod process;

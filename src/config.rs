@@ -25,7 +25,7 @@ pub use common::{AuditSection, Drain, LogSection, MetricsSection, Version};
 pub use gateway::{ClientsSection, Enrollment, GatewayConfig, GatewayLimits, GatewaySection, Limits, Tenant};
 pub use listener::{CertifiedClient, ClientCaSection, ListenerConfig, ListenerKind, TlsFiles};
 pub use secret::SecretRef;
-pub use target::{Kind, Scheme, SendProxy, Target, TargetAddress, TargetLimits, TargetTlsSection};
+pub use target::{Allow, Kind, Scheme, SendProxy, Target, TargetAddress, TargetLimits, TargetTlsSection};
 
 use problem::Problem;
 

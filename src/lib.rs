@@ -4,6 +4,7 @@ pub mod base;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod ldap;
 pub mod observe;
 pub mod pki;
 pub mod rules;

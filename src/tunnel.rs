@@ -8,6 +8,7 @@ pub mod half_close;
 pub mod lane;
 pub mod ledger;
 pub mod listen;
+pub mod metered;
 pub mod mux;
 pub mod proxy_header;
 pub mod session;

@@ -261,7 +261,7 @@
 //!   bytes request = 1;                 // 16 bytes, in the logs and audits of both ends; required
 //!   string target = 2;                 // the target's name on the agent; never an address; required
 //!   uint32 spoken = 3;                 // 1 raw: a client's bytes, for any target; 2 http: HTTP/1.1, or HTTP/2 by prior knowledge,
-//!                                      // for targets of kind http; 4 search: section 13, for targets of kind ldap; required
+//!                                      // for targets of kind http; 4 search, for targets of kind ldap (section 13); required
 //!   string caller = 4;                 // who asks, for people; 256 characters
 //!   string source = 5;                 // the client, "192.0.2.1:1000" or "[2001:db8::1]:1000"; empty: unknown
 //!   uint32 deadline_ms = 6;            // how long the gateway still waits for the reply
@@ -374,7 +374,26 @@
 //! target, and count for nothing when the answer is a refusal. Either end of file travels as TLS's `close_notify`; the connection stays
 //! open for the other way.
 //!
-//! # 13. Test vectors
+//! # 13. HTTP and searches over a stream
+//!
+//! On a stream opened with `spoken` 1 (raw) the client's bytes travel as they are. A target of kind http or ldap is asked nothing but
+//! what its rules permit even so: the agent reads these bytes, and its own answers are in the protocol's words.
+//!
+//! On one with `spoken` 2 (http) the gateway speaks HTTP/1.1 (RFC 9112), or HTTP/2 (RFC 9113) by prior knowledge; the first bytes, which
+//! then are HTTP/2's preface, tell. One stream carries the requests of one caller, of HTTP/1.1 one at a time. Requests are in origin
+//! form, without hop-by-hop fields and without the caller's token, and have
+//!
+//! - `Underpass-Request`: the request's id, a UUID, in the logs and audits of both ends;
+//! - `Forwarded` (RFC 7239): `for`, `host` and `proto` of the client's request;
+//! - `traceparent` (W3C Trace Context): the client's if it is valid, else a new one.
+//!
+//! A refusal of the agent is an answer with its code in `Underpass-Refusal` and a problem detail (RFC 9457) as its body. The agent takes
+//! fields that begin with `Underpass-` out of a target's answers, so nobody else can say it.
+//!
+//! On one with `spoken` 4 (search) the gateway speaks HTTP/1.1 and sends `POST /search` with a JSON object of at most 64 KiB. The README
+//! has its members and those of the answer, which is JSON, or JSON lines if `Accept` names `application/jsonl`.
+//!
+//! # 14. Test vectors
 //!
 #![doc = include_str!("wire/vectors.md")]
 

@@ -10,11 +10,13 @@ use std::process::Command;
 const RANKS: &[(&str, u8)] = &[
     ("base", 0),
     ("wire", 1),
+    ("ldap", 1),
     ("pki", 1),
     ("observe", 1),
     ("ldap", 1),
     ("rules", 2),
     ("tunnel", 2),
+    ("rules", 2),
     ("gateway", 3),
     ("agent", 3),
     ("client", 3),

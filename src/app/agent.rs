@@ -218,6 +218,8 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
             metrics::last_frame_age(&endpoint.to_string(), age);
         }
     });
+    let audit = running.audit.clone();
+    running.ops.spawn(async move { audit.release_held().await });
     tracing::info!(targets = config.targets.len(), "agent {} is running", running.id);
     ready("running");
     while signals.next().await == Wish::Reload {

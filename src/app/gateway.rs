@@ -263,6 +263,8 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
         metrics::duplicate_identities(gateway.registry().duplicates().len());
         audit.settle();
     });
+    let audit = running.audit.clone();
+    running.tasks.spawn(async move { audit.release_held().await });
     tracing::info!(
         port = %running.port,
         listeners = running.listeners.len(),

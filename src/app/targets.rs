@@ -8,7 +8,7 @@ use crate::agent::policy::{HttpService, LdapService, Policy, Service, TargetLimi
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::Host;
 use crate::base::id::{Name, TargetId};
-use crate::config::{AgentConfig, Kind, Scheme, SendProxy, Target};
+use crate::config::{AgentConfig, Allow, Kind, Scheme, SendProxy, Target};
 use crate::pki::identity::Identity;
 use crate::pki::tls::target::{TargetTls, TargetTlsFiles};
 use crate::rules;
@@ -58,16 +58,30 @@ fn spec(target: &Target) -> Result<TargetSpec, Failure> {
         Kind::Http => Service::Http(HttpService {
             tls: (target.address.scheme == Some(Scheme::Https)).then(|| tls(target)).transpose()?,
             http2: target.http2,
-            rules: Arc::new(rules::http::Rules::default()),
+            rules: Arc::new(http_rules(target)),
         }),
         Kind::Ldap => Service::Ldap(LdapService {
             alternates: target.alternates.iter().map(|address| address.at.clone()).collect(),
             tls: tls(target)?,
             start_tls: target.start_tls,
-            rules: Arc::new(rules::ldap::Rules::default()),
+            rules: Arc::new(ldap_rules(target)),
         }),
     };
     Ok(TargetSpec { address: target.address.at.clone(), allow_loopback: target.allow_loopback, service, limits })
+}
+
+pub(super) fn http_rules(target: &Target) -> rules::http::Rules {
+    match &target.allow {
+        Some(Allow::Http(rules)) => rules.clone(),
+        _ => rules::http::Rules::any(),
+    }
+}
+
+pub(super) fn ldap_rules(target: &Target) -> rules::ldap::Rules {
+    match &target.allow {
+        Some(Allow::Ldap(rules)) => rules::ldap::Rules::clone(rules),
+        _ => rules::ldap::Rules::default(),
+    }
 }
 
 fn tls(target: &Target) -> Result<TargetTls, Failure> {

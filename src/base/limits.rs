@@ -346,6 +346,37 @@ pub const TARGET_STREAMS: usize = 200;
 /// How long open streams may go on after the signal to end.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The largest LDAP message that is taken of a client: an entry to add, with a photograph.
+pub const LDAP_REQUEST: usize = 1024 * 1024;
+
+/// The largest that is taken of a directory: a group of some 200,000 members. It is held whole, in one stream of a target.
+pub const LDAP_RESPONSE: usize = 16 * 1024 * 1024;
+
+/// How deep the elements of an LDAP message may lie in each other: a filter may be [`LDAP_FILTER_DEPTH`] deep, with two elements around it.
+pub const LDAP_DEPTH: usize = 64;
+
+/// Elements of one LDAP message: those of a group of 200,000 members. Whoever keeps each of them apart takes 100 bytes more for one.
+pub const LDAP_ELEMENTS: usize = 256 * 1024;
+
+/// How deep a search filter may be, whatever a target's `filter_depth` says.
+pub const LDAP_FILTER_DEPTH: usize = 48;
+
+/// Terms of a search filter, whatever a target's `filter_size` says; each costs a look-up in the rules.
+pub const LDAP_FILTER_TERMS: usize = 16 * 1024;
+
+/// How deep a search filter may be unless the target's `filter_depth` says otherwise.
+pub const LDAP_FILTER_DEPTH_DEFAULT: usize = 16;
+
+/// Terms of a search filter unless the target's `filter_size` says otherwise: programs ask for some hundred entries by name at once.
+pub const LDAP_FILTER_TERMS_DEFAULT: usize = 1024;
+
+/// Controls of one LDAP message; clients send up to five.
+pub const LDAP_CONTROLS: usize = 32;
+
+/// Operations of one stream that the directory has not answered yet; one more is answered `busy`. Some 40 bytes each, and clients have
+/// one or two.
+pub const LDAP_OUTSTANDING: usize = 256;
+
 /// A refusal's detail on the wire.
 pub const MAX_DETAIL: usize = 512;
 
@@ -360,6 +391,13 @@ pub const AUDIT_SIZE_MIN: u64 = 1024 * 1024;
 
 /// The audit's files: each takes this part of its size.
 pub const AUDIT_FILES: u64 = 8;
+
+/// How long rows of requests may wait, so that many are written at once: each alone costs as much as a small request itself. A process
+/// that is killed loses so much.
+pub const AUDIT_HOLD: Duration = Duration::from_millis(100);
+
+/// What those rows may take together: some 200 of them, and half of the smallest file.
+pub const AUDIT_HELD: usize = 64 * 1024;
 
 /// Audit rows a minute for refused connections and enrollments of strangers, and the log lines beside them; further ones are
 /// counted in one row. Nobody without a certificate may fill the audit.

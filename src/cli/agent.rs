@@ -11,10 +11,12 @@ use super::gateway::date_time;
 use super::{Outcome, admin, print};
 use crate::agent::status::LinkStatus;
 use crate::app::agent::{self, AgentStatus, Enrolled, STATUS, admin_socket, credential_files};
+use crate::app::explain::{self, Explanation};
 use crate::app::{Place, targets};
 use crate::base::code::{Code, Exit, Failure, OrFail};
 use crate::base::endpoint::HostPort;
 use crate::base::files;
+use crate::base::id::printable;
 use crate::base::limits::MAX_TOKEN;
 use crate::base::secret::Secret;
 use crate::config;
@@ -31,7 +33,7 @@ pub(super) async fn run(command: AgentCommand, json: bool) -> Outcome {
             show_enrolled(&enrolled, json);
         }
         AgentCommand::Run(places) => return agent::run(&places.into()).await,
-        AgentCommand::Check(places) => {
+        AgentCommand::Check { places, explain } => {
             let place: Place = places.into();
             let config = config::load_agent(&place.config(agent::CONFIG))?;
             targets::policy(&config)?;
@@ -41,6 +43,11 @@ pub(super) async fn run(command: AgentCommand, json: bool) -> Outcome {
                     "note: no identity in {} yet; `underpass agent enroll` gets one",
                     place.state_dir.display()
                 )),
+            }
+            if let Some(request) = explain {
+                let explanation = explain::explain(&config, &request)?;
+                show_explanation(&request, &explanation, json);
+                return Ok(if explanation.allowed { Exit::Ok } else { Exit::Denied });
             }
             if json { print::json(&config) } else { print::line(config::effective(&config).trim_end()) }
         }
@@ -109,6 +116,18 @@ fn show_enrolled(enrolled: &Enrolled, json: bool) {
         print::line(format!("wrote {config}: add the targets that the gateway may reach, then `underpass agent run`"));
     } else {
         print::line(format!("kept {config} as it is"));
+    }
+}
+
+fn show_explanation(request: &str, explanation: &Explanation, json: bool) {
+    if json {
+        return print::json(explanation);
+    }
+    let verdict = if explanation.allowed { "allow" } else { "deny" };
+    print::line(format!("{verdict:<7}{}", printable(request, 512)));
+    print::line(format!("{:<7}{}", "rule", explanation.rule));
+    if let (Some(code), Some(why)) = (explanation.code, &explanation.why) {
+        print::line(format!("{:<7}{code}: {why}", "why"));
     }
 }
 

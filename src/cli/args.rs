@@ -351,7 +351,13 @@ pub(super) enum AgentCommand {
     /// Run it until SIGTERM; SIGHUP reloads targets
     Run(AgentPlaces),
     /// Check the configuration and print it with every default
-    Check(AgentPlaces),
+    Check {
+        #[command(flatten)]
+        places: AgentPlaces,
+        /// Say instead whether this request would pass, and by which rule: `METHOD TARGET PATH [upgrade] [body=SIZE]`
+        #[arg(long, value_name = "REQUEST")]
+        explain: Option<String>,
+    },
     /// Ask a running agent how it is
     Status(AgentPlace),
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::agent::check_streams;
@@ -15,6 +17,7 @@ use crate::base::code::{Code, Failure};
 use crate::base::endpoint::{Host, HostPort};
 use crate::base::id::{Name, printable};
 use crate::base::{floor, limits};
+use crate::rules;
 
 /// One of `targets`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct Target {
     /// How TLS with it is verified, and what is shown to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TargetTlsSection>,
+    /// What may be asked of it: for http a list of requests, for ldap what operations may touch. Absent: what each kind permits then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Allow>,
     /// Whether the address may be on the agent's own host. Default false.
     #[serde(default)]
     pub allow_loopback: bool,
@@ -191,6 +197,38 @@ pub struct TargetTlsSection {
     pub key: Option<PathBuf>,
 }
 
+/// `allow` of a target, in the form of its kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Allow {
+    /// A list: requests.
+    Http(rules::http::Rules),
+    /// A map: operations.
+    Ldap(Box<rules::ldap::Rules>),
+}
+
+impl<'de> Deserialize<'de> for Allow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListOrMap;
+        impl<'de> Visitor<'de> for ListOrMap {
+            type Value = Allow;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of rules (http) or a map of them (ldap)")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Allow, A::Error> {
+                rules::http::Rules::deserialize(SeqAccessDeserializer::new(list)).map(Allow::Http)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Allow, A::Error> {
+                rules::ldap::Rules::deserialize(MapAccessDeserializer::new(map)).map(|rules| Allow::Ldap(Box::new(rules)))
+            }
+        }
+        deserializer.deserialize_any(ListOrMap)
+    }
+}
+
 /// `send_proxy` of a target: the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -289,6 +327,18 @@ impl Target {
         only("start_tls", self.start_tls, Kind::Ldap)?;
         only("http2", self.http2, Kind::Http)?;
         only("send_proxy", self.send_proxy != SendProxy::None, Kind::Tcp)?;
+        match (self.kind, &self.allow) {
+            (Kind::Http, Some(Allow::Ldap(_))) => {
+                return Err(("allow", "of a target of kind http, `allow` is a list of rules".to_owned()));
+            }
+            (Kind::Ldap, Some(Allow::Http(_))) => {
+                return Err(("allow", "of a target of kind ldap, `allow` is a map".to_owned()));
+            }
+            (Kind::Tcp, Some(_)) => {
+                return Err(("allow", "nothing is known of what passes through a target of kind tcp".to_owned()));
+            }
+            _ => {}
+        }
         if self.alternates.len() > limits::MAX_ALTERNATES {
             return Err(("alternates", format!("at most {} alternates", limits::MAX_ALTERNATES)));
         }

@@ -321,6 +321,12 @@ fn a_target_says_what_its_kind_needs_and_nothing_else() {
         ("kind: http, address: \"https://a\", tls: {cert: c}", "`tls.cert` and `tls.key` need each other"),
         ("kind: http, address: \"https://a\", send_proxy: v2", "`send_proxy` is for targets of kind tcp"),
         ("kind: tcp, address: \"a:1\", http2: true", "`http2` is for targets of kind http"),
+        (
+            "kind: http, address: \"https://a\", allow: {operations: [search]}",
+            "of a target of kind http, `allow` is a list of rules",
+        ),
+        ("kind: ldap, address: \"ldaps://a\", allow: []", "of a target of kind ldap, `allow` is a map"),
+        ("kind: tcp, address: \"a:1\", allow: []", "nothing is known of what passes through"),
         ("kind: http, address: \"https://169.254.169.254\"", "address_forbidden"),
         ("kind: ldap, address: \"ldaps://a\", alternates: [\"ldaps://127.0.0.1\"]", "loopback_forbidden"),
     ] {

@@ -2,7 +2,8 @@
 //! Owns the events and their form. Refuses to know who decides, and what a metric or a log is for.
 //!
 //! A row is handed to the operating system before [`Audit::record`] returns: it outlives the process, even one that is killed
-//! right after. It is not forced to the disk; a power failure may take the last seconds.
+//! right after. It is not forced to the disk; a power failure may take the last seconds. Rows of requests alone, of which there are
+//! thousands a second, are written together: by [`Audit::release_held`] at the latest, or before the next row of another kind.
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize, Serializer};
 use time::OffsetDateTime;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use super::{json, metrics};
 use crate::base::code::{Code, Failure};
@@ -34,6 +35,8 @@ const OBSERVED: usize = 1024;
 #[derive(Clone)]
 pub struct Audit {
     files: Option<Arc<Mutex<Files>>>,
+    /// Told when rows begin to be held.
+    holds: Arc<Notify>,
     observers: Option<broadcast::Sender<Arc<str>>>,
 }
 
@@ -72,13 +75,13 @@ impl Audit {
     pub fn open(settings: &AuditSettings) -> Result<Self, Failure> {
         let now = Instant::now();
         let files = Files { trail: Trail::open(settings, now)?, noise: Noise::new(now) };
-        Ok(Self { files: Some(Arc::new(Mutex::new(files))), observers: None })
+        Ok(Self { files: Some(Arc::new(Mutex::new(files))), holds: Arc::default(), observers: None })
     }
 
     /// An audit that keeps nothing.
     #[must_use]
     pub fn discard() -> Self {
-        Self { files: None, observers: None }
+        Self { files: None, holds: Arc::default(), observers: None }
     }
 
     /// The same audit, and its rows as they are written (without the line feed). Clones made before don't show theirs.
@@ -165,10 +168,30 @@ impl Audit {
         }
     }
 
+    /// Writes the rows of requests that are held, [`limits::AUDIT_HOLD`] after the first of them. Runs until it is dropped.
+    pub async fn release_held(&self) {
+        loop {
+            self.holds.notified().await;
+            tokio::time::sleep(limits::AUDIT_HOLD).await;
+            if let Some(files) = &self.files {
+                // Who asks next is told whether rows can be kept.
+                let _ = files.lock().unwrap_or_else(PoisonError::into_inner).trail.release(Instant::now());
+            }
+        }
+    }
+
     /// The row is made under the lock, so that times grow from row to row.
     fn write(&self, files: &mut Files, event: &Event<'_>, now: Instant) -> Result<(), Failure> {
         let row = Self::row(event);
-        files.trail.append(&row, now)?;
+        if matches!(event, Event::Request { .. }) {
+            let held = files.trail.holds();
+            files.trail.hold(&row, now)?;
+            if !held && files.trail.holds() {
+                self.holds.notify_one();
+            }
+        } else {
+            files.trail.append(&row, now)?;
+        }
         self.show(&row);
         Ok(())
     }
@@ -311,6 +334,30 @@ pub enum Event<'a> {
         millis: u64,
         #[serde(skip_serializing_if = "Option::is_none")]
         code: Option<Code>,
+    },
+    /// A request over a stream has its answer: its status, or `code` if Underpass refused it or it broke off; `path` is without the
+    /// query; `source` is known where the client's connection is.
+    Request {
+        request: RequestId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stream: Option<RequestId>,
+        #[serde(serialize_with = "capped")]
+        target: &'a str,
+        #[serde(serialize_with = "capped")]
+        caller: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<SocketAddr>,
+        #[serde(serialize_with = "capped")]
+        method: &'a str,
+        #[serde(serialize_with = "capped")]
+        path: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<Code>,
+        up: u64,
+        down: u64,
+        millis: u64,
     },
     /// An agent's certificates were revoked.
     Revoked {

@@ -205,6 +205,11 @@ impl<P: Pace> Ledger<P> {
         self.ends(code);
     }
 
+    /// The bytes that have gone up and down so far.
+    pub fn moved(&self) -> (u64, u64) {
+        (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed))
+    }
+
     /// What the row says when the last who counts has dropped the ledger. Who says it first is believed.
     pub fn ends(&self, code: Option<Code>) {
         let _ = self.code.set(code);

@@ -17,6 +17,25 @@ fn reloaded(what: &str) -> Event<'_> {
     Event::Reloaded { what }
 }
 
+fn request_row(path: &str) -> Event<'_> {
+    let (request, stream) = (RequestId::fresh(), Some(RequestId::fresh()));
+    let (target, caller, source, method) = ("acme/dc1/erp", "token ci", None, "GET");
+    Event::Request {
+        request,
+        stream,
+        target,
+        caller,
+        source,
+        method,
+        path,
+        status: Some(200),
+        code: None,
+        up: 1,
+        down: 2,
+        millis: 3,
+    }
+}
+
 fn rows(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
@@ -81,6 +100,7 @@ fn r1_every_kind_of_event_says_who_what_and_with_which_result() {
         Event::Connected { session, agent: &agent, serial: "0a", peer: "192.0.2.1:1" },
         Event::Refused { request, target: "db", agent: None, caller: "c", source: None, code: Code::NoAgent, detail: "none" },
         Event::Closed { request, target: "db", up: 1, down: 2, millis: 3, code: Some(Code::IdleTimeout) },
+        request_row("/a"),
         Event::Disconnected { session, agent: &agent, code: Code::Revoked, detail: "" },
         Event::Revoked { agent: &agent, serials: &serials, by },
         Event::Reloaded { what: "targets" },
@@ -100,6 +120,7 @@ fn r1_every_kind_of_event_says_who_what_and_with_which_result() {
         "connected",
         "refused",
         "closed",
+        "request",
         "disconnected",
         "revoked",
         "reloaded",
@@ -111,7 +132,7 @@ fn r1_every_kind_of_event_says_who_what_and_with_which_result() {
     assert_eq!((&rows[1]["tenant"], &rows[1]["by"]), (&"acme".into(), &"uid 0".into()));
     assert_eq!((&rows[6]["code"], &rows[6]["target"]), (&"no_agent".into(), &"db".into()));
     assert_eq!((&rows[7]["up"], &rows[7]["down"], &rows[7]["code"]), (&1.into(), &2.into(), &"idle_timeout".into()));
-    assert_eq!(rows[9]["serials"], serde_json::json!(["0a"]));
+    assert_eq!(rows[10]["serials"], serde_json::json!(["0a"]));
 }
 
 #[test]
@@ -374,4 +395,57 @@ fn rows_of_many_threads_are_whole_and_in_the_order_of_their_times() {
     let times: Vec<_> = all_rows(dir.path()).iter().map(|row| row["time"].as_str().unwrap().to_owned()).collect();
     assert_eq!(times.len(), 1000);
     assert!(times.is_sorted());
+}
+
+#[tokio::test(start_paused = true)]
+async fn r1_rows_of_requests_are_written_together_soon_in_their_order_and_before_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 1 << 20, OnFull::Refuse)).unwrap();
+    let paths =
+        || -> Vec<_> { all_rows(dir.path()).iter().map(|row| row["path"].as_str().unwrap_or("-").to_owned()).collect() };
+    audit.record(&request_row("/1")).unwrap();
+    assert_eq!(paths(), ["/1"], "one that comes alone waits for nothing");
+    audit.record(&request_row("/2")).unwrap();
+    audit.record(&request_row("/3")).unwrap();
+    assert_eq!(paths(), ["/1"]);
+    audit.record(&reloaded("targets")).unwrap();
+    assert_eq!(paths(), ["/1", "/2", "/3", "-"]);
+
+    audit.record(&request_row("/4")).unwrap();
+    let (tasks, runs) = (crate::base::tasks::Tasks::new(), audit.clone());
+    let task = tasks.spawn(async move { runs.release_held().await });
+    while paths().len() < 5 {
+        tokio::time::advance(Duration::from_millis(10)).await;
+    }
+    tasks.abort().await;
+    drop(task);
+
+    let long = "/x".repeat(200);
+    for _ in 0..200 {
+        audit.record(&request_row(&long)).unwrap();
+    }
+    assert!(paths().len() > 100, "no more than 64 KiB wait");
+    drop(audit);
+    assert_eq!(paths().len(), 205, "nor is one lost when all ends");
+}
+
+#[test]
+fn f28_rows_of_requests_that_find_no_room_wait_for_it_and_refuse_what_comes_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path(), 8192, OnFull::Refuse);
+    let audit = Audit::open(&settings).unwrap();
+    audit.record(&request_row("/first")).unwrap();
+    audit.record(&request_row("/held")).unwrap();
+    while audit.record(&reloaded("targets")).is_ok() {}
+    let _ = audit.record(&request_row("/full"));
+    assert_eq!(audit.ready().unwrap_err().code, Code::AuditFull);
+    assert!(audit.record(&reloaded("targets")).is_err());
+    fs::remove_dir_all(&settings.dir).unwrap();
+    fs::create_dir(&settings.dir).unwrap();
+    let before = Instant::now();
+    while audit.record(&reloaded("again")).is_err() {
+        assert!(before.elapsed() < Duration::from_secs(30), "it never finds out");
+    }
+    let rows = all_rows(dir.path());
+    assert_eq!((&rows[0]["path"], &rows[1]["what"]), (&"/full".into(), &"again".into()));
 }

@@ -42,6 +42,9 @@ pub(super) struct Trail {
     max_size: u64,
     on_full: OnFull,
     looked: Instant,
+    /// Rows that wait to be written together, and when such were written last.
+    held: Vec<u8>,
+    released: Option<Instant>,
     /// When the active file was last seen at its path.
     followed: Option<Instant>,
     failing: bool,
@@ -66,13 +69,53 @@ impl Trail {
             max_size,
             on_full,
             looked: now,
+            held: Vec::new(),
+            released: None,
             followed: None,
             failing: false,
         })
     }
 
-    /// Writes one row, which ends with its line feed; all of it or nothing.
+    /// Writes one row, which ends with its line feed, behind those that were held; all of it or nothing.
     pub(super) fn append(&mut self, row: &[u8], now: Instant) -> Result<(), Failure> {
+        self.release(now)?;
+        self.write_rows(row, now)
+    }
+
+    /// Keeps a row until others are written with it: at the latest when somebody releases them. One that comes long after the last is
+    /// written at once.
+    pub(super) fn hold(&mut self, row: &[u8], now: Instant) -> Result<(), Failure> {
+        if self.held.len() + row.len() > limits::AUDIT_HELD {
+            self.release(now)?;
+        }
+        self.held.extend_from_slice(row);
+        if self.failing || self.released.is_none_or(|at| now.saturating_duration_since(at) >= limits::AUDIT_HOLD) {
+            self.release(now)?;
+        }
+        Ok(())
+    }
+
+    /// Whether rows are held.
+    pub(super) fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Writes the rows that were held. Those for which there is no room go on waiting for it.
+    pub(super) fn release(&mut self, now: Instant) -> Result<(), Failure> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        self.released = Some(now);
+        let mut held = std::mem::take(&mut self.held);
+        let written = self.write_rows(&held, now);
+        if written.is_ok() {
+            held.clear();
+        }
+        self.held = held;
+        written
+    }
+
+    fn write_rows(&mut self, row: &[u8], now: Instant) -> Result<(), Failure> {
         match self.try_append(row, now) {
             Ok(()) => {
                 if std::mem::take(&mut self.failing) {
@@ -214,6 +257,13 @@ impl Trail {
                 Ok(())
             }
         }
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        // Nobody is left to be told.
+        let _ = self.release(Instant::now());
     }
 }
 

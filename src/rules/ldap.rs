@@ -1,0 +1,4 @@
+//! stub
+/// stub
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Rules {}
