@@ -162,6 +162,7 @@ mod tests {
 
     use super::*;
     use crate::case::CASES;
+    use crate::record::Record;
 
     fn verdict(bound: Bound, stretch: Option<f64>, median: f64) -> Verdict {
         let goal = Goal { stretch, ..alone("", "", Figure::P50, bound) };
@@ -176,6 +177,20 @@ mod tests {
         assert_eq!(verdict(Bound::AtLeast(0.9), None, 0.89), Verdict::NotMet);
         assert_eq!(verdict(Bound::AtLeast(0.9), None, 0.9), Verdict::Met);
         assert_eq!(verdict(Bound::Report, None, 0.0), Verdict::Reported);
+    }
+
+    #[test]
+    fn a_figure_is_set_beside_the_baseline_of_the_same_round() {
+        let record =
+            |peer, round, value| Record { case: "ldap-search".to_owned(), peer, round, figures: [(Figure::P50, value)].into() };
+        let (own, base) = (Peer::Underpass, Peer::UnderpassTcp);
+        // The third round lacks its baseline.
+        let rows =
+            [record(own, 1, 150.0), record(base, 1, 50.0), record(own, 2, 90.0), record(base, 2, 30.0), record(own, 3, 7.0)];
+        let records = Records { records: rows.into(), ..Records::default() };
+        let goal = |beside| Goal { beside, ..ratio("", "ldap-search", Figure::P50, base, Bound::Report) };
+        assert_eq!(goal(Beside::Difference).reached(&records).map(|reached| reached.median), Some(80.0));
+        assert_eq!(goal(Beside::Ratio).reached(&records).map(|reached| reached.median), Some(3.0));
     }
 
     #[test]
