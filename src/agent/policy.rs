@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -100,6 +101,8 @@ struct Life {
     ended: CancellationToken,
     /// The service in force: what may be asked can change while streams are open.
     service: ArcSwap<Service>,
+    /// Bytes that they hold of large messages.
+    held: AtomicUsize,
 }
 
 /// The site's targets.
@@ -121,7 +124,8 @@ impl Policy {
     pub fn new(specs: BTreeMap<Name, TargetSpec>) -> Self {
         let targets = specs.into_iter().map(|(name, spec)| {
             let slots = Arc::new(Semaphore::new(spec.limits.max_streams));
-            let life = Life { ended: CancellationToken::new(), service: ArcSwap::from_pointee(spec.service.clone()) };
+            let service = ArcSwap::from_pointee(spec.service.clone());
+            let life = Life { ended: CancellationToken::new(), service, held: AtomicUsize::new(0) };
             (name.clone(), Arc::new(Target { name, spec, slots, life: Arc::new(life) }))
         });
         Self { targets: targets.collect() }
@@ -212,6 +216,12 @@ impl Target {
     #[must_use]
     pub fn streams(&self) -> usize {
         self.spec.limits.max_streams - self.slots.available_permits()
+    }
+
+    /// Bytes that its streams hold of large messages, all together.
+    #[must_use]
+    pub fn held(&self) -> &AtomicUsize {
+        &self.life.held
     }
 }
 

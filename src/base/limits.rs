@@ -15,6 +15,8 @@
 //! | open stream | 366 KiB | to be sent: `SEND_QUEUE` and a chunk in 5 `SPLICE_BUFFER`s, a quarter full each; their places |
 //! | open stream | 384 KiB | in its splice: a `SPLICE_BUFFER` from its socket; 5 `READ_BUFFER`s, a quarter full each, to it |
 //! | open stream | 64 KiB | instead of these before its reply: `EARLY_DATA` |
+//! | open stream of an ldap target | 320 KiB | beside these: a message that is not whole, and what goes on of it, 4 `SPLICE_BUFFER`s |
+//! | ldap target | 128 MiB | `LDAP_TARGET_MEMORY`: larger messages, over all its streams |
 //! | dropped stream | 366 KiB | what is still to be sent, as above; there are `MUX_SLACK` of them |
 //!
 //! A lane with 1024 streams that take nothing either way, of a peer that plays every card, so keeps 64.5 + 1024 x 0.73 + 512 x
@@ -349,8 +351,12 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest LDAP message that is taken of a client: an entry to add, with a photograph.
 pub const LDAP_REQUEST: usize = 1024 * 1024;
 
-/// The largest that is taken of a directory: a group of some 200,000 members. It is held whole, in one stream of a target.
+/// The largest that is taken of a directory: a group of some 200,000 members. It is held whole.
 pub const LDAP_RESPONSE: usize = 16 * 1024 * 1024;
+
+/// What the streams of one target hold of large messages, beside the few buffers that each has: four of the largest, as they come and as they
+/// go. Beyond it the stream that wants more is cut, so that a hostile directory costs what its own target may take.
+pub const LDAP_TARGET_MEMORY: usize = 8 * LDAP_RESPONSE;
 
 /// A directory's answer to StartTLS: a result and some words.
 pub const LDAP_START_TLS: usize = 4 * 1024;

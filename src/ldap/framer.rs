@@ -36,10 +36,10 @@ impl Framer {
         &mut self.chunks
     }
 
-    /// Whether a message has begun and not ended.
+    /// What there is of a message that has begun and not ended, in bytes.
     #[must_use]
-    pub fn is_within(&self) -> bool {
-        !self.partial.is_empty()
+    pub fn held(&self) -> usize {
+        self.partial.len()
     }
 
     /// The next whole message; nothing while there is none, and then no chunk is left either.
@@ -229,7 +229,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(&found, &messages);
-            prop_assert!(!framer.is_within() && all(&mut framer).is_empty());
+            prop_assert!(framer.held() == 0 && all(&mut framer).is_empty());
             prop_assert_eq!(out.chunks().iter().flatten().copied().collect::<Vec<_>>(), messages.concat());
         }
     }

@@ -5,6 +5,7 @@ mod search;
 mod start_tls;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -18,6 +19,7 @@ use super::{Hop, Way, tcp, tls};
 use crate::agent::policy::{LdapService, Permit, Service};
 use crate::base::code::Code;
 use crate::base::endpoint::HostPort;
+use crate::base::limits::{LDAP_TARGET_MEMORY, SPLICE_BUFFER};
 use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::rules::ldap::{Denial, Rules};
@@ -107,7 +109,8 @@ pub async fn serve(hop: Hop, directory: Directory) -> Option<Code> {
             tracing::info!(%request, target, caller, rule = denial.rule.as_str(), detail, "ldap request denied");
         }
     };
-    let account = Books { permit: &permit, denied, count: |direction, bytes| ledger.count(direction, bytes) };
+    let count = |direction, bytes| ledger.count(direction, bytes);
+    let account = Books { permit: &permit, denied, count, held: AtomicUsize::new(0) };
     match relay(early.freeze(), &mut stream, &mut Socket::new(&mut far), idle, &account).await {
         Ok(()) => None,
         Err(Cut { code, why }) => {
@@ -122,6 +125,8 @@ struct Books<'a, D, C> {
     permit: &'a Permit,
     denied: D,
     count: C,
+    /// What of the target's memory is this stream's.
+    held: AtomicUsize,
 }
 
 impl<D: Fn(&Denial), C: Fn(Direction, usize)> Account for Books<'_, D, C> {
@@ -138,6 +143,25 @@ impl<D: Fn(&Denial), C: Fn(Direction, usize)> Account for Books<'_, D, C> {
 
     fn count(&self, direction: Direction, bytes: usize) {
         (self.count)(direction, bytes);
+    }
+
+    /// What every stream has on its way is counted by the number of streams.
+    fn holds(&self, bytes: usize) -> bool {
+        let bytes = if bytes <= 4 * SPLICE_BUFFER { 0 } else { bytes };
+        let before = self.held.swap(bytes, Ordering::Relaxed);
+        if bytes == before {
+            return true;
+        }
+        let held = self.permit.target().held();
+        held.fetch_sub(before, Ordering::Relaxed);
+        let total = held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        total <= LDAP_TARGET_MEMORY || bytes < before
+    }
+}
+
+impl<D, C> Drop for Books<'_, D, C> {
+    fn drop(&mut self) {
+        self.permit.target().held().fetch_sub(self.held.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 

@@ -28,6 +28,9 @@ pub(super) trait Account {
 
     /// So much has gone on.
     fn count(&self, direction: Direction, bytes: usize);
+
+    /// So much is held now, all in all; yields whether that may be.
+    fn holds(&self, bytes: usize) -> bool;
 }
 
 /// Why a relay ended otherwise than in good order.
@@ -42,8 +45,8 @@ pub(super) struct Cut {
 /// Passes messages until either side ends. `said` is what the client said before; `idle` ends a relay in which nothing moves.
 ///
 /// # Errors
-/// The [`Cut`]: `ldap_invalid`, `directory_invalid`, `target_reset`, `client_reset`, `session_lost` or `idle_timeout`. The client has been told
-/// before, in LDAP, where it can be.
+/// The [`Cut`]: `ldap_invalid`, `directory_invalid`, `target_reset`, `client_reset`, `session_lost`, `idle_timeout` or `memory_budget`. The
+/// client has been told before, in LDAP, where it can be.
 pub(super) async fn relay<N: Duplex, F: Duplex>(
     said: Bytes,
     near: &mut N,
@@ -60,6 +63,7 @@ pub(super) async fn relay<N: Duplex, F: Duplex>(
         to_far: Outlet::default(),
         to_near: Outlet::default(),
         parted: None,
+        turn: 0,
         account,
     };
     relay.up.framer.chunks().push_back(said);
@@ -77,6 +81,8 @@ struct Relay<'a, A> {
     to_near: Outlet,
     /// The side that has said its last message.
     parted: Option<End>,
+    /// Bytes of messages that were looked at in this turn.
+    turn: usize,
     account: &'a A,
 }
 
@@ -111,6 +117,11 @@ struct Outlet {
 impl Outlet {
     fn is_idle(&self) -> bool {
         self.out.is_empty() && !self.taking
+    }
+
+    /// Changes whenever anything moves.
+    fn state(&self) -> (usize, bool) {
+        (self.out.bytes(), self.taking)
     }
 
     /// Yields how much was taken.
@@ -160,9 +171,9 @@ impl<A: Account> Relay<'_, A> {
         far: &mut impl Duplex,
         moved: &mut dyn FnMut(),
     ) -> Poll<Result<(), Cut>> {
-        let mut turn = 0;
+        self.turn = 0;
         loop {
-            let before = (self.to_far.out.bytes(), self.to_near.out.bytes());
+            let before = (self.to_far.state(), self.to_near.state());
             let read = self.poll_up(cx, near)? | self.poll_down(cx, far)?;
             let gone = self.poll_out(cx, near, far)?;
             if read || gone > 0 {
@@ -171,24 +182,40 @@ impl<A: Account> Relay<'_, A> {
             if self.is_done() {
                 return Poll::Ready(self.end());
             }
-            turn += gone;
-            if turn >= TURN {
+            self.check_memory()?;
+            if self.turn >= TURN {
                 // Others of this thread have waited long enough.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if !read && gone == 0 && before == (self.to_far.out.bytes(), self.to_near.out.bytes()) {
+            if !read && gone == 0 && before == (self.to_far.state(), self.to_near.state()) {
                 return Poll::Pending;
             }
         }
     }
 
+    /// Whether a message that is not whole yet, and what waits for a slow reader, may take what they take.
+    fn check_memory(&self) -> Result<(), Cut> {
+        let held = self.down.framer.held() + self.up.framer.held() + self.to_near.out.bytes() + self.to_far.out.bytes();
+        if self.account.holds(held) {
+            return Ok(());
+        }
+        let why = format!("{held} bytes are held, and the streams of this target hold all that they may together");
+        Err(Cut { code: Code::MemoryBudget, why })
+    }
+
+    /// Whether more may be looked at: not for a client that takes no answers, and not beyond this turn.
+    fn goes_on(&self) -> bool {
+        self.parted.is_none() && self.turn < TURN && self.to_near.out.bytes() < SPLICE_BUFFER
+    }
+
     /// What the client says. A client that takes no answers is not heard further, and neither is one that a slow directory does not follow.
     fn poll_up(&mut self, cx: &mut Context<'_>, near: &mut impl Duplex) -> Result<bool, Cut> {
         let mut read = false;
-        while self.parted.is_none() && self.to_far.out.bytes() < SPLICE_BUFFER && self.to_near.out.bytes() < SPLICE_BUFFER {
+        while self.goes_on() && self.to_far.out.bytes() < SPLICE_BUFFER {
             match self.up.framer.next_message().map_err(of_client)? {
                 Some(framed) => {
+                    self.turn += framed.message.len();
                     self.heed_rules();
                     match self.conversation.client(&framed.message).map_err(of_client)? {
                         Up::Pass => self.to_far.out.pass(&framed),
@@ -218,9 +245,10 @@ impl<A: Account> Relay<'_, A> {
     /// What the directory says, as far as the client takes it.
     fn poll_down(&mut self, cx: &mut Context<'_>, far: &mut impl Duplex) -> Result<bool, Cut> {
         let mut read = false;
-        while self.parted.is_none() && self.to_near.out.bytes() < SPLICE_BUFFER {
+        while self.goes_on() {
             match self.down.framer.next_message().map_err(of_directory)? {
                 Some(framed) => {
+                    self.turn += framed.message.len();
                     self.heed_rules();
                     match self.conversation.directory(&framed.message).map_err(of_directory)? {
                         Down::Pass => self.to_near.out.pass(&framed),
@@ -272,10 +300,10 @@ impl<A: Account> Relay<'_, A> {
         if self.parted.is_some() {
             return Ok(());
         }
-        if self.down.ended && (self.conversation.is_waiting() || self.down.framer.is_within()) {
+        if self.down.ended && (self.conversation.is_waiting() || self.down.framer.held() > 0) {
             return cut(Code::TargetReset, "the directory closed the connection before it had answered");
         }
-        if self.up.framer.is_within() {
+        if self.up.framer.held() > 0 {
             return cut(Code::ClientReset, "the client ended in the middle of a message");
         }
         Ok(())
@@ -294,7 +322,7 @@ impl<A: Account> Relay<'_, A> {
         if let Err(cut) = ended {
             let code = match cut.code {
                 Code::LdapInvalid => ResultCode::ProtocolError,
-                Code::DirectoryInvalid | Code::TargetReset | Code::IdleTimeout => ResultCode::Unavailable,
+                Code::DirectoryInvalid | Code::TargetReset | Code::IdleTimeout | Code::MemoryBudget => ResultCode::Unavailable,
                 _ => return,
             };
             // What is known of a directory stays here: the client learns that it is gone.

@@ -1,5 +1,6 @@
 //! Clients and directories over memory, with the relay between them. Refuses to know TLS and real directories.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
@@ -18,11 +19,12 @@ struct Books {
     rules: Mutex<Arc<Rules>>,
     denied: Mutex<Vec<String>>,
     moved: Mutex<(usize, usize)>,
+    memory: usize,
 }
 
 impl Books {
     fn new(allow: Value) -> Self {
-        Self { rules: Mutex::new(rules(allow)), denied: Mutex::default(), moved: Mutex::default() }
+        Self { rules: Mutex::new(rules(allow)), denied: Mutex::default(), moved: Mutex::default(), memory: usize::MAX }
     }
 
     fn denials(&self) -> Vec<String> {
@@ -45,6 +47,10 @@ impl Account for Books {
             Direction::Up => moved.0 += bytes,
             Direction::Down => moved.1 += bytes,
         }
+    }
+
+    fn holds(&self, bytes: usize) -> bool {
+        bytes <= self.memory
     }
 }
 
@@ -316,4 +322,94 @@ async fn a_stream_in_which_nothing_moves_ends_and_one_in_which_something_does_li
     .await;
     assert_eq!(ended.unwrap_err().code, Code::IdleTimeout);
     assert_eq!(start.elapsed().as_secs(), 27 + 10);
+}
+
+#[tokio::test]
+async fn d7_large_messages_take_what_their_target_may_hold_and_no_more() {
+    let large = entry(1, "cn", 300_000);
+    let enough = async |memory: usize| {
+        let books = Books { memory, ..Books::new(json!({})) };
+        play(&books, &search(1, "cn"), None, async |mut client, mut directory| {
+            gets(&mut directory, &search(1, "cn")).await;
+            let _ = tokio::join!(directory.write_all(&large), async {
+                let mut got = vec![0; large.len()];
+                let _ = client.read_exact(&mut got).await;
+            });
+            drop((client, directory));
+        })
+        .await
+    };
+    assert_eq!(enough(200_000).await.unwrap_err().code, Code::MemoryBudget);
+    assert_ne!(enough(2_000_000).await.unwrap_err().code, Code::MemoryBudget);
+}
+
+/// A side that has nothing to say, takes everything, and says so only when it is asked again.
+#[derive(Default)]
+struct Hesitant {
+    asked: usize,
+    said: VecDeque<Bytes>,
+    taken: usize,
+}
+
+impl Duplex for Hesitant {
+    fn poll_chunks(&mut self, _: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
+        match self.said.pop_front() {
+            Some(chunk) => {
+                chunks.push_back(chunk);
+                Poll::Ready(Ok(()))
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
+        self.taken += chunks.drain(..).map(|chunk| chunk.len()).sum::<usize>();
+        self.asked += 1;
+        if self.asked % 2 == 1 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_side_that_takes_its_time_to_flush_is_heard_again_and_so_is_the_other() {
+    let said = (1..9).map(|id| Bytes::from(search(id, "cn"))).chain([Bytes::from(unbind())]);
+    let (mut near, mut far) = (Hesitant { said: said.collect(), ..Hesitant::default() }, Hesitant::default());
+    relay(Bytes::new(), &mut near, &mut far, None, &Books::new(json!({}))).await.unwrap();
+    assert_eq!(far.taken, 8 * search(1, "cn").len() + unbind().len());
+}
+
+/// A directory that never ends.
+struct Endless(Bytes);
+
+impl Duplex for Endless {
+    fn poll_chunks(&mut self, _: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
+        chunks.push_back(self.0.clone());
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_take(&mut self, _: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<io::Result<()>> {
+        chunks.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Also when nothing of what it says goes on.
+#[test]
+fn d7_a_directory_that_never_ends_lets_others_have_their_turn() {
+    let books = Books::new(json!({"base": "dc=corp"}));
+    let (mut near, mut far) = (Hesitant::default(), Endless(Bytes::from(entry(1, "cn", 100))));
+    let relay = relay(Bytes::from(search(1, "cn")), &mut near, &mut far, None, &books);
+    let relay = std::pin::pin!(relay);
+    assert!(relay.poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
 }
