@@ -163,6 +163,7 @@ fn a_listener_whose_clients_log_in_is_open_to_all_and_makes_sense() {
     for good in [
         "listen: \"0.0.0.0:1\", kind: connect",
         "listen: \"[::]:1\", kind: socks5",
+        "listen: \"[::]:1\", kind: http, base_domain: Tunnel.vendor.example",
         &format!("listen: \"0.0.0.0:1\", target: a/b/c, {ca}"),
         &format!("listen: \"0.0.0.0:1\", kind: connect, {ca}"),
     ] {
@@ -171,7 +172,10 @@ fn a_listener_whose_clients_log_in_is_open_to_all_and_makes_sense() {
     for (bad, told) in [
         ("listen: \"127.0.0.1:1\"", "needs its `target`"),
         ("listen: \"127.0.0.1:1\", kind: connect, target: a/b/c", "name the target themselves"),
-        ("listen: \"127.0.0.1:1\", kind: http", "unknown"),
+        ("listen: \"127.0.0.1:1\", kind: ftp", "unknown"),
+        ("listen: \"127.0.0.1:1\", kind: http, target: a/b/c", "name the target themselves"),
+        ("listen: \"127.0.0.1:1\", kind: http, base_domain: 127.0.0.1", "is no domain"),
+        ("listen: \"127.0.0.1:1\", kind: connect, base_domain: a.example", "is for listeners of kind http"),
         ("listen: \"127.0.0.1:1\", kind: connect, client_ca: {file: ca, names: {x: {grants: [a/b/c]}}}", "needs `tls`"),
         ("listen: \"127.0.0.1:1\", kind: connect, tls: {cert: c, key: k}, client_ca: {file: ca, names: {}}", "is empty"),
         (

@@ -2,12 +2,12 @@
 //! copy. Refuses to know how it is carried.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -104,6 +104,24 @@ impl AsyncWrite for Stream {
         let copy = || Bytes::copy_from_slice(part);
         let queued = self.shared.with(|engine| engine.poll_write(self.id, cx, copy));
         queued.map_ok(|()| part.len()).map_err(|broken| self.explain(broken))
+    }
+
+    /// One chunk of all the slices, so that a head and its body are one frame.
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let all = slices.iter().map(|slice| slice.len()).sum::<usize>().min(SPLICE_BUFFER);
+        let gather = || {
+            let mut chunk = BytesMut::with_capacity(all);
+            for slice in slices {
+                chunk.extend_from_slice(&slice[..slice.len().min(all - chunk.len())]);
+            }
+            chunk.freeze()
+        };
+        let queued = self.shared.with(|engine| engine.poll_write(self.id, cx, gather));
+        queued.map_ok(|()| all).map_err(|broken| self.explain(broken))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     /// Nothing to do: what is written goes out as soon as the connection takes it.

@@ -12,7 +12,9 @@ use tokio_tungstenite::tungstenite::Message;
 use std::io;
 
 use super::*;
-use crate::base::limits::{DEAD_AFTER, EMPTY_FRAMES_PER_SECOND, HEARTBEAT, MAX_MESSAGE, MUX_SLACK, SEND_QUEUE, STREAM_WINDOW};
+use crate::base::limits::{
+    DEAD_AFTER, EMPTY_FRAMES_PER_SECOND, HEARTBEAT, MAX_MESSAGE, MUX_SLACK, SEND_QUEUE, SPLICE_BUFFER, STREAM_WINDOW,
+};
 use crate::tunnel::fixture::{Half, Raw, frame, hostile, muxes, send, swallow};
 
 const SYN: u16 = 1;
@@ -74,6 +76,21 @@ async fn bytes_cross_both_ways_and_each_way_ends_by_itself() {
     assert_eq!((agent.link.streams(), gateway.link.streams()), (1, 1));
     drop((theirs, ours));
     assert_eq!((agent.link.streams(), gateway.link.streams()), (0, 0));
+}
+
+#[tokio::test]
+async fn slices_are_one_chunk_and_no_larger_than_one_may_be() {
+    let (mut agent, gateway) = muxes().await;
+    let (mut theirs, mut ours) = opened(&mut agent, &gateway).await;
+    let much = vec![7; SPLICE_BUFFER];
+    let slices = [io::IoSlice::new(b"head "), io::IoSlice::new(b""), io::IoSlice::new(&much), io::IoSlice::new(b"more")];
+    assert_eq!(ours.write_vectored(&slices).await.unwrap(), SPLICE_BUFFER);
+    let mut chunk = vec![0; SPLICE_BUFFER];
+    theirs.read_exact(&mut chunk).await.unwrap();
+    assert!(chunk.starts_with(b"head \x07") && chunk[5..].iter().all(|byte| *byte == 7));
+    assert_eq!(ours.write_vectored(&slices[..2]).await.unwrap(), 5);
+    theirs.read_exact(&mut chunk[..5]).await.unwrap();
+    assert_eq!(&chunk[..5], b"head ");
 }
 
 #[tokio::test]
