@@ -39,21 +39,20 @@ pub struct Answer {
 }
 
 /// The keys of a question; a value goes on to the next of them.
-const KEYS: [&str; 13] = [
-    "base",
-    "scope",
-    "filter",
-    "attributes",
-    "dn",
-    "attribute",
-    "value",
-    "new_rdn",
-    "new_superior",
-    "oid",
-    "name",
-    "size",
-    "time",
-];
+const KEYS: [&str; 12] =
+    ["base", "scope", "filter", "attributes", "dn", "attribute", "value", "new_rdn", "new_superior", "oid", "size", "time"];
+
+/// Those that say something about an operation.
+fn keys(operation: Operation) -> &'static [&'static str] {
+    match operation {
+        Operation::Search => &["base", "scope", "filter", "attributes", "size", "time"],
+        Operation::Compare => &["dn", "attribute", "value"],
+        Operation::Bind | Operation::Delete => &["dn"],
+        Operation::Modify | Operation::Add => &["dn", "attributes"],
+        Operation::ModifyDn => &["dn", "new_rdn", "new_superior"],
+        Operation::Extended => &["oid"],
+    }
+}
 
 impl Question {
     /// What these rules say.
@@ -96,6 +95,12 @@ impl FromStr for Question {
         let operation = Operation::ALL.into_iter().find(|known| known.as_str() == operation);
         let operation = operation.ok_or_else(|| wrong("the operation is not known"))?;
         let values = Values::read(words.next().unwrap_or_default()).map_err(|why| wrong(&why))?;
+        if let Some((key, _)) = values.0.iter().find(|(key, _)| !keys(operation).contains(key)) {
+            return Err(wrong(&format!(
+                "`{key}=` says nothing about {operation}; of it are said {}",
+                keys(operation).join(", ")
+            )));
+        }
         let message = values.message(operation).map_err(|why| wrong(&why))?;
         Ok(Self { target, operation, message, wanted: values.list("attributes").map(str::to_owned).collect() })
     }
@@ -156,7 +161,7 @@ impl<'a> Values<'a> {
                 });
             }
             Operation::Bind => {
-                let name = self.get("name").unwrap_or_default();
+                let name = self.get("dn").unwrap_or_default();
                 writer.constructed(0x60, |it| {
                     it.number(tag::INTEGER, 3);
                     it.octets(tag::OCTETS, name.as_bytes());

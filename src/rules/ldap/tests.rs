@@ -81,9 +81,9 @@ fn d9_searching_and_comparing_pass_by_default_and_nothing_else_does() {
     allowed(&rules, "search base=dc=corp scope=subtree filter=(uid=jdoe) attributes=cn,mail");
     allowed(&rules, "search filter=(objectClass=*)");
     allowed(&rules, "compare dn=cn=x,dc=corp attribute=cn value=x");
-    allowed(&rules, "bind name=");
+    allowed(&rules, "bind dn=");
     for question in [
-        "bind name=cn=x,dc=corp",
+        "bind dn=cn=x,dc=corp",
         "modify dn=cn=x attributes=cn",
         "add dn=cn=x attributes=cn",
         "delete dn=cn=x",
@@ -98,7 +98,7 @@ fn d9_searching_and_comparing_pass_by_default_and_nothing_else_does() {
 #[test]
 fn d9_operations_pass_each_by_choice() {
     let rules = rules(json!({"operations": ["bind", "delete", "extended"], "extended": ["1.3.6.1.4.1.4203.1.11.3"]}));
-    allowed(&rules, "bind name=cn=x,dc=corp");
+    allowed(&rules, "bind dn=cn=x,dc=corp");
     allowed(&rules, "delete dn=cn=x,dc=corp");
     allowed(&rules, "extended oid=1.3.6.1.4.1.4203.1.11.3");
     denied(&rules, "extended oid=1.3.6.1.4.1.4203.1.11.1", Rule::Extended);
