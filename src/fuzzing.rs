@@ -5,6 +5,7 @@ pub mod clients;
 #[cfg(any(feature = "cli", feature = "fuzzing"))]
 mod config;
 mod csr;
+mod http;
 pub mod ldap;
 mod messages;
 #[cfg(any(feature = "cli", feature = "fuzzing"))]
@@ -16,6 +17,7 @@ mod websocket;
 #[cfg(any(feature = "cli", feature = "fuzzing"))]
 pub use config::config;
 pub use csr::csr;
+pub use http::http;
 pub use messages::{control, preface};
 #[cfg(any(feature = "cli", feature = "fuzzing"))]
 pub use rules::rules;
@@ -97,6 +99,11 @@ mod tests {
     #[test]
     fn d9_the_corpus_of_rules_decides_as_each_rule_does() {
         replay("rules", super::rules);
+    }
+
+    #[test]
+    fn e3_the_corpus_of_http_heads_goes_on_as_one_request_or_not_at_all() {
+        replay("http", super::http);
     }
 
     #[test]

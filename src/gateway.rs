@@ -5,7 +5,7 @@ pub mod callers;
 pub mod enrollment;
 #[cfg(test)]
 mod fixture;
-mod http;
+pub(crate) mod http;
 pub mod ingress;
 pub mod issuer;
 mod lanes;

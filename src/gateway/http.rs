@@ -13,6 +13,8 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod upgraded;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use head::exercise;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

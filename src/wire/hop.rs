@@ -1,6 +1,8 @@
 //! Which HTTP headers belong to one connection, and which to a hop of ours: what gateway and agent both take away before they write their
 //! own (RFC 9110, 7.6). Refuses to know requests, answers and rules.
 
+use std::borrow::Cow;
+
 use http::header::{CONNECTION, HeaderMap, HeaderName};
 
 use crate::base::code::{Code, Failure};
@@ -33,13 +35,35 @@ pub fn is_of_connection(name: &HeaderName) -> bool {
 /// Whether only hops of ours may say it.
 #[must_use]
 pub fn is_own(name: &HeaderName) -> bool {
-    name.as_str().starts_with("underpass-")
+    dashed(name).starts_with("underpass-")
 }
 
 /// Whether it says where a request comes from, which nobody believes of a client.
 #[must_use]
 pub fn is_claim(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "forwarded" | "x-real-ip") || name.as_str().starts_with("x-forwarded-")
+    let name = dashed(name);
+    matches!(&*name, "forwarded" | "x-real-ip" | "x-client-ip" | "true-client-ip" | "x-cluster-client-ip")
+        || name.starts_with("x-forwarded")
+}
+
+/// Whether some servers believe it more than the request line: what was decided about would not be what is done.
+#[must_use]
+pub fn is_override(name: &HeaderName) -> bool {
+    matches!(
+        &*dashed(name),
+        "x-http-method-override"
+            | "x-http-method"
+            | "x-method-override"
+            | "x-original-url"
+            | "x-rewrite-url"
+            | "x-original-method"
+    )
+}
+
+/// A name as servers read it that know no difference between `_` and `-` (RFC 3875, 4.1.18).
+fn dashed(name: &HeaderName) -> Cow<'_, str> {
+    let name = name.as_str();
+    if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) }
 }
 
 /// The entries of a header that is a list.

@@ -9,6 +9,8 @@ mod inline;
 mod origin;
 mod request;
 mod response;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use request::exercise;
 
 use std::error::Error as _;
 use std::io;

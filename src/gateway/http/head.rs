@@ -192,5 +192,40 @@ fn invalid(why: &str) -> Failure {
     Failure::new(Code::RequestInvalid, why)
 }
 
+/// What fuzzers hold a request to: whatever a client writes, what would go on to the agent is one request, in origin form, without the
+/// caller's token.
+///
+/// # Panics
+/// When that is not so.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn exercise(parts: &Parts) {
+    if check(parts).is_err() {
+        return;
+    }
+    let (Ok(upgrade), Ok(address)) = (upgrade(parts), super::address::address(parts, Some("base.example"))) else { return };
+    let host = super::address::host(parts).expect("its address was read");
+    let told = Told {
+        request: RequestId::fresh(),
+        source: "192.0.2.1:1".parse().expect("an address"),
+        host: host.as_deref(),
+        secure: false,
+        by_authorization: true,
+        upgrade: upgrade.as_ref(),
+        http2: false,
+    };
+    let request = request(parts, &address, &HeaderValue::from_static("erp.dc1.acme"), &told);
+    let path = request.uri().to_string();
+    assert!(path.starts_with('/') && parts.uri.to_string().ends_with(path.trim_start_matches('/')), "{path}");
+    for (name, value) in request.headers() {
+        let ours = name == REQUEST_ID || name == FORWARDED || name == TE && value == "trailers";
+        let upgrades = upgrade.is_some() && (name == UPGRADE || name == CONNECTION);
+        assert!(ours || upgrades || !(is_of_connection(name) || is_own(name) || is_claim(name)), "{name}");
+        assert_ne!(name, AUTHORIZATION);
+    }
+    for only in [HOST, REQUEST_ID, FORWARDED, TRACEPARENT] {
+        assert_eq!(request.headers().get_all(&only).iter().count(), 1, "{only}");
+    }
+}
+
 #[cfg(test)]
 mod tests;

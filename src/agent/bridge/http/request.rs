@@ -7,7 +7,7 @@ use http::header::{
     CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderValue, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
 };
 pub(super) use http::request::Parts;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderName, Method, Version};
 use uuid::Uuid;
 
 use super::headers::{self, TRACESTATE};
@@ -118,6 +118,8 @@ pub(super) fn rebuild(
     let trace = traceparent(headers, request, caller);
     headers::strip_hop_by_hop(headers);
     headers::remove(headers, |name| hop::is_own(name) || hop::is_claim(name));
+    let listed = |name: &HeaderName| list.is_some_and(|list| list.contains(name.as_str()));
+    headers::remove(headers, |name| hop::is_override(name) && !listed(name));
     headers.remove(HOST);
     headers::keep_listed(headers, list);
     join_cookies(headers);
@@ -197,3 +199,35 @@ fn invalid(why: &str) -> Failure {
 
 #[cfg(test)]
 mod tests;
+
+/// What fuzzers hold a request to: whatever a client writes, what would go on to the origin is one request, made of what was decided about.
+///
+/// # Panics
+/// When that is not so.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn exercise(mut parts: Parts) {
+    if let Err(failure) = check(&parts) {
+        assert!(matches!(failure.code, Code::RequestInvalid | Code::RequestDenied));
+        return;
+    }
+    let Ok(wish) = wish(&parts) else { return };
+    let Some(path) = parts.uri.path_and_query().cloned() else { return };
+    if crate::rules::path::Path::parse(path.as_str()).is_err() {
+        return;
+    }
+    let expects = expects(&mut parts, true);
+    let (id, caller) = (RequestId::fresh(), Caller { by_gateway: false, source: "192.0.2.1:1".parse().ok(), trace: None });
+    rebuild(&mut parts.headers, id, &caller, wish.as_ref(), None);
+    let upgrades = |name: &HeaderName| wish.is_some() && (name == UPGRADE || name == http::header::CONNECTION);
+    for (name, value) in &parts.headers {
+        let trailers = name == http::header::TE && value == "trailers";
+        assert!(!hop::is_of_connection(name) || upgrades(name) || trailers, "{name}");
+        assert!(!hop::is_own(name) || name == REQUEST_ID, "{name}");
+        assert!(!hop::is_claim(name) || name == FORWARDED, "{name}");
+        assert!(name != HOST && !hop::is_override(name) && (name != EXPECT || expects), "{name}");
+        assert!(!value.as_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)), "{name}");
+    }
+    for only in [REQUEST_ID, FORWARDED, TRACEPARENT] {
+        assert_eq!(parts.headers.get_all(&only).iter().count(), 1, "{only}");
+    }
+}
