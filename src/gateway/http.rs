@@ -240,8 +240,8 @@ impl Asked<'_> {
         let wanted = stream::wanted(&self.key, self.client.source);
         let (gateway, key) = (&self.client.gateway, self.key.clone());
         let leased = match self.upgrade {
-            Some(_) => streams::lease_whole(gateway, wanted, key).await.map(|lease| (lease, false)),
-            None => streams::lease(gateway, wanted, key, fresh).await,
+            Some(_) => streams::lease_whole(gateway, self.id, wanted, key).await.map(|lease| (lease, false)),
+            None => streams::lease(gateway, self.id, wanted, key, fresh).await,
         };
         leased.map_err(Failure::from)
     }

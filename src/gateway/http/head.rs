@@ -47,13 +47,9 @@ pub(super) fn check(parts: &Parts) -> Result<(), Failure> {
         return Err(invalid("no `Host`"));
     }
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
-            return Err(invalid("of transfer codings only `chunked`, once, is understood"));
-        }
-        if parts.headers.contains_key(CONTENT_LENGTH) {
-            return Err(invalid("both `Content-Length` and `Transfer-Encoding`"));
-        }
+    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(|coding| !plain(coding)) || codings.next().is_some() {
+        return Err(invalid("of transfer codings only `chunked`, once, is understood"));
     }
     if parts.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
         return Err(invalid("more than one `Content-Length`"));

@@ -58,8 +58,13 @@ pub(super) fn wanted(key: &Key, source: SocketAddr) -> Wanted {
 ///
 /// # Errors
 /// Why it is refused; that is recorded.
-pub(super) async fn open_http1(gateway: &Arc<Gateway>, wanted: Wanted, upgraded: bool) -> Result<Opened, Refusal> {
-    let (io, described, mut life) = open(gateway, wanted).await?;
+pub(super) async fn open_http1(
+    gateway: &Arc<Gateway>,
+    request: RequestId,
+    wanted: Wanted,
+    upgraded: bool,
+) -> Result<Opened, Refusal> {
+    let (io, described, mut life) = open(gateway, request, wanted).await?;
     life.upgraded = upgraded;
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HTTP_BUFFER).max_header_size(HTTP_HEAD).max_headers(HTTP_HEADERS);
@@ -75,9 +80,10 @@ pub(super) async fn open_http1(gateway: &Arc<Gateway>, wanted: Wanted, upgraded:
 /// Why it is refused; that is recorded.
 pub(super) async fn open_http2(
     gateway: &Arc<Gateway>,
+    request: RequestId,
     wanted: Wanted,
 ) -> Result<(http2::SendRequest<Upload>, Arc<Described>), Refusal> {
-    let (io, described, life) = open(gateway, wanted).await?;
+    let (io, described, life) = open(gateway, request, wanted).await?;
     let own = gateway.clients.child();
     let mut builder = http2::Builder::new(Owned(own.clone()));
     builder
@@ -96,8 +102,8 @@ pub(super) async fn open_http2(
 
 type Io = TokioIo<Metered<Stream, Held>>;
 
-async fn open(gateway: &Arc<Gateway>, wanted: Wanted) -> Result<(Io, Arc<Described>, Life), Refusal> {
-    let request = RequestId::fresh();
+/// The stream has the id of the request that it is opened for, so that a refusal is found by what the client was told.
+async fn open(gateway: &Arc<Gateway>, request: RequestId, wanted: Wanted) -> Result<(Io, Arc<Described>, Life), Refusal> {
     let Begun { agent: AgentEnd { live, lane, stream }, first, ledger } = open_silent(gateway, request, &wanted).await?;
     let (id, ledger) = (stream.id(), Arc::new(ledger));
     let io = TokioIo::new(Metered::new(stream, first, Direction::Down, ledger.clone()));

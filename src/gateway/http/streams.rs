@@ -171,20 +171,25 @@ impl Lease {
 ///
 /// # Errors
 /// Why none can be opened; that is recorded.
-pub(super) async fn lease(gateway: &Arc<Gateway>, wanted: Wanted, key: Key, fresh: bool) -> Result<(Lease, bool), Refusal> {
+pub(super) async fn lease(
+    gateway: &Arc<Gateway>,
+    request: RequestId,
+    wanted: Wanted,
+    key: Key,
+    fresh: bool,
+) -> Result<(Lease, bool), Refusal> {
     // What could be refused is: a stream that is there makes nobody's rights any longer.
     let fine = gateway.ready().is_ok() && gateway.audit.ready().is_ok() && wanted.caller.may(&wanted.target).is_ok();
     if key.http2 {
-        return lease_shared(gateway, wanted, key, fresh || !fine).await;
+        return lease_shared(gateway, request, wanted, key, fresh || !fine).await;
     }
-    while fine && !fresh {
-        let Some(mut one) = gateway.streams.take(&key) else { break };
-        // Its last answer may have passed a moment before it was free again.
-        if one.sender.ready().await.is_ok() {
-            return Ok((Lease { key, held: Lent::One(one) }, true));
-        }
+    if fine
+        && !fresh
+        && let Some(one) = gateway.streams.take_ready(&key).await
+    {
+        return Ok((Lease { key, held: Lent::One(one) }, true));
     }
-    let Opened { sender, described, task, ledger } = stream::open_http1(gateway, wanted, false).await?;
+    let Opened { sender, described, task, ledger } = stream::open_http1(gateway, request, wanted, false).await?;
     Ok((Lease { key, held: Lent::One(One { sender, described, task, ledger }) }, false))
 }
 
@@ -192,12 +197,23 @@ pub(super) async fn lease(gateway: &Arc<Gateway>, wanted: Wanted, key: Key, fres
 ///
 /// # Errors
 /// As [`lease`].
-pub(super) async fn lease_whole(gateway: &Arc<Gateway>, wanted: Wanted, key: Key) -> Result<Lease, Refusal> {
-    let Opened { sender, described, task, ledger } = stream::open_http1(gateway, wanted, true).await?;
+pub(super) async fn lease_whole(
+    gateway: &Arc<Gateway>,
+    request: RequestId,
+    wanted: Wanted,
+    key: Key,
+) -> Result<Lease, Refusal> {
+    let Opened { sender, described, task, ledger } = stream::open_http1(gateway, request, wanted, true).await?;
     Ok(Lease { key, held: Lent::One(One { sender, described, task, ledger }) })
 }
 
-async fn lease_shared(gateway: &Arc<Gateway>, wanted: Wanted, key: Key, fresh: bool) -> Result<(Lease, bool), Refusal> {
+async fn lease_shared(
+    gateway: &Arc<Gateway>,
+    request: RequestId,
+    wanted: Wanted,
+    key: Key,
+    fresh: bool,
+) -> Result<(Lease, bool), Refusal> {
     if !fresh && let Some(lease) = gateway.streams.share(&key) {
         return Ok((lease, true));
     }
@@ -207,7 +223,7 @@ async fn lease_shared(gateway: &Arc<Gateway>, wanted: Wanted, key: Key, fresh: b
     if !fresh && let Some(lease) = gateway.streams.share(&key) {
         return Ok((lease, true));
     }
-    let (sender, described) = stream::open_http2(gateway, wanted).await?;
+    let (sender, described) = stream::open_http2(gateway, request, wanted).await?;
     let (requests, used) = (AtomicUsize::new(1), Mutex::new(Instant::now()));
     let many = Arc::new(Many { sender: sender.clone(), described, requests, used });
     gateway.streams.add(&key, many.clone());
@@ -217,6 +233,16 @@ async fn lease_shared(gateway: &Arc<Gateway>, wanted: Wanted, key: Key, fresh: b
 impl Streams {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         lock(&self.0)
+    }
+
+    /// A stream of HTTP/1.1 that is ready. Its last answer may have passed a moment before it was free again.
+    async fn take_ready(&self, key: &Key) -> Option<One> {
+        while let Some(mut one) = self.take(key) {
+            if one.sender.ready().await.is_ok() {
+                return Some(one);
+            }
+        }
+        None
     }
 
     /// The stream that was used last of those that are still good.
@@ -322,7 +348,7 @@ impl Streams {
         let unused = |many: &Arc<Many>| many.requests.load(Ordering::Relaxed) == 0;
         let mut left = kept.count;
         kept.shared.retain(|_, shared| {
-            shared.streams.retain(|many| !many.sender.is_closed() && !(unused(many) && old(*lock(&many.used))));
+            shared.streams.retain(|many| !(many.sender.is_closed() || unused(many) && old(*lock(&many.used))));
             left += shared.streams.iter().filter(|many| unused(many)).count();
             // Whoever opens one has the turn.
             !shared.streams.is_empty() || Arc::strong_count(&shared.turn) > 1

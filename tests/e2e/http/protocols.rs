@@ -59,9 +59,9 @@ async fn e4_an_origin_that_fakes_a_101_is_a_broken_target() {
 
 #[tokio::test]
 async fn events_arrive_one_by_one_as_they_happen() {
-    let origin = Origin::start().await;
-    let web = Web::new(&[("live", http(origin.address(), ""))]).await;
     for version in [2, 1] {
+        let origin = Origin::start().await;
+        let web = Web::new(&[("live", http(origin.address(), ""))]).await;
         let mut body = get(&web, version, "/events").await;
         for number in 0..3 {
             origin.event();
