@@ -1,5 +1,7 @@
 //! The cases: each a name, what it needs and what it does with one peer in one round. Refuses to know about rounds and goals.
 
+mod directory;
+mod http;
 mod latency;
 mod memory;
 mod opens;
@@ -12,6 +14,7 @@ use crate::figure::Figures;
 use crate::lab::Cell;
 use crate::load::Way;
 use crate::peer::Peer;
+use crate::service::Service;
 use crate::wan::Line;
 
 /// One experiment.
@@ -24,16 +27,33 @@ pub(crate) struct Case {
     pub(crate) seconds: f64,
     /// The slow line between the ends; without one they are on loopback.
     pub(crate) line: Option<Line>,
-    /// Whether a peer is measured: some can't be, some needn't.
-    pub(crate) includes: fn(Peer) -> bool,
+    /// What the target serves.
+    pub(crate) service: Service,
+    /// Which of the peers that carry the service are measured.
+    includes: fn(Peer) -> bool,
     /// Whether each round needs a new tunnel.
     pub(crate) fresh: bool,
     /// One peer in one round.
     pub(crate) measure: fn(&mut Cell) -> Result<Figures>,
 }
 
-const CASE: Case =
-    Case { name: "", about: "", seconds: 1.7, line: None, includes: |_| true, fresh: false, measure: |_| Ok(Vec::new()) };
+impl Case {
+    /// Whether a peer is measured: some can't be, some needn't.
+    pub(crate) fn measures(&self, peer: Peer) -> bool {
+        peer.carries(self.service) && (self.includes)(peer)
+    }
+}
+
+const CASE: Case = Case {
+    name: "",
+    about: "",
+    seconds: 1.7,
+    line: None,
+    service: Service::Bytes,
+    includes: |_| true,
+    fresh: false,
+    measure: |_| Ok(Vec::new()),
+};
 
 /// All cases, in the order of the tables.
 pub(crate) const CASES: &[Case] = &[
@@ -135,6 +155,58 @@ pub(crate) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "http-requests",
+        about: "HTTP/1.1 requests for answers of 128 bytes on 64 connections that are kept, on each one after another",
+        service: Service::Http,
+        includes: web,
+        measure: |cell| http::requests(cell, 64),
+        ..CASE
+    },
+    Case {
+        name: "http-requests-1",
+        about: "the same on one connection",
+        service: Service::Http,
+        includes: web,
+        measure: |cell| http::requests(cell, 1),
+        ..CASE
+    },
+    Case {
+        name: "http-body-down",
+        about: "one HTTP answer of 1 GiB",
+        seconds: 2.4,
+        service: Service::Http,
+        includes: web,
+        measure: |cell| http::body(cell, Way::Down),
+        ..CASE
+    },
+    Case {
+        name: "http-body-up",
+        about: "one HTTP request of 1 GiB",
+        seconds: 2.4,
+        service: Service::Http,
+        includes: web,
+        measure: |cell| http::body(cell, Way::Up),
+        ..CASE
+    },
+    Case {
+        name: "grpc-stream",
+        about: "messages of 64 bytes there and back on one stream of HTTP/2, as gRPC has it",
+        seconds: 1.2,
+        service: Service::Stream,
+        includes: web,
+        measure: http::chat,
+        ..CASE
+    },
+    Case {
+        name: "ldap-search",
+        about: "searches for one entry by its uid, one after another on one connection",
+        seconds: 2.3,
+        service: Service::Directory,
+        includes: |peer| matches!(peer, Peer::Direct | Peer::Underpass | Peer::UnderpassTcp),
+        measure: directory::searches,
+        ..CASE
+    },
+    Case {
         name: "wan-20",
         about: "bulk downloads over a line of 1 Gbit/s and 20 ms, with Linux's default buffers",
         seconds: 3.6,
@@ -204,7 +276,7 @@ const fn gigabit(rtt_ms: u32) -> Line {
     Line { rtt_ms, mbit: 1_000, mtu: 9_000, large_buffers: false }
 }
 
-/// Those whom the goals name; the others do what one of these does, or are far from it. A run of everything stays within half an hour.
+/// Those whom the goals name; the others do what one of these does, or are far from it. A run of everything stays within 40 minutes.
 fn core(peer: Peer) -> bool {
     closest(peer) || matches!(peer, Peer::Haproxy | Peer::Rathole)
 }
@@ -217,4 +289,9 @@ fn tunnels(peer: Peer) -> bool {
 /// No tunnel at all, the plain relay and this project, and haproxy where it can be compared.
 fn closest(peer: Peer) -> bool {
     matches!(peer, Peer::Direct | Peer::Relay | Peer::Underpass | Peer::Haproxy)
+}
+
+/// Those who know what HTTP is, and those who show what that costs.
+fn web(peer: Peer) -> bool {
+    matches!(peer, Peer::Direct | Peer::Underpass | Peer::UnderpassTcp | Peer::Nginx)
 }

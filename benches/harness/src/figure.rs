@@ -23,6 +23,14 @@ pub(crate) enum Figure {
     P999,
     /// Of the throughput without pings beside.
     ThroughputKept,
+    /// Without TLS between client and target.
+    P50Clear,
+    /// Of small answers.
+    RequestsPerSecond,
+    /// Of the end near to the client, for one request.
+    NearPerRequest,
+    /// The same of the end near to the target.
+    FarPerRequest,
     /// Connect, a byte there and back, close.
     OpensPerSecond,
     /// Of the tunnel's processes together, for 10,000 opens.
@@ -58,7 +66,10 @@ impl Figure {
 
     /// Whether it is about a tunnel's processes, so that there is none without a tunnel.
     pub(crate) fn is_of_tunnel(self) -> bool {
-        matches!(self, Self::CpuPerGb | Self::CpuPerOpens | Self::NearPeak | Self::FarPeak)
+        matches!(
+            self,
+            Self::CpuPerGb | Self::CpuPerOpens | Self::NearPeak | Self::FarPeak | Self::NearPerRequest | Self::FarPerRequest
+        )
     }
 
     /// The column's head, with the unit.
@@ -74,6 +85,10 @@ impl Figure {
             Self::P99 => "p99 µs",
             Self::P999 => "p99.9 µs",
             Self::ThroughputKept => "bulk kept %",
+            Self::P50Clear => "p50 µs without TLS",
+            Self::RequestsPerSecond => "requests/s",
+            Self::NearPerRequest => "near CPU µs each",
+            Self::FarPerRequest => "far CPU µs each",
             Self::OpensPerSecond => "opens/s",
             Self::CpuPerOpens => "CPU s/10,000",
             Self::StreamsHeld => "streams",

@@ -11,11 +11,21 @@ pub(crate) struct Goal {
     pub(crate) what: &'static str,
     pub(crate) case: &'static str,
     pub(crate) figure: Figure,
-    /// Whose figure is the unit; without one the figure counts by itself.
+    /// Beside whose figure it counts; without one it counts by itself.
     pub(crate) baseline: Option<Peer>,
+    pub(crate) beside: Beside,
     pub(crate) bound: Bound,
     /// A bound beyond the goal.
     pub(crate) stretch: Option<f64>,
+}
+
+/// How a figure is set beside a baseline's, round by round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Beside {
+    /// Divided by it.
+    Ratio,
+    /// Less it.
+    Difference,
 }
 
 /// Which side of a value is good.
@@ -44,10 +54,16 @@ impl Goal {
         format!("{}/{}{baseline}", self.case, self.figure.name())
     }
 
-    /// The figure, or its ratios to the baseline's round by round; none when a run has left it out.
+    /// The figure, or what it is beside the baseline's round by round; none when a run has left it out.
     pub(crate) fn reached(&self, records: &Records) -> Option<Spread> {
         match self.baseline {
-            Some(baseline) => records.ratio(self.case, Peer::Underpass, baseline, self.figure),
+            Some(baseline) => {
+                let beside = |own: f64, base: f64| match self.beside {
+                    Beside::Ratio => own / base,
+                    Beside::Difference => own - base,
+                };
+                records.beside(self.case, Peer::Underpass, baseline, self.figure, beside)
+            }
             None => records.spread(self.case, Peer::Underpass, self.figure),
         }
     }
@@ -116,6 +132,16 @@ pub(crate) const GOALS: &[Goal] = &[
     alone("1 Gbit/s, 80 ms, down: peak of the gateway", "wan-gbit-down", Figure::NearPeak, PEAK),
     alone("1 Gbit/s, 80 ms, up: peak of the agent", "wan-gbit-up", Figure::FarPeak, PEAK),
     alone("1 Gbit/s, 80 ms, up: peak of the gateway", "wan-gbit-up", Figure::NearPeak, PEAK),
+    ratio("HTTP, 64 connections", "http-requests", Figure::RequestsPerSecond, Peer::Nginx, Bound::AtLeast(0.8)),
+    ratio("HTTP, 64 connections, p99", "http-requests", Figure::P99, Peer::Nginx, Bound::AtMost(1.0)),
+    ratio("HTTP, 1 GiB down", "http-body-down", Figure::Throughput, Peer::UnderpassTcp, Bound::AtLeast(0.8)),
+    ratio("HTTP, 1 GiB up", "http-body-up", Figure::Throughput, Peer::UnderpassTcp, Bound::AtLeast(0.8)),
+    ratio("gRPC message there and back, p50", "grpc-stream", Figure::P50, Peer::Nginx, Bound::Report),
+    ratio("gRPC message there and back, p99", "grpc-stream", Figure::P99, Peer::Nginx, Bound::Report),
+    Goal {
+        beside: Beside::Difference,
+        ..ratio("LDAP search, p50", "ldap-search", Figure::P50, Peer::UnderpassTcp, Bound::AtMost(100.0))
+    },
     alone("fairness of 16 streams", "fairness", Figure::Fairness, Bound::AtLeast(0.9)),
 ];
 
@@ -123,11 +149,11 @@ pub(crate) const GOALS: &[Goal] = &[
 const PEAK: Bound = Bound::AtMost(64.0);
 
 const fn ratio(what: &'static str, case: &'static str, figure: Figure, baseline: Peer, bound: Bound) -> Goal {
-    Goal { what, case, figure, baseline: Some(baseline), bound, stretch: None }
+    Goal { what, case, figure, baseline: Some(baseline), beside: Beside::Ratio, bound, stretch: None }
 }
 
 const fn alone(what: &'static str, case: &'static str, figure: Figure, bound: Bound) -> Goal {
-    Goal { what, case, figure, baseline: None, bound, stretch: None }
+    Goal { what, case, figure, baseline: None, beside: Beside::Ratio, bound, stretch: None }
 }
 
 #[cfg(test)]
@@ -136,6 +162,7 @@ mod tests {
 
     use super::*;
     use crate::case::CASES;
+    use crate::record::Record;
 
     fn verdict(bound: Bound, stretch: Option<f64>, median: f64) -> Verdict {
         let goal = Goal { stretch, ..alone("", "", Figure::P50, bound) };
@@ -153,12 +180,26 @@ mod tests {
     }
 
     #[test]
+    fn a_figure_is_set_beside_the_baseline_of_the_same_round() {
+        let record =
+            |peer, round, value| Record { case: "ldap-search".to_owned(), peer, round, figures: [(Figure::P50, value)].into() };
+        let (own, base) = (Peer::Underpass, Peer::UnderpassTcp);
+        // The third round lacks its baseline.
+        let rows =
+            [record(own, 1, 150.0), record(base, 1, 50.0), record(own, 2, 90.0), record(base, 2, 30.0), record(own, 3, 7.0)];
+        let records = Records { records: rows.into(), ..Records::default() };
+        let goal = |beside| Goal { beside, ..ratio("", "ldap-search", Figure::P50, base, Bound::Report) };
+        assert_eq!(goal(Beside::Difference).reached(&records).map(|reached| reached.median), Some(80.0));
+        assert_eq!(goal(Beside::Ratio).reached(&records).map(|reached| reached.median), Some(3.0));
+    }
+
+    #[test]
     fn every_goal_is_measured_and_has_its_own_name() {
         let cases: BTreeSet<_> = CASES.iter().map(|case| case.name).collect();
         for goal in GOALS {
             assert!(cases.contains(goal.case), "{}", goal.case);
             let case = CASES.iter().find(|case| case.name == goal.case).expect("checked above");
-            assert!((case.includes)(Peer::Underpass) && goal.baseline.is_none_or(case.includes), "{}", goal.id());
+            assert!(case.measures(Peer::Underpass) && goal.baseline.is_none_or(|peer| case.measures(peer)), "{}", goal.id());
         }
         let ids: BTreeSet<_> = GOALS.iter().map(Goal::id).collect();
         assert_eq!(ids.len(), GOALS.len());

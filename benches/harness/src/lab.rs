@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::clock;
+use crate::directory::Directory;
 use crate::load::{Load, Times, Way};
-use crate::peer::{Peer, Programs, Site, Tunnel};
+use crate::peer::{Approach, Peer, Programs, Site, Tunnel};
 use crate::place::{Place, free_port};
 use crate::process;
+use crate::service::Service;
 use crate::wan::{Line, Wan};
 
 /// How long connections that were cut may take to be gone before the next peer is measured.
@@ -23,22 +25,29 @@ pub(crate) struct Lab {
     target: Load,
     site: Site,
     line: Option<Line>,
+    _directory: Option<Directory>,
     _wan: Option<Wan>,
 }
 
 impl Lab {
-    /// Both ends on loopback, or a slow line between them.
-    pub(crate) fn new(line: Option<Line>, scratch: &Path, programs: Programs) -> Result<Self> {
+    /// Both ends on loopback, or a slow line between them; the target serves what the case needs.
+    pub(crate) fn new(line: Option<Line>, service: Service, scratch: &Path, programs: Programs) -> Result<Self> {
         let wan = line.map(Wan::new).transpose()?;
         let (near, far) = match &wan {
             Some(wan) => (wan.near.clone(), wan.far.clone()),
             None => (Place::loopback(), Place::loopback()),
         };
-        let site = Site { near, far, target_port: free_port(), scratch: scratch.to_owned(), programs };
+        let directory = match service {
+            Service::Directory => Some(Directory::start(&far, &scratch.join("directory"))?),
+            Service::Bytes | Service::Http | Service::Stream => None,
+        };
+        let reach = directory.as_ref().map(|directory| directory.reach.clone());
+        let target_port = reach.as_ref().map_or_else(free_port, |reach| reach.tls_port);
+        let site = Site { near, far, service, target_port, directory: reach, scratch: scratch.to_owned(), programs };
         let client = Load::start(&site.near, "the client")?;
         let mut target = Load::start(&site.far, "the target")?;
-        target.serve((Ipv4Addr::UNSPECIFIED, site.target_port).into())?;
-        Ok(Self { client, target, site, line, _wan: wan })
+        target.serve((Ipv4Addr::UNSPECIFIED, site.target_port).into(), service)?;
+        Ok(Self { client, target, site, line, _directory: directory, _wan: wan })
     }
 
     /// How long what was cut may take to be gone from the path.
@@ -123,6 +132,36 @@ impl Cell<'_> {
         self.lab.client.ping_steadily(self.tunnel.entry, self.effort.millis(millis), every_us)
     }
 
+    /// Asks for small answers: in how many seconds all came, and how long each took.
+    pub(crate) fn requests(&mut self, connections: usize, millis: u64) -> Result<(f64, Times)> {
+        self.lab.client.requests(self.tunnel.web_entry(), connections, self.effort.millis(millis))
+    }
+
+    /// Moves a body of so many bytes: in how many seconds.
+    pub(crate) fn body(&mut self, way: Way, bytes: u64) -> Result<f64> {
+        self.lab.client.body(self.tunnel.web_entry(), way, bytes)
+    }
+
+    /// Sends messages on one stream of HTTP/2, each after the echo of the last.
+    pub(crate) fn chat(&mut self, millis: u64) -> Result<Times> {
+        self.lab.client.chat(self.tunnel.web_entry(), self.effort.millis(millis))
+    }
+
+    /// Searches the directory for one entry after another, as the tunnel wants it: over TLS, or without.
+    pub(crate) fn search(&mut self, millis: u64) -> Result<Times> {
+        let root = match &self.tunnel.approach {
+            Approach::Tls { root, .. } => Some(root.as_path()),
+            Approach::Plain | Approach::Path { .. } => None,
+        };
+        self.lab.client.search(self.tunnel.entry, root, self.effort.millis(millis))
+    }
+
+    /// The same through the tunnel's other entry, without TLS; none where there is no such entry.
+    pub(crate) fn search_clear(&mut self, millis: u64) -> Result<Option<Times>> {
+        let Approach::Tls { clear, .. } = self.tunnel.approach else { return Ok(None) };
+        self.lab.client.search(clear, None, self.effort.millis(millis)).map(Some)
+    }
+
     /// The path's round trip as a ping without any tunnel sees it.
     pub(crate) fn path_rtt(&mut self) -> Result<Times> {
         self.lab.client.ping(self.lab.site.target(), self.effort.millis(300), 0)
@@ -147,6 +186,11 @@ impl Cell<'_> {
     /// Adds to what is told beside the figures.
     pub(crate) fn note(&mut self, text: String) {
         self.notes.push(text);
+    }
+
+    /// Processor time so far of the near and the far end of the tunnel.
+    pub(crate) fn cpu_of_ends(&self) -> Result<[Duration; 2]> {
+        Ok([process::cpu(&self.tunnel.near_pids())?, process::cpu(&self.tunnel.far_pids())?])
     }
 
     /// Processor time of the tunnel so far.

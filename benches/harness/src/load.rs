@@ -3,8 +3,14 @@
 
 mod bulk;
 mod client;
+mod directory;
+mod head;
+mod http;
+mod origin;
 mod process;
 mod protocol;
+mod reactor;
+mod stream;
 mod target;
 
 use std::io::{BufRead, Write};
@@ -13,7 +19,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 pub(crate) use process::Load;
-pub(crate) use protocol::{Times, Way};
+pub(crate) use protocol::{Times, Way, WebEntry};
 
 use bulk::Tally;
 use client::Client;
@@ -42,7 +48,7 @@ pub(crate) fn serve() -> Result<()> {
 
 fn answer(client: &mut Client, target: &mut Target, ask: Ask) -> Result<Answer> {
     match ask {
-        Ask::Serve { at } => target.serve(at).map(|()| Answer::Done),
+        Ask::Serve { at, service } => target.serve(at, service).map(|()| Answer::Done),
         Ask::Bulk { to, streams, way } => client.bulk(to, streams, way).map(|()| Answer::Done),
         Ask::Count => Ok(client.count()),
         Ask::Stop => client.stop().map(|()| Answer::Done),
@@ -53,6 +59,10 @@ fn answer(client: &mut Client, target: &mut Target, ask: Ask) -> Result<Answer> 
         Ask::Opens { to, concurrency, run_ms } => client::opens(to, concurrency, run_ms),
         Ask::FirstEcho { to, times } => client::first_echo(to, times).map(Answer::Timed),
         Ask::Hold { to, streams, bytes } => client.hold(to, streams, bytes),
+        Ask::Requests { entry, connections, run_ms } => http::requests(&entry, connections, run_ms),
+        Ask::Body { entry, way, bytes } => http::body(&entry, way, bytes).map(|nanos| Answer::Moved { nanos }),
+        Ask::Chat { entry, run_ms } => stream::chat(&entry, run_ms).map(Answer::Timed),
+        Ask::Search { to, root, run_ms } => directory::search(to, root.as_deref(), run_ms).map(Answer::Timed),
         Ask::Urgent { on } => {
             let nice = if on { URGENT } else { 0 };
             // Without the privilege the figures are only worse; the measuring process has said so.

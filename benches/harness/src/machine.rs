@@ -51,11 +51,12 @@ impl Machine {
 
 fn version(peer: Peer) -> Option<String> {
     let text = match peer {
+        Peer::Nginx => said("nginx", &["-v"]),
         Peer::Haproxy => said("haproxy", &["-v"]),
         Peer::Stunnel => said("stunnel4", &["-version"]),
         Peer::Ssh => said("ssh", &["-V"]),
         Peer::Rathole => "rathole 0.5.0".to_owned(),
-        Peer::Direct | Peer::Relay | Peer::Underpass => return None,
+        Peer::Direct | Peer::Relay | Peer::Underpass | Peer::UnderpassTcp => return None,
     };
     text.lines().find(|line| line.contains(char::is_numeric)).map(|line| line.trim().to_owned())
 }

@@ -2,6 +2,7 @@
 
 mod case;
 mod clock;
+mod directory;
 mod figure;
 mod forward;
 mod goals;
@@ -16,6 +17,7 @@ mod record;
 mod relay;
 mod report;
 mod run;
+mod service;
 mod stats;
 mod wan;
 
@@ -33,10 +35,10 @@ use run::Plan;
 
 const AFTER_HELP: &str = "\
 Examples:
-  benches/run                                        everything, half an hour; writes benches/RESULTS.md and its charts
+  benches/run                                        everything, 40 minutes; writes benches/RESULTS.md and its charts
   benches/run --case latency-under-load --peer haproxy --peer underpass
   benches/run --case throughput-1-down --rounds 3    all peers, printed, nothing written
-  benches/run --smoke                                does every part work? under a minute, builds and installs no peers
+  benches/run --smoke                                does every part work? a minute, builds and installs no peers
   benches/run --render                               write the report anew after a change of benches/reasons.toml
 
 Without --case and --peer the report is written to benches/; with one of them it is only printed, unless --out says where to.
@@ -55,7 +57,8 @@ struct Options {
     /// How often each peer is measured in each case, in turn
     #[arg(long, default_value_t = 9, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// One round of moments, Underpass and the plain relay only: tells whether everything works, measures nothing
+    /// One round of moments, with Underpass and what it is compared with on HTTP and LDAP: tells whether everything works, measures
+    /// nothing, and leaves out what needs a program that is not installed
     #[arg(long)]
     smoke: bool,
     /// Print every single value as JSON instead of tables
@@ -150,15 +153,29 @@ fn measure(options: &Options) -> Result<()> {
 
 fn cases(options: &Options) -> Vec<&'static Case> {
     let chosen = if options.cases.is_empty() { CASES.iter().collect() } else { options.cases.clone() };
-    chosen.into_iter().filter(|case| !(options.no_lines && case.line.is_some())).collect()
+    let possible =
+        |case: &&Case| !(options.no_lines && case.line.is_some()) && is_possible(options, case.name, case.service.program());
+    chosen.into_iter().filter(|case| possible(case)).collect()
 }
 
 fn peers(options: &Options) -> Vec<Peer> {
     match &options.peers[..] {
-        [] if options.smoke => vec![Peer::Relay, Peer::Underpass],
+        [] if options.smoke => {
+            let peers = [Peer::Relay, Peer::Underpass, Peer::UnderpassTcp, Peer::Nginx];
+            peers.into_iter().filter(|peer| is_possible(options, peer.name(), peer.program())).collect()
+        }
         [] => Peer::all().to_vec(),
         chosen => chosen.to_vec(),
     }
+}
+
+/// A smoke run installs nothing, and makes do with what there is.
+fn is_possible(options: &Options, what: &str, program: Option<&str>) -> bool {
+    let missing = program.filter(|program| options.smoke && !process::is_installed(program));
+    if let Some(program) = missing {
+        eprintln!("left out: {what}, because {program} is not installed");
+    }
+    missing.is_none()
 }
 
 fn case_named(name: &str) -> Result<&'static Case, String> {

@@ -2,6 +2,7 @@
 //! Refuses to know what is measured on them.
 
 mod haproxy;
+mod nginx;
 mod rathole;
 mod relay;
 mod ssh;
@@ -13,8 +14,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::directory::Reach;
+use crate::load::WebEntry;
 use crate::place::Place;
 use crate::process::Process;
+use crate::service::Service;
+
+use underpass::Kind;
 
 /// Who is measured. The order is that of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
@@ -26,6 +32,10 @@ pub(crate) enum Peer {
     Relay,
     /// This project
     Underpass,
+    /// This project, with a target of kind tcp where the other one has http or ldap
+    UnderpassTcp,
+    /// A pair of nginx, reverse proxies with mutual TLS 1.3 between them
+    Nginx,
     /// A pair of haproxy with mutual TLS 1.3 between them
     Haproxy,
     /// A pair of stunnel with mutual TLS 1.3 between them
@@ -48,6 +58,8 @@ impl Peer {
             Self::Direct => "direct",
             Self::Relay => "relay",
             Self::Underpass => "underpass",
+            Self::UnderpassTcp => "underpass-tcp",
+            Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Stunnel => "stunnel",
             Self::Rathole => "rathole",
@@ -55,9 +67,30 @@ impl Peer {
         }
     }
 
+    /// The program that a package brings for it.
+    pub(crate) fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Direct | Self::Relay | Self::Underpass | Self::UnderpassTcp | Self::Rathole => None,
+            Self::Nginx => Some("nginx"),
+            Self::Haproxy => Some("haproxy"),
+            Self::Stunnel => Some("stunnel4"),
+            Self::Ssh => Some("ssh"),
+        }
+    }
+
     /// Whether it has processes between client and target.
     pub(crate) fn is_tunnel(self) -> bool {
         self != Self::Direct
+    }
+
+    /// Whether it can be between a client and a target of such a service.
+    pub(crate) fn carries(self, service: Service) -> bool {
+        match self {
+            Self::Nginx => matches!(service, Service::Http | Service::Stream),
+            // It would be the same peer again.
+            Self::UnderpassTcp => service != Service::Bytes,
+            _ => true,
+        }
     }
 
     /// Starts its processes and waits until the target answers through them.
@@ -67,9 +100,11 @@ impl Peer {
         let _ = std::fs::remove_dir_all(&scratch);
         std::fs::create_dir_all(&scratch)?;
         let mut tunnel = match self {
-            Self::Direct => Ok(Tunnel { entry: site.target(), near: Vec::new(), far: Vec::new() }),
+            Self::Direct => Ok(Tunnel { approach: site.approach(), ..Tunnel::plain(site.target(), Vec::new(), Vec::new()) }),
             Self::Relay => relay::start(site),
-            Self::Underpass => underpass::start(site, &scratch, &site.programs.underpass, &[]),
+            Self::Underpass => underpass::start(site, &scratch, &site.programs.underpass, &[], Kind::of(site.service)),
+            Self::UnderpassTcp => underpass::start(site, &scratch, &site.programs.underpass, &[], Kind::Tcp),
+            Self::Nginx => nginx::start(site, &scratch),
             Self::Haproxy => haproxy::start(site, &scratch),
             Self::Stunnel => stunnel::start(site, &scratch),
             Self::Rathole => rathole::start(site, &scratch),
@@ -87,8 +122,12 @@ pub(crate) struct Site {
     pub(crate) near: Place,
     /// Where the target is.
     pub(crate) far: Place,
+    /// What the target serves.
+    pub(crate) service: Service,
     /// The target's port, which is open at the far end's loopback, too.
     pub(crate) target_port: u16,
+    /// How the target is reached if it is a directory.
+    pub(crate) directory: Option<Reach>,
     /// For configuration files and keys.
     pub(crate) scratch: PathBuf,
     /// What is not found by its name alone.
@@ -112,17 +151,51 @@ impl Site {
     pub(crate) fn local_target(&self) -> SocketAddr {
         Place::inside(self.target_port)
     }
+
+    /// What a client that reaches the target by itself must know.
+    fn approach(&self) -> Approach {
+        self.directory.as_ref().map_or(Approach::Plain, |directory| Approach::Tls {
+            root: directory.root.clone(),
+            clear: self.far.outside(directory.clear_port),
+        })
+    }
 }
 
 /// A tunnel that is up.
 pub(crate) struct Tunnel {
     /// Where clients connect, at the near end.
     pub(crate) entry: SocketAddr,
+    /// What they must know beside.
+    pub(crate) approach: Approach,
     near: Vec<Process>,
     far: Vec<Process>,
 }
 
+/// What a client must know beside the address.
+pub(crate) enum Approach {
+    /// Nothing: it speaks at the entry as it would speak with the target.
+    Plain,
+    /// The target has a path of an HTTP server that wants a token.
+    Path { prefix: String, token: String },
+    /// The target's own TLS comes through, under a certificate of this root; and there is an entry without TLS.
+    Tls { root: PathBuf, clear: SocketAddr },
+}
+
 impl Tunnel {
+    /// One at whose entry clients speak as they would speak with the target.
+    fn plain(entry: SocketAddr, near: Vec<Process>, far: Vec<Process>) -> Self {
+        Self { entry, approach: Approach::Plain, near, far }
+    }
+
+    /// The entry for HTTP.
+    pub(crate) fn web_entry(&self) -> WebEntry {
+        let (prefix, token) = match &self.approach {
+            Approach::Path { prefix, token } => (prefix.clone(), Some(token.clone())),
+            Approach::Plain | Approach::Tls { .. } => (String::new(), None),
+        };
+        WebEntry { to: self.entry, prefix, token }
+    }
+
     /// The ids of all processes of the near end.
     pub(crate) fn near_pids(&self) -> Vec<u32> {
         self.near.iter().flat_map(Process::family).collect()

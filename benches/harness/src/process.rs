@@ -92,6 +92,12 @@ pub(crate) fn run(mut command: Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
+/// Whether a program is in the search path.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
 /// The processor time of processes so far, user and system, all threads.
 pub(crate) fn cpu(pids: &[u32]) -> Result<Duration> {
     let mut sum = Duration::ZERO;

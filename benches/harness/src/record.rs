@@ -45,10 +45,17 @@ impl Records {
         Spread::of(self.values(case, peer, figure).into_values())
     }
 
-    /// A figure in units of the baseline's, round by round.
-    pub(crate) fn ratio(&self, case: &str, peer: Peer, baseline: Peer, figure: Figure) -> Option<Spread> {
+    /// A figure beside the baseline's, round by round.
+    pub(crate) fn beside(
+        &self,
+        case: &str,
+        peer: Peer,
+        baseline: Peer,
+        figure: Figure,
+        beside: impl Fn(f64, f64) -> f64,
+    ) -> Option<Spread> {
         let (own, base) = (self.values(case, peer, figure), self.values(case, baseline, figure));
-        Spread::of(own.iter().filter_map(|(round, value)| Some(value / base.get(round)?)))
+        Spread::of(own.iter().filter_map(|(round, value)| Some(beside(*value, *base.get(round)?))))
     }
 
     /// The figures that a case has yielded, in their order.

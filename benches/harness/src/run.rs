@@ -42,7 +42,7 @@ impl Plan {
     }
 
     fn run_case(&self, case: &'static Case, scratch: &Path, records: &mut Records, progress: &mut Progress) -> Result<()> {
-        let mut lab = Lab::new(case.line, scratch, self.programs.clone())?;
+        let mut lab = Lab::new(case.line, case.service, scratch, self.programs.clone())?;
         let mut seats: Vec<_> = self.peers_of(case).map(|peer| Seat { peer, tunnel: None, failures: 0 }).collect();
         for round in 1..=self.rounds {
             for seat in &mut seats {
@@ -69,7 +69,7 @@ impl Plan {
     }
 
     fn peers_of(&self, case: &Case) -> impl Iterator<Item = Peer> {
-        self.peers.iter().copied().filter(|peer| (case.includes)(*peer))
+        self.peers.iter().copied().filter(|peer| case.measures(*peer))
     }
 
     fn seconds(&self) -> f64 {

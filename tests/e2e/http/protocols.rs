@@ -8,6 +8,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use underpass::base::tasks::Tasks;
+
 use super::{Web, http, says};
 use crate::fixtures::origin::Origin;
 use crate::harness::target::{Target, pattern};
@@ -62,7 +64,8 @@ async fn events_arrive_one_by_one_as_they_happen() {
     for version in [2, 1] {
         let origin = Origin::start().await;
         let web = Web::new(&[("live", http(origin.address(), ""))]).await;
-        let mut body = get(&web, version, "/events").await;
+        let tasks = Tasks::new();
+        let mut body = get(&web, version, "/events", &tasks).await;
         for number in 0..3 {
             origin.event();
             let event = timeout(SOON, body.frame()).await.expect("no event waits for the next").unwrap().unwrap();
@@ -143,7 +146,7 @@ async fn d5_targets_that_are_silent_endless_or_broken_are_told_apart() {
 }
 
 /// The body of a GET, frame by frame.
-async fn get(web: &Web, version: u8, path: &str) -> hyper::body::Incoming {
+async fn get(web: &Web, version: u8, path: &str, tasks: &Tasks) -> hyper::body::Incoming {
     let io = TokioIo::new(TcpStream::connect(web.entry).await.unwrap());
     // In HTTP/1.1 a path alone, in HTTP/2 all of the URL's parts.
     let target = if version == 2 { web.url("live", path) } else { format!("/t/acme/dc1/live{path}") };
@@ -151,11 +154,11 @@ async fn get(web: &Web, version: u8, path: &str) -> hyper::body::Incoming {
     let mut request = request.body(Full::<Bytes>::default()).unwrap();
     let answer = if version == 2 {
         let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-        tokio::spawn(connection);
+        tasks.spawn(async { drop(connection.await) });
         timeout(SOON, sender.send_request(request)).await.unwrap().unwrap()
     } else {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-        tokio::spawn(connection);
+        tasks.spawn(async { drop(connection.await) });
         request.headers_mut().insert("host", "x".parse().unwrap());
         timeout(SOON, sender.send_request(request)).await.unwrap().unwrap()
     };

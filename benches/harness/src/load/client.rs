@@ -17,7 +17,7 @@ use crate::clock;
 const ECHO: u8 = b'e';
 
 /// Longer than any path needs; without it a stream that hangs would hang the run.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Threads that open streams to be held.
 const HOLDERS: usize = 32;
@@ -183,7 +183,8 @@ fn echo_once(socket: &mut TcpStream, message: &[u8], echo: &mut [u8]) -> Result<
     Ok(())
 }
 
-fn connect(to: SocketAddr) -> Result<TcpStream> {
+/// A connection whose reads don't wait for ever.
+pub(super) fn connect(to: SocketAddr) -> Result<TcpStream> {
     let socket = TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("connecting to {to}"))?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;

@@ -2,13 +2,15 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::protocol::{Answer, Ask, Times, Way};
+use super::protocol::{Answer, Ask, Times, Way, WebEntry};
 use crate::place::Place;
 use crate::process::Process;
+use crate::service::Service;
 
 /// A running load process.
 pub(crate) struct Load {
@@ -27,8 +29,8 @@ impl Load {
         Ok(Self { _process: process, asks, answers: BufReader::new(answers) })
     }
 
-    pub(crate) fn serve(&mut self, at: SocketAddr) -> Result<()> {
-        self.done(&Ask::Serve { at })
+    pub(crate) fn serve(&mut self, at: SocketAddr, service: Service) -> Result<()> {
+        self.done(&Ask::Serve { at, service })
     }
 
     pub(crate) fn bulk(&mut self, to: SocketAddr, streams: usize, way: Way) -> Result<()> {
@@ -78,6 +80,30 @@ impl Load {
             Answer::Held { streams, stopped } => Ok((streams, stopped)),
             other => unexpected(&other),
         }
+    }
+
+    /// In how many seconds all requests were answered, and how long each took.
+    pub(crate) fn requests(&mut self, entry: WebEntry, connections: usize, run_ms: u64) -> Result<(f64, Times)> {
+        match self.ask(&Ask::Requests { entry, connections, run_ms })? {
+            Answer::Requested { nanos, times } => Ok((nanos as f64 / 1e9, times)),
+            other => unexpected(&other),
+        }
+    }
+
+    /// In how many seconds a body of so many bytes was moved.
+    pub(crate) fn body(&mut self, entry: WebEntry, way: Way, bytes: u64) -> Result<f64> {
+        match self.ask(&Ask::Body { entry, way, bytes })? {
+            Answer::Moved { nanos } => Ok(nanos as f64 / 1e9),
+            other => unexpected(&other),
+        }
+    }
+
+    pub(crate) fn chat(&mut self, entry: WebEntry, run_ms: u64) -> Result<Times> {
+        self.timed(&Ask::Chat { entry, run_ms })
+    }
+
+    pub(crate) fn search(&mut self, to: SocketAddr, root: Option<&Path>, run_ms: u64) -> Result<Times> {
+        self.timed(&Ask::Search { to, root: root.map(Path::to_owned), run_ms })
     }
 
     fn done(&mut self, ask: &Ask) -> Result<()> {

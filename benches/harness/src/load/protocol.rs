@@ -2,8 +2,11 @@
 //! Refuses to know how they do it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::service::Service;
 
 /// Which way the bytes of a bulk stream go, as its first byte on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,11 +43,21 @@ impl Way {
     }
 }
 
+/// Where an origin server is reached, and what its requests must carry for that.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct WebEntry {
+    pub(crate) to: SocketAddr,
+    /// What comes before the origin's own paths.
+    pub(crate) prefix: String,
+    /// The bearer token.
+    pub(crate) token: Option<String>,
+}
+
 /// One line to a load process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// Be a target at this address.
-    Serve { at: SocketAddr },
+    Serve { at: SocketAddr, service: Service },
     /// Start bulk streams; answered when bytes flow on each.
     Bulk { to: SocketAddr, streams: usize, way: Way },
     /// The bytes received so far.
@@ -61,6 +74,14 @@ pub(crate) enum Ask {
     FirstEcho { to: SocketAddr, times: usize },
     /// Open streams one after another, send and get back `bytes` on each, and keep them open.
     Hold { to: SocketAddr, streams: usize, bytes: usize },
+    /// Ask for small answers on so many connections, on each one after another.
+    Requests { entry: WebEntry, connections: usize, run_ms: u64 },
+    /// Move a body of so many bytes.
+    Body { entry: WebEntry, way: Way, bytes: u64 },
+    /// Send messages on one stream of HTTP/2 and wait for the echo of each.
+    Chat { entry: WebEntry, run_ms: u64 },
+    /// Search a directory for one entry after another; with its root's file over TLS.
+    Search { to: SocketAddr, root: Option<PathBuf>, run_ms: u64 },
     /// Raise (or lower again) the priority of the threads that ping and echo.
     Urgent { on: bool },
 }
@@ -78,6 +99,14 @@ pub(crate) enum Answer {
     Timed(Times),
     Opened {
         opens: u64,
+        nanos: u64,
+    },
+    /// How long each request took, and all of them together.
+    Requested {
+        nanos: u64,
+        times: Times,
+    },
+    Moved {
         nanos: u64,
     },
     /// How many streams are held, and why not more.

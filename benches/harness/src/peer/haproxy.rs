@@ -31,7 +31,7 @@ pub(super) fn start(site: &Site, scratch: &Path) -> Result<Tunnel> {
         &format!("server far {middle} ssl crt {near_pem} {tls} verifyhost far.test sni str(far.test)"),
         entry.port(),
     )?;
-    Ok(Tunnel { entry, near: vec![near], far: vec![far] })
+    Ok(Tunnel::plain(entry, vec![near], vec![far]))
 }
 
 fn hop(place: &Place, file: &Path, bind: &str, server: &str, port: u16) -> Result<Process> {

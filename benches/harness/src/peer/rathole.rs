@@ -47,7 +47,7 @@ local_addr = \"{target}\"
     let far = end(site, &site.far, &scratch.join("client.toml"), &client, "--client")?;
     // It opens the clients' port only once its other end is there.
     near.listens(entry.port())?;
-    Ok(Tunnel { entry, near: vec![near], far: vec![far] })
+    Ok(Tunnel::plain(entry, vec![near], vec![far]))
 }
 
 fn end(site: &Site, place: &Place, file: &Path, text: &str, role: &str) -> Result<Process> {

@@ -10,7 +10,7 @@ pub(super) fn start(site: &Site) -> Result<Tunnel> {
     let (entry, middle) = (free_port(), free_port());
     let far = hop(&site.far, site.far.outside(middle), site.local_target())?;
     let near = hop(&site.near, Place::inside(entry), site.far.outside(middle))?;
-    Ok(Tunnel { entry: Place::inside(entry), near: vec![near], far: vec![far] })
+    Ok(Tunnel::plain(Place::inside(entry), vec![near], vec![far]))
 }
 
 fn hop(place: &Place, listen: std::net::SocketAddr, to: std::net::SocketAddr) -> Result<Process> {

@@ -50,7 +50,7 @@ AllowTcpForwarding remote
     client.check()?;
     server.listens(entry.port())?;
     client.check()?;
-    Ok(Tunnel { entry, near: vec![server], far: vec![client] })
+    Ok(Tunnel::plain(entry, vec![server], vec![client]))
 }
 
 fn key(scratch: &Path, name: &str) -> Result<PathBuf> {

@@ -19,7 +19,7 @@ pub(super) fn start(site: &Site, scratch: &Path) -> Result<Tunnel> {
         pki.both("near.test")
     );
     let near = hop(&site.near, &scratch.join("near.conf"), &pki, &near, entry.port())?;
-    Ok(Tunnel { entry, near: vec![near], far: vec![far] })
+    Ok(Tunnel::plain(entry, vec![near], vec![far]))
 }
 
 fn hop(place: &Place, file: &Path, pki: &Pki, service: &str, port: u16) -> Result<Process> {

@@ -87,6 +87,18 @@ const CHARTS: &[Chart] = &[
         ],
     },
     Chart {
+        file: "http",
+        title: "HTTP and LDAP on loopback",
+        panels: &[
+            panel("64 connections (longer is better)", "http-requests", Figure::RequestsPerSecond, "requests/s"),
+            millis("64 connections, p99 (shorter is better)", "http-requests", Figure::P99),
+            panel("answer of 1 GiB (longer is better)", "http-body-down", Figure::Throughput, "MB/s"),
+            panel("request of 1 GiB (longer is better)", "http-body-up", Figure::Throughput, "MB/s"),
+            panel("gRPC message, p50 (shorter is better)", "grpc-stream", Figure::P50, "µs"),
+            panel("LDAP search, p50 (shorter is better)", "ldap-search", Figure::P50, "µs"),
+        ],
+    },
+    Chart {
         file: "memory",
         title: "Memory per idle stream, 5,000 of them (shorter is better)",
         panels: &[
@@ -111,8 +123,8 @@ const HEAD: usize = 44;
 const PANEL_HEAD: usize = 26;
 const ROW: usize = 22;
 const PANEL_FOOT: usize = 16;
-const NAME: f64 = 80.0;
-const BAR: f64 = 200.0;
+const NAME: f64 = 96.0;
+const BAR: f64 = 188.0;
 const COLUMN: f64 = 392.0;
 
 const STYLE: &str = "

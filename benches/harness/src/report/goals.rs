@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Reasons;
 use super::table::markdown;
-use crate::goals::{Bound, GOALS, Goal, Verdict};
+use crate::goals::{Beside, Bound, GOALS, Goal, Verdict};
 use crate::record::Records;
 use crate::stats::Spread;
 
@@ -45,7 +45,10 @@ pub(super) fn unmet(records: &Records, reasons: &Reasons) -> String {
 
 fn unit(goal: &Goal) -> String {
     match goal.baseline {
-        Some(peer) => format!("{}, of {}'s", goal.figure.title(), peer.name()),
+        Some(peer) => match goal.beside {
+            Beside::Ratio => format!("{}, of {}'s", goal.figure.title(), peer.name()),
+            Beside::Difference => format!("{}, beyond {}'s", goal.figure.title(), peer.name()),
+        },
         None => goal.figure.title().to_owned(),
     }
 }
@@ -61,8 +64,8 @@ fn bound(goal: &Goal) -> String {
 }
 
 fn show(goal: &Goal, value: f64) -> String {
-    match goal.baseline {
-        Some(_) => format!("{value:.2}"),
-        None => goal.figure.show(value),
+    match (goal.baseline, goal.beside) {
+        (Some(_), Beside::Ratio) => format!("{value:.2}"),
+        _ => goal.figure.show(value),
     }
 }

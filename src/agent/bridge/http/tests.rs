@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::agent::fixture;
 use crate::agent::policy::{HttpService, Service, TargetSpec};
-use crate::base::id::SessionId;
+use crate::base::id::{RequestId, SessionId};
 use crate::base::tasks::Tasks;
 use crate::rules::http::Rules;
 use crate::tunnel::fixture::Rows;

@@ -27,7 +27,7 @@ fn nested(depth: usize) -> Vec<u8> {
 
 fn names(events: &[Event]) -> Vec<&str> {
     let name = |event| match event {
-        &Event::Entry(ref entry) => entry.dn.as_str(),
+        Event::Entry(entry) => entry.dn.as_str(),
         Event::Reference(uris) => uris[0].as_str(),
         Event::End(_) => "end",
     };
@@ -78,7 +78,8 @@ async fn d7_whatever_a_directory_answers_ends_its_search_alone() {
     fn message(id: u32, op: &[u8]) -> Vec<u8> {
         answer::message(id, &[], |writer| writer.whole(op))
     }
-    let cases: &[(&str, fn(u32) -> Vec<u8>)] = &[
+    type Answers = fn(u32) -> Vec<u8>;
+    let cases: &[(&str, Answers)] = &[
         ("an empty message", |_| vec![0x30, 0]),
         ("no message", |_| b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
         ("an indefinite length", |_| vec![0x30, 0x80, 0, 0]),
