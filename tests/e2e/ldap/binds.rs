@@ -62,7 +62,8 @@ async fn e7_a_bind_as_nobody_drops_who_was_logged_in() {
     let script = format!(
         "connection = ldap3.Connection(server, '{}', '{}', auto_bind=True)\n\
          print(connection.extend.standard.who_am_i())\n\
-         connection.rebind(user=None, password=None, authentication=ldap3.ANONYMOUS)\n\
+         connection.user = connection.password = None\n\
+         connection.rebind(authentication=ldap3.ANONYMOUS)\n\
          print(connection.result['result'], repr(connection.extend.standard.who_am_i()))\n",
         person(7),
         password(7)

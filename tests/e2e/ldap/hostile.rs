@@ -46,7 +46,7 @@ async fn d7_what_a_directory_lies_costs_one_stream_and_nothing_else() {
         targets.push((name, ldaps(liar.address(), &vendor, "")));
         liars.push(liar);
     }
-    let eager = HostileDirectory::eager(&vendor, &done(1)).await;
+    let eager = HostileDirectory::eager(&vendor, &done(99)).await;
     targets.push(("eager", ldaps(eager.address(), &vendor, "")));
     let mut web = Web::new(&targets).await;
     let mut beside = TcpStream::connect(web.raw("hr")).await.unwrap();
@@ -95,7 +95,6 @@ async fn d7_what_a_client_lies_costs_one_stream_and_nothing_else() {
         asks_for(0x8000_0000, ""),
         asks_for(0, ""),
         twice,
-        message(1, [0x42, 1, 0]),
         message(1, ber(0x7f, "what is this")),
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
