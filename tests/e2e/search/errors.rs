@@ -12,16 +12,16 @@ use crate::http::{Web, http};
 use crate::ldap::ldaps;
 
 /// OpenLDAP as `hr`, and an origin as `web`.
-async fn site() -> (Slapd, Origin, Web) {
+async fn site() -> (Vendor, Slapd, Origin, Web) {
     let (vendor, origin) = (Vendor::new(), Origin::start().await);
     let slapd = Slapd::start(&vendor).await;
     let web = Web::new(&[("hr", ldaps(slapd.ldaps(), &vendor, "")), ("web", http(origin.address(), ""))]).await;
-    (slapd, origin, web)
+    (vendor, slapd, origin, web)
 }
 
 #[tokio::test]
 async fn a_directorys_no_is_told_from_the_tunnels() {
-    let (mut slapd, _origin, web) = site().await;
+    let (_vendor, mut slapd, _origin, web) = site().await;
     for (query, status, name) in [
         (json!({"base": format!("ou=nowhere,{SUFFIX}")}), 404, "noSuchObject"),
         (json!({"base": "no name"}), 400, "invalidDNSyntax"),
@@ -47,7 +47,7 @@ async fn a_directorys_no_is_told_from_the_tunnels() {
 
 #[tokio::test]
 async fn only_who_is_granted_the_target_searches_it() {
-    let (_slapd, _origin, web) = site().await;
+    let (_vendor, _slapd, _origin, web) = site().await;
     let other = web.gateway.admin(&["client-token", "create", "--name", "other", "--grant", "acme/dc1/web"]).run().await.ok();
     let status = async |token: &str| {
         let bearer = format!("Authorization: Bearer {token}");
@@ -71,7 +71,7 @@ async fn only_who_is_granted_the_target_searches_it() {
 
 #[tokio::test]
 async fn d9_what_is_no_search_is_refused_before_any_directory_hears_of_it() {
-    let (_slapd, _origin, web) = site().await;
+    let (_vendor, _slapd, _origin, web) = site().await;
     let posted = async |body: &str| {
         let file = web.agent.scratch().write("body", body);
         let data = format!("@{}", file.display());
@@ -84,6 +84,8 @@ async fn d9_what_is_no_search_is_refused_before_any_directory_hears_of_it() {
         "[]".to_owned(),
         "{".to_owned(),
         "{\"base\": \"\", \"base\": \"\"}".to_owned(),
+        many("filter", json!({"equal": ["uid", "x"]})),
+        many("bind", json!(["cn=x", "secret-word"])),
         many("bases", json!("")),
         many("scope", json!("children")),
         many("filter", json!("(uid=*")),
