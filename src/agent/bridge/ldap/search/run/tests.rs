@@ -26,11 +26,13 @@ fn nested(depth: usize) -> Vec<u8> {
 }
 
 fn names(events: &[Event]) -> Vec<&str> {
-    let name = |event| match event {
-        Event::Entry(entry) => entry.dn.as_str(),
-        Event::Reference(uris) => uris[0].as_str(),
-        Event::End(_) => "end",
-    };
+    fn name(event: &Event) -> &str {
+        match event {
+            Event::Entry(entry) => entry.dn.as_str(),
+            Event::Reference(uris) => uris[0].as_str(),
+            Event::End(_) => "end",
+        }
+    }
     events.iter().map(name).collect()
 }
 
