@@ -52,6 +52,10 @@ async fn a_domain_is_searched_and_nobody_sees_or_sets_a_password() {
     for filter in ["(unicodePwd=*)", "(1.2.840.113556.1.4.90=*)", "(|(cn=x)(supplementalCredentials=*))"] {
         search(&[filter, "dn"]).await.exits(50);
     }
+    // Replication, and what was deleted: neither is among the controls that pass.
+    for control in ["!1.2.840.113556.1.4.841", "!1.2.840.113556.1.4.417"] {
+        search(&["-e", control, "(cn=x)"]).await.exits(12);
+    }
     let writes = Directory::at(web.raw("writes"));
     let modify = async |attribute: &str| {
         let ldif = format!("dn: {}\nchangetype: modify\nreplace: {attribute}\n{attribute}: x\n", person(2));

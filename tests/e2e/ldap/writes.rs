@@ -19,7 +19,8 @@ async fn d9_listed_attributes_are_written_below_the_base_and_nothing_else() {
         "operations: [search, bind, modify, add, delete, modify_dn], base: \"ou=people,{SUFFIX}\", \
          modify_attributes: [mail, title, uid, cn, sn, objectClass]"
     );
-    let site = Rules::new(&[("hr", "operations: [search, compare, bind]"), ("writes", &allow)]).await;
+    let seen = "operations: [bind, modify], modify_attributes: [mail], controls: [1.3.6.1.1.13.2]";
+    let site = Rules::new(&[("hr", "operations: [search, compare, bind]"), ("writes", &allow), ("seen", seen)]).await;
     let (writes, five) = (site.to("writes"), person(5));
     let modify = |dn: &str, what: &str| format!("dn: {dn}\nchangetype: modify\n{what}");
 
@@ -44,6 +45,18 @@ async fn d9_listed_attributes_are_written_below_the_base_and_nothing_else() {
     assert!(kept.contains("mail: new@corp.example") && !kept.contains("description"), "{kept}");
     assert_eq!(as_service(&site.to("hr"), &modify(&five, "replace: mail\nmail: x@corp.example\n")).await, 50);
     site.denied("hr", "operations").await;
+
+    // An answer to a change can show what else is there.
+    let shows = async |target: &str, control: &str| {
+        let change = site.to(target).tool("ldapmodify").args(["-D", SERVICE.0, "-w", SERVICE.1, "-e", control]);
+        change.stdin(modify(&five, "replace: mail\nmail: same@corp.example\n")).run().await
+    };
+    shows("writes", "!postread=userPassword").await.exits(12);
+    assert!(!shows("writes", "postread=userPassword").await.ok().contains("userPassword"));
+    for control in ["postread=userPassword", "!postread=2.5.4.35", "postread=*"] {
+        shows("seen", control).await.exits(50);
+    }
+    assert!(shows("seen", "!postread=mail").await.ok().contains("mail: same@corp.example"));
 
     let add = |dn: &str, more: &str| format!("dn: {dn}\nchangetype: add\nobjectClass: inetOrgPerson\ncn: New\nsn: New\n{more}");
     let new = format!("uid=new,ou=people,{SUFFIX}");
