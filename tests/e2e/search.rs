@@ -111,6 +111,7 @@ async fn a_search_logs_in_where_a_bind_is_allowed_and_never_without_a_password()
     }
     let (_, _, found) = searched(&web, "login", &json!({"base": person(1), "scope": "base", "attributes": ["*", "+"]})).await;
     assert_eq!(found["entries"][0]["attributes"], json!({"cn": ["Person 0001"], "uid": ["u0001"]}));
+    web.agent.audited("request", |row| row["target"] == "login" && row["code"] == "request_denied").await;
     let secret = password(1);
     for rows in [web.agent.audit(), web.gateway.audit()] {
         assert!(rows.iter().all(|row| !row.to_string().contains(&secret)));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{ldaps, names, start_tls};
-use crate::fixtures::hostile_directory::{Answer, HostileDirectory, result, tag};
+use crate::fixtures::hostile_directory::{Answer, HostileDirectory, Request, done, result, tag};
 use crate::fixtures::ldap_client::Directory;
 use crate::fixtures::slapd::{SUFFIX, Slapd, person};
 use crate::fixtures::vendor::Vendor;
@@ -59,11 +59,10 @@ async fn e7_start_tls_is_taken_and_stripped_or_injected_it_is_refused() {
     let vendor = Vendor::new();
     let slapd = Slapd::start(&vendor).await;
     let stripped = HostileDirectory::clear(|request| Answer::Send(result(request.id, tag::EXTENDED, 52))).await;
-    let injected = HostileDirectory::clear(|request| {
-        let begins = result(request.id, tag::EXTENDED, 0);
-        Answer::Send([begins, result(2, tag::BOUND, 0)].concat())
-    })
-    .await;
+    let ends = |request: Request| Answer::Send(done(request.id));
+    let upgraded = HostileDirectory::upgraded(&vendor, &[], ends).await;
+    // The directory is who it should be; somebody in between has put an answer before its TLS.
+    let injected = HostileDirectory::upgraded(&vendor, &done(2), ends).await;
     // It says that TLS begins, and goes on in the clear.
     let pretended = HostileDirectory::clear(|request| match request.tag {
         0x77 => Answer::Send(result(request.id, tag::EXTENDED, 0)),
@@ -73,6 +72,7 @@ async fn e7_start_tls_is_taken_and_stripped_or_injected_it_is_refused() {
     let web = Web::new(&[
         ("hr", start_tls(slapd.ldap(), &vendor, "")),
         ("stripped", start_tls(stripped.address(), &vendor, "")),
+        ("upgraded", start_tls(upgraded.address(), &vendor, "")),
         ("injected", start_tls(injected.address(), &vendor, "")),
         ("pretended", start_tls(pretended.address(), &vendor, "")),
         ("nobody", start_tls(loopback(free_port()), &vendor, "")),
@@ -84,6 +84,7 @@ async fn e7_start_tls_is_taken_and_stripped_or_injected_it_is_refused() {
     assert!(found.contains("u0001@"), "{found}");
     let (status, ..) = searched(&web, "hr", &serde_json::json!({"base": person(1)})).await;
     assert_eq!(status, 200);
+    assert_eq!(searched(&web, "upgraded", &serde_json::json!({})).await.0, 200);
     for target in ["stripped", "injected", "pretended", "clear"] {
         assert_eq!(refused(&web, target).await, "target_tls_failed", "{target}");
     }
