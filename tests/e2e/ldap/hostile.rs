@@ -18,12 +18,13 @@ use crate::search::{asked, searched};
 type Lie = fn(u32) -> Vec<u8>;
 
 /// Each of them is no answer.
-const LIES: [(&str, Lie); 12] = [
+const LIES: [(&str, Lie); 13] = [
     ("deep", |id| message(id, [&ber(tag::ENTRY, [ber(0x04, "cn=x"), nested(10_000)].concat())[..], &done(id)].concat())),
     ("deep-alone", |_| nested(10_000)),
     ("indefinite", |id| [&[0x30, 0x80][..], &message(id, ber(tag::DONE, "\n\x01\0\x04\0\x04\0"))[2..], &[0, 0]].concat()),
     ("indefinite-within", |id| message(id, [tag::ENTRY, 0x80, 0x04, 0, 0x30, 0x80, 0, 0, 0, 0])),
     ("four-gib", |_| vec![0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0x02, 1, 1]),
+    ("too-large", |_| vec![0x30, 0x84, 0x01, 0x10, 0x00, 0x00, 0x02, 1, 1]),
     ("many-lengths", |_| vec![0x30, 0x88, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
     ("overrun", |id| message(id, [tag::ENTRY, 0x7f, 0x04, 0x7f, b'x'])),
     ("other-id", |id| [entry(id + 1, "cn=x", &[]), done(id + 1)].concat()),
@@ -144,6 +145,23 @@ async fn d7_endless_entries_stay_within_bounds_whether_or_not_anybody_reads_them
     let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
     assert_eq!(last["error"]["code"], "search_timeout", "{last}");
     assert!(grown() < 64, "{} MiB more", grown());
+}
+
+#[tokio::test]
+async fn an_entry_of_megabytes_passes_whole() {
+    let vendor = Vendor::new();
+    let photo: Vec<u8> = crate::harness::target::pattern(5 << 20);
+    let whole = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &photo);
+    let large = move |Request { id, .. }| {
+        let attributes: [(&str, &[&[u8]]); 2] = [("userPassword", &[b"secret"]), ("jpegPhoto", &[&photo])];
+        Answer::Send([entry(id, "cn=large", &attributes), done(id)].concat())
+    };
+    let large = HostileDirectory::secured(&vendor, large).await;
+    let web = Web::new(&[("hr", ldaps(large.address(), &vendor, ""))]).await;
+    let said = Directory::at(web.raw("hr")).search(&["-b", "cn=large"]).await.ok();
+    assert!(said == format!("dn: cn=large\njpegPhoto:: {whole}\n\n"), "{} bytes", said.len());
+    let (status, _, found) = searched(&web, "hr", &json!({"base": "cn=large"})).await;
+    assert!(status == 200 && found["entries"][0]["attributes"] == json!({"jpegPhoto": [{"base64": whole}]}), "{status}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! How far a search may go: base, scope, limits, filters, controls, operations and other directories. Refuses to know what an entry holds.
 
 use super::{Rules, names};
-use crate::fixtures::slapd::{SUFFIX, person};
+use crate::fixtures::slapd::{SERVICE, SUFFIX, person};
 
 #[tokio::test]
 async fn d9_a_base_is_compared_as_a_name_and_not_as_text() {
@@ -38,6 +38,23 @@ async fn d9_a_base_is_compared_as_a_name_and_not_as_text() {
     people.search(&["-b", "", "-s", "base", "+"]).await.exits(50);
     people.tool("ldapcompare").args([&format!("cn=staff,ou=groups,{SUFFIX}"), "cn:staff"]).run().await.exits(50);
     site.denied("people", "base").await;
+}
+
+#[tokio::test]
+async fn d9_an_alias_leads_nowhere_outside_of_the_base() {
+    let allow = format!("base: \"ou=people,{SUFFIX}\"");
+    let site = Rules::new(&[("people", &allow), ("hr", "")]).await;
+    let staff = format!("cn=staff,ou=groups,{SUFFIX}");
+    let alias = format!("cn=alias,ou=people,{SUFFIX}");
+    let add = format!(
+        "dn: {alias}\nchangetype: add\nobjectClass: alias\nobjectClass: extensibleObject\ncn: alias\naliasedObjectName: {staff}\n"
+    );
+    site.slapd.direct().modify(SERVICE, &add).await.ok();
+    for (base, scope) in [(format!("ou=people,{SUFFIX}"), "sub"), (alias, "base")] {
+        let follow = ["-a", "always", "-b", &base, "-s", scope, "(objectClass=groupOfNames)", "dn"];
+        assert_eq!(site.to("hr").search(&follow).await.ok(), format!("dn: {staff}\n\n"), "{scope}");
+        assert_eq!(site.to("people").search(&follow).await.ok(), "", "{scope}");
+    }
 }
 
 #[tokio::test]
