@@ -7,4 +7,5 @@ pub mod dn;
 pub mod filter;
 pub mod framer;
 pub mod message;
+mod object;
 pub mod search;

@@ -12,6 +12,7 @@ use super::attribute::Attribute;
 use super::ber::Malformed;
 use super::filter::Filter;
 use super::message::request::Scope;
+use super::object::object;
 use crate::base::limits::{SEARCH_ATTRIBUTES, SEARCH_PAGE, SEARCH_PAGE_DEFAULT, SEARCH_TIME, SEARCH_TIME_DEFAULT};
 use crate::base::secret::Secret;
 
@@ -54,7 +55,7 @@ pub struct Query {
     #[serde(default = "time_limit")]
     pub time_limit: u32,
     /// Who searches; nobody logs in unless said otherwise.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "login")]
     pub bind: Option<Bind>,
 }
 
@@ -75,8 +76,9 @@ impl Query {
     /// # Errors
     /// [`Malformed`], with the line and column, and without what stands there: it may be the password.
     pub fn parse(json: &[u8]) -> Result<Self, Malformed> {
-        let query: Self =
-            serde_json::from_slice(json).map_err(|error| Malformed(without_value(&error.to_string()).to_owned().into()))?;
+        let mut json = serde_json::Deserializer::from_slice(json);
+        let query = object::<_, Self>(&mut json).and_then(|query| json.end().map(|()| query));
+        let query = query.map_err(|error| Malformed(without_value(&error.to_string()).to_owned().into()))?;
         query.check()?;
         Ok(query)
     }
@@ -138,6 +140,12 @@ fn scope<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Scope, D::Error> 
         Word::One => Scope::One,
         Word::Subtree => Scope::Subtree,
     })
+}
+
+fn login<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bind>, D::Error> {
+    #[derive(Deserialize)]
+    struct Login(#[serde(deserialize_with = "object")] Bind);
+    Ok(Option::<Login>::deserialize(deserializer)?.map(|Login(bind)| bind))
 }
 
 /// A text, and an error that doesn't say what else it is.

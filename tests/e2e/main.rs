@@ -19,6 +19,7 @@ mod hostile;
 mod http;
 mod identity;
 mod lanes;
+mod ldap;
 mod limits;
 mod network;
 mod operate;

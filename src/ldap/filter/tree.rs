@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Assertion, Extensible, Filter, Substrings, Term, named};
 use crate::ldap::ber::Malformed;
+use crate::ldap::object::object;
 
 /// One filter with those in it.
 #[derive(Serialize, Deserialize)]
@@ -19,12 +20,18 @@ enum Tree {
     And(Vec<Tree>),
     Or(Vec<Tree>),
     Not(Box<Tree>),
+    #[serde(deserialize_with = "object")]
     Equal(Compared),
+    #[serde(deserialize_with = "object")]
     GreaterOrEqual(Compared),
+    #[serde(deserialize_with = "object")]
     LessOrEqual(Compared),
+    #[serde(deserialize_with = "object")]
     Approximate(Compared),
     Present(String),
+    #[serde(deserialize_with = "object")]
     Substrings(Parts),
+    #[serde(deserialize_with = "object")]
     Extensible(Matched),
 }
 

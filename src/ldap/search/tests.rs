@@ -44,6 +44,10 @@ fn what_is_not_understood_is_refused_and_named() {
     assert!(wrong(r#"{"size_limit": -1}"#).contains("u32"));
     assert!(wrong(r#"{"size_limit": 4294967295}"#).contains("2147483647"));
     assert!(wrong("{} {}").contains("trailing"));
+    // Lists in the place of objects would say nothing about their values.
+    assert!(wrong("[]").contains("expected an object"));
+    assert!(wrong(r#"{"bind": ["cn=x", "pw"]}"#).contains("expected an object"));
+    assert!(wrong(r#"{"filter": {"equal": ["uid", "jdoe"]}}"#).contains("expected an object"));
     let deep = format!("{{\"filter\": {}\"(a=b)\"{}}}", "{\"not\": ".repeat(5_000), "}".repeat(5_000));
     assert!(wrong(&deep).contains("recursion"));
 }
