@@ -40,7 +40,7 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TargetTlsSection>,
     /// What may be asked of it: for http a list of requests, for ldap what operations may touch. Absent: what each kind permits then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "rules::said", skip_serializing_if = "Option::is_none")]
     pub allow: Option<Allow>,
     /// Whether the address may be on the agent's own host. Default false.
     #[serde(default)]

@@ -18,12 +18,13 @@ pub(crate) use head::exercise;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, EXPECT, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, EXPECT, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -63,8 +64,38 @@ pub(super) struct Client {
     pub(super) certified: Result<Option<Certified>, Failure>,
     /// Whether it came by TLS.
     pub(super) secure: bool,
+    /// Whether its streams are its connection's own.
+    pub(super) binding: Binding,
     /// Closes the connection when no request is under way for this long, and what became of one when nothing moves.
     pub(super) idle: Option<Duration>,
+}
+
+/// Whether a client has logged in with a target by a login that belongs to its connection, as NTLM and Negotiate do: whoever came by its
+/// streams later would be taken for it, so they are its connection's own since.
+pub(super) struct Binding {
+    /// Tells its connection from all others.
+    number: u64,
+    bound: AtomicBool,
+}
+
+impl Binding {
+    /// Of a connection on which nobody has logged in.
+    pub(super) fn fresh() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self { number: NEXT.fetch_add(1, Ordering::Relaxed), bound: AtomicBool::new(false) }
+    }
+
+    /// The connection that alone may use the stream of a request with these headers, if there is one.
+    fn of(&self, headers: &HeaderMap) -> Option<u64> {
+        let binds = |value: &HeaderValue| {
+            let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
+            scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
+        };
+        if !self.bound.load(Ordering::Relaxed) && headers.get_all(AUTHORIZATION).iter().any(binds) {
+            self.bound.store(true, Ordering::Relaxed);
+        }
+        self.bound.load(Ordering::Relaxed).then_some(self.number)
+    }
 }
 
 /// A client that has begun to ask.
@@ -191,6 +222,7 @@ async fn forward(
         target: address.target.clone(),
         spoken: address.spoken,
         http2: parts.version == http::Version::HTTP_2 && address.spoken == Spoken::Http,
+        connection: client.binding.of(&parts.headers),
     };
     let asked = Asked { client, parts, id, since, host, address, known, key, upgrade };
     let (response, account) = asked.exchange(busy, body).await?;

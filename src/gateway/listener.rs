@@ -253,6 +253,7 @@ impl Clients {
             source,
             certified,
             secure: spec.tls.is_some(),
+            binding: http::Binding::fresh(),
             idle: spec.terms.idle,
         };
         client.hear(io).await.map(|begun| Heard::Http(Box::new(begun)))

@@ -32,8 +32,9 @@ impl<'a> Path<'a> {
         let end = raw.find('?').unwrap_or(raw.len());
         let (path, query) = raw.split_at(end);
         check_path(path).and_then(|()| check_query(query)).map_err(|why| {
-            let raw = printable(raw, 256);
-            Failure::new(Code::RequestPath, format_args!("`{raw}`: {why}"))
+            // A query may hold what nobody else is to read.
+            let path = printable(path, 256);
+            Failure::new(Code::RequestPath, format_args!("`{path}`: {why}"))
         })?;
         Ok(Self { raw, end })
     }
@@ -233,11 +234,35 @@ fn escaped(digits: &str) -> Option<u8> {
 fn check_segment(segment: &str) -> Result<(), &'static str> {
     let name = segment.split_once(';').map_or(segment, |(name, _)| name);
     let name = name.find("%3b").or_else(|| name.find("%3B")).map_or(name, |at| &name[..at]);
+    let decoded = String::from_utf8(decoded(segment)).map_err(|_| "an escape that is no UTF-8")?;
+    if decoded.contains(FOLDED) {
+        return Err("a character that some servers take for a dot or a slash");
+    }
     match name {
         "" => Err("an empty segment"),
         "." | ".." => Err("a dot segment"),
+        // Some file systems don't heed dots and blanks at a name's end.
+        name if String::from_utf8_lossy(&self::decoded(name)).trim_end_matches(['.', ' ']).is_empty() => {
+            Err("a segment of dots and blanks alone")
+        }
         _ => Ok(()),
     }
+}
+
+/// Characters that some servers fold into a dot, a slash or a backslash before they look for a file.
+const FOLDED: [char; 6] = ['\u{2024}', '\u{2044}', '\u{2215}', '\u{ff0e}', '\u{ff0f}', '\u{ff3c}'];
+
+/// What is meant by a text whose escapes have been checked.
+fn decoded(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        bytes.extend_from_slice(before.as_bytes());
+        bytes.extend(escaped(after));
+        rest = after.get(2..).unwrap_or_default();
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
 }
 
 /// A query has one reader, the origin's program: here only what breaks a head, and `#`, is refused.
@@ -272,6 +297,14 @@ mod tests {
             ("/a//b", "empty segment"),
             ("/a//", "empty segment"),
             ("/;x/b", "empty segment"),
+            ("/a/%c0%ae%c0%ae/b", "no UTF-8"),
+            ("/a/%e0%80%ae./b", "no UTF-8"),
+            ("/a/%ff", "no UTF-8"),
+            ("/a/%ef%bc%8e%ef%bc%8e/b", "take for a dot"),
+            ("/a/%E2%88%95b", "take for a dot"),
+            ("/a/..%20/b", "dots and blanks"),
+            ("/a/.../b", "dots and blanks"),
+            ("/a/%20", "dots and blanks"),
             ("/a/%3b/b", "empty segment"),
             ("/./a", "dot segment"),
             ("/a/..", "dot segment"),

@@ -32,7 +32,9 @@ use super::Hop;
 use crate::agent::Agent;
 use crate::agent::policy::Permit;
 use crate::base::code::Code;
-use crate::base::limits::{ANSWER_LINGER, HTTP_BUFFER, HTTP_HEAD, HTTP_IDLE, HTTP2_REQUESTS, HTTP2_RESETS, HTTP2_WINDOW};
+use crate::base::limits::{
+    ANSWER_LINGER, HTTP_BUFFER, HTTP_HEAD, HTTP_HEADERS, HTTP_IDLE, HTTP2_REQUESTS, HTTP2_RESETS, HTTP2_WINDOW,
+};
 use crate::observe::metrics;
 use crate::tunnel::ledger::Ledger;
 use crate::tunnel::metered::Metered;
@@ -155,6 +157,8 @@ where
     let service = service_fn(|request| exchange::exchange(bridge.clone(), request));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HTTP_IDLE).max_header_size(HTTP_HEAD).max_buf_size(HTTP_BUFFER);
+    // The gateway adds a few to what it takes.
+    builder.max_headers(HTTP_HEADERS + 8);
     let mut connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
     let served = inline.beside(&mut running, async {
         tokio::select! {

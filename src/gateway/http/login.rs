@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue};
 use time::OffsetDateTime;
@@ -49,11 +51,20 @@ pub(super) fn login(
 /// The token that a request shows, and whether it did in `Authorization`.
 fn token(headers: &HeaderMap) -> Result<Option<(Secret, bool)>, Failure> {
     if let Some(value) = only(headers, PROXY_AUTHORIZATION)? {
-        return Ok(Some((login::of_header(value.as_bytes())?, false)));
+        // One that is shown twice is nobody else's for that.
+        let other = only(headers, AUTHORIZATION)?.is_some_and(holds_token);
+        return Ok(Some((login::of_header(value.as_bytes())?, other)));
     }
     let shown = only(headers, AUTHORIZATION)?.and_then(|value| login::of_header(value.as_bytes()).ok());
     // Any other is between the client and the target.
     Ok(shown.filter(|token| token.expose().starts_with(ClientToken::PREFIX)).map(|token| (token, true)))
+}
+
+/// Whether a login holds a client token anywhere, also where none is taken from.
+fn holds_token(value: &HeaderValue) -> bool {
+    let shows = |bytes: &[u8]| bytes.windows(ClientToken::PREFIX.len()).any(|part| part == ClientToken::PREFIX.as_bytes());
+    let credentials = value.as_bytes().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    shows(value.as_bytes()) || STANDARD.decode(credentials).is_ok_and(|decoded| shows(&decoded))
 }
 
 fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&HeaderValue>, Failure> {
@@ -104,6 +115,11 @@ mod tests {
         assert_eq!(who(&[(PROXY_AUTHORIZATION, &basic("plain"))], &Ok(None)), Ok(("token old".to_owned(), None, false)));
         assert_eq!(who(&[(AUTHORIZATION, &bearer)], &shown), ci(true));
         assert_eq!(who(&[(AUTHORIZATION, &own)], &Ok(None)), ci(true));
+
+        // Shown twice, or in another place than where it is read, it is still not the target's to see.
+        assert_eq!(who(&[(PROXY_AUTHORIZATION, &own), (AUTHORIZATION, &bearer)], &Ok(None)), ci(true));
+        let as_user = format!("Basic {}", STANDARD.encode(format!("{TOKEN}:x")));
+        assert_eq!(who(&[(PROXY_AUTHORIZATION, &own), (AUTHORIZATION, &as_user)], &Ok(None)), ci(true));
 
         for theirs in ["Bearer erp", "Negotiate YII=", &basic("plain"), "x"] {
             let certificate = Ok(("certificate x".to_owned(), Some(until), false));

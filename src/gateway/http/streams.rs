@@ -37,13 +37,16 @@ pub(super) struct Key {
     pub(super) target: TargetId,
     pub(super) spoken: Spoken,
     pub(super) http2: bool,
+    /// The client's connection, if nobody else's requests may go by it.
+    pub(super) connection: Option<u64>,
 }
 
 impl PartialEq for Key {
     /// Callers are the same if they are one: another of the same name may have lost what this one had.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.caller, &other.caller)
-            && (self.until, self.spoken, self.http2) == (other.until, other.spoken, other.http2)
+            && (self.until, self.spoken, self.http2, self.connection)
+                == (other.until, other.spoken, other.http2, other.connection)
             && self.target == other.target
     }
 }

@@ -81,6 +81,7 @@ impl Site {
             source: "192.0.2.9:9".parse().unwrap(),
             certified: Ok(None),
             secure: true,
+            binding: Binding::fresh(),
             idle: None,
         };
         let drain = self.drain.clone();

@@ -11,9 +11,11 @@ use crate::base::id::printable;
 use crate::base::limits::MAX_RULE_LIST;
 use crate::base::size;
 use crate::rules::path::Pattern;
+use crate::rules::said;
 
-/// Methods that no rule can permit: CONNECT makes a tunnel through the origin, TRACE sends back what was to stay hidden.
-const NEVER: [&str; 2] = ["CONNECT", "TRACE"];
+/// Methods that no rule can permit, in whatever case: CONNECT makes a tunnel through the origin, TRACE (and TRACK, its other name) sends
+/// back what was to stay hidden.
+const NEVER: [&str; 3] = ["CONNECT", "TRACE", "TRACK"];
 
 /// Headers that belong to one connection, or that each hop writes for itself: a list of what may pass cannot name them.
 const OWN: [&str; 14] = [
@@ -41,18 +43,18 @@ const OWN_PREFIX: &str = "underpass-";
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The methods; absent: any but CONNECT and TRACE, which no rule permits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub methods: Option<List<Method>>,
     /// The paths.
     pub path: Pattern,
     /// The keys that a query may have, as they are written in it; absent: any. An empty list permits no query with keys.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub query: Option<List<QueryKey>>,
     /// The headers that reach the origin; others are taken away. Absent: any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub request_headers: Option<List<Header>>,
     /// The headers that come back; others are taken away. Absent: any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub response_headers: Option<List<Header>>,
     /// The largest body of a request, in bytes; absent or `none`: any.
     #[serde(default, with = "body", skip_serializing_if = "Option::is_none")]
@@ -138,7 +140,7 @@ impl Rule {
 
 /// A method that no rule permits.
 pub(super) fn never(method: &str) -> bool {
-    NEVER.contains(&method)
+    NEVER.iter().any(|never| never.eq_ignore_ascii_case(method))
 }
 
 /// A sorted list without repetitions, of which one entry is found without looking at all.

@@ -114,6 +114,13 @@ fn d9_a_rule_that_is_no_rule_says_what_is_wrong() {
         (r#"{"path": "/a", "methods": ["G T"]}"#, "is no method"),
         (r#"{"path": "/a", "methods": ["CONNECT"]}"#, "no rule permits"),
         (r#"{"path": "/a", "methods": ["TRACE"]}"#, "no rule permits"),
+        (r#"{"path": "/a", "methods": ["TRACK"]}"#, "no rule permits"),
+        // Nothing behind a key is not the same as leaving it out.
+        (r#"{"path": "/a", "methods": null}"#, "null"),
+        (r#"{"path": "/a", "query": null}"#, "null"),
+        (r#"{"path": "/a", "request_headers": null}"#, "null"),
+        (r#"{"path": "/a", "response_headers": null}"#, "null"),
+        (r#"{"path": "/a", "max_body": null}"#, "null"),
         (r#"{"path": "/a", "query": ["a=b"]}"#, "no key of a query"),
         (r#"{"path": "/a", "query": [""]}"#, "no key of a query"),
         (r#"{"path": "/a", "query": ["é"]}"#, "no key of a query"),

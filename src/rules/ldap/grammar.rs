@@ -18,6 +18,7 @@ use crate::ldap::dn::Dn;
 use crate::ldap::message::Operation;
 use crate::ldap::message::answer::START_TLS;
 use crate::ldap::message::request::Scope;
+use crate::rules::said;
 
 /// Attributes that hold secrets, or what secrets can be made of: never read and never written, whatever else is permitted.
 pub const DENIED_ATTRIBUTES: &[&str] = &[
@@ -99,7 +100,7 @@ pub(super) struct Raw {
     /// How far a search may go. Default subtree.
     pub(super) scope: Scope,
     /// The attributes that may be read and asked about. Default all that are not denied.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub(super) attributes: Option<Vec<String>>,
     /// Further attributes that may be neither read nor written, beside [`DENIED_ATTRIBUTES`]. Default none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -112,7 +113,7 @@ pub(super) struct Raw {
     /// How deep a filter may be. Default 16.
     pub(super) filter_depth: usize,
     /// Entries that a search may ask for; a search for more, or any number, is made one for so many. Default none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     pub(super) size_limit: Option<u32>,
     /// How long a search may take; the same. Whole seconds. Default none.
     #[serde(with = "seconds", skip_serializing_if = "Option::is_none")]

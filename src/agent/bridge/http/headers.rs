@@ -3,13 +3,13 @@
 
 use http::HeaderMap;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, EXPECT, HOST, HeaderName,
-    HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, TE, TRAILER,
+    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, DATE, EXPECT, HOST,
+    HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, SET_COOKIE, TE, TRAILER,
 };
 
 use crate::rules::http::{Header, List};
-use crate::wire::hop::{is_of_connection, is_own, tokens};
+use crate::wire::hop::{is_claim, is_of_connection, is_override, is_own, tokens};
 
 /// What belongs to a trace beside its `traceparent`.
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -33,7 +33,8 @@ const ALWAYS: [HeaderName; 14] = [
 ];
 
 /// What no trailer may say, since who merges trailers into the head would take it for the head's (RFC 9110, 6.5.1).
-const NEVER_TRAILERS: [HeaderName; 5] = [AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST];
+const NEVER_TRAILERS: [HeaderName; 9] =
+    [AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE, TE, TRAILER];
 
 /// Takes away what belongs to the connection, and what `Connection` names; `TE: trailers` stays, since we understand it.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -61,7 +62,9 @@ pub(super) fn keep_listed(headers: &mut HeaderMap, list: Option<&List<Header>>) 
 pub(super) fn keep_trailers(trailers: &mut HeaderMap, list: Option<&List<Header>>) {
     strip_hop_by_hop(trailers);
     let listed = |name: &HeaderName| list.is_none_or(|list| list.contains(name.as_str()));
-    remove(trailers, |name| NEVER_TRAILERS.contains(name) || is_own(name) || !listed(name));
+    remove(trailers, |name| {
+        NEVER_TRAILERS.contains(name) || is_own(name) || is_claim(name) || is_override(name) || !listed(name)
+    });
 }
 
 /// Takes away each header of which this is so.

@@ -32,6 +32,24 @@ async fn e7_a_stream_is_of_one_caller_and_one_target_and_is_used_again_by_nobody
 }
 
 #[tokio::test]
+async fn e7_a_stream_on_which_a_connection_has_logged_in_is_that_clients_alone() {
+    let mut site = Site::new(hello).await;
+    let (mut one, mut other) = (site.http1().await, site.http1().await);
+    let ntlm = || {
+        let mut request = ask("GET", "/t/acme/dc1/erp/a", None, text(""));
+        // The gateway's own login stands beside the target's.
+        request.headers_mut().insert("proxy-authorization", CI.parse().unwrap());
+        request.headers_mut().insert("authorization", "NTLM TlRMTVNTUAAB".parse().unwrap());
+        request
+    };
+    whole(one.send_request(ntlm()).await.unwrap()).await;
+    assert_eq!(site.asked.recv().await.unwrap().0, 0);
+    assert_eq!(by(&mut site, &mut other, "/t/acme/dc1/erp/b", CI).await, 1, "not as whoever logged in");
+    assert_eq!(by(&mut site, &mut one, "/t/acme/dc1/erp/c", CI).await, 0, "still as itself");
+    assert_eq!(by(&mut site, &mut other, "/t/acme/dc1/erp/d", CI).await, 1);
+}
+
+#[tokio::test]
 async fn many_requests_of_http2_share_a_stream() {
     let mut site = Site::new(hello).await;
     let sender = site.http2().await;
