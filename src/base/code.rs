@@ -116,7 +116,7 @@ codes! {
         "Compare the name with `targets:` in agent.yaml; add it there and reload the agent (SIGHUP)."
     TargetKindMismatch "target_kind_mismatch" Caller Config false:
         "The target is of another kind than the one asked for." ;
-        "Ask for it by a listener of its kind."
+        "Ask an http target by /t/TENANT/GROUP/TARGET/…, an ldap target by POST to …/search; either, and tcp, by CONNECT, SOCKS5 or a listener with a `target`."
     AddressForbidden "address_forbidden" Agent Denied true:
         "The target's address is link-local, metadata, multicast, broadcast or unspecified: never dialled." ;
         "Give the target its real address in agent.yaml; if a name resolved to it, find out why."

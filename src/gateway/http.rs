@@ -328,6 +328,9 @@ impl Asked<'_> {
         let (mut head, body) = response.into_parts();
         let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let refusal = head.headers.get(REFUSAL).and_then(|code| code.to_str().ok()).and_then(|code| code.parse().ok());
+        if let Some(code) = refusal {
+            metrics::refused(code);
+        }
         head.version = self.parts.version;
         head::answer(&mut head.headers, self.id, self.upgrade.as_ref().filter(|_| switched));
         if !switched {

@@ -107,6 +107,14 @@ impl Audit {
         let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         self.tell_noise(&mut files, now, matches!(event, Event::Stopped { .. }));
+        if let Event::Request { caller, .. } = event
+            && files.trail.is_half_full()
+        {
+            // A caller makes as many as it likes: they stop nobody else's work, whose rows have the other half.
+            files.noise.count(&Who::caller(caller));
+            metrics::audit_suppressed();
+            return Ok(());
+        }
         self.write(&mut files, event, now)
     }
 
@@ -335,7 +343,7 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         code: Option<Code>,
     },
-    /// A request over a stream has its answer: its status, or `code` if Underpass refused it or it broke off; `path` is without the
+    /// A request over a stream has its answer: its status, or `code` and `detail` if Underpass refused it or it broke off; `path` is without the
     /// query; `source` is known where the client's connection is.
     Request {
         request: RequestId,
@@ -355,6 +363,8 @@ pub enum Event<'a> {
         status: Option<u16>,
         #[serde(skip_serializing_if = "Option::is_none")]
         code: Option<Code>,
+        #[serde(serialize_with = "optional_capped", skip_serializing_if = "Option::is_none")]
+        detail: Option<&'a str>,
         up: u64,
         down: u64,
         millis: u64,
@@ -429,7 +439,7 @@ impl Event<'_> {
         match self {
             Self::EnrollRefused { source, .. } | Self::ConnectRefused { source, .. } => Some(Who::source(*source)),
             Self::Refused { code: Code::SourceDenied, source: Some(source), .. } => Some(Who::source(source.ip())),
-            Self::Refused { caller, .. } => Some(Who::caller(caller)),
+            Self::Refused { caller, .. } | Self::Request { caller, code: Some(_), .. } => Some(Who::caller(caller)),
             _ => None,
         }
     }

@@ -70,7 +70,7 @@ pub fn status(code: Code) -> StatusCode {
         Code::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::LoginRequired | Code::LoginFailed => StatusCode::UNAUTHORIZED,
         Code::LoginLimited => StatusCode::TOO_MANY_REQUESTS,
-        Code::TargetUnknown => StatusCode::NOT_FOUND,
+        Code::TargetUnknown | Code::TargetKindMismatch => StatusCode::NOT_FOUND,
         Code::SearchTooLarge => StatusCode::UNPROCESSABLE_ENTITY,
         Code::OpenTimeout | Code::TargetTimeout | Code::ResponseTimeout | Code::SearchTimeout => StatusCode::GATEWAY_TIMEOUT,
         Code::NoAgent

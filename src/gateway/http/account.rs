@@ -106,6 +106,7 @@ impl Account {
             path: self.path.path(),
             status: self.status,
             code: self.code,
+            detail: None,
             up: self.upload.as_ref().map_or(0, |passed| passed.bytes()),
             down: self.down,
             millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

@@ -33,9 +33,9 @@ async fn a_directorys_no_is_told_from_the_tunnels() {
     let (_, _, body) = searched(&web, "hr", &json!({"base": format!("ou=nowhere,{SUFFIX}")})).await;
     assert_eq!(body["result"]["matched"], SUFFIX);
     let (status, code, _) = asked(&web, "web", &json!({}), "application/json").await;
-    assert_eq!((status, code.as_str()), (502, "target_kind_mismatch"));
+    assert_eq!((status, code.as_str()), (404, "target_kind_mismatch"));
     let (status, code, _) = web.told(&[], &web.url("hr", "/")).await;
-    assert_eq!((status, code.as_str()), (502, "target_kind_mismatch"), "a directory takes no requests of HTTP");
+    assert_eq!((status, code.as_str()), (404, "target_kind_mismatch"), "a directory takes no requests of HTTP");
     let (status, code, _) = asked(&web, "nowhere", &json!({}), "application/json").await;
     assert_eq!((status, code.as_str()), (404, "target_unknown"));
     slapd.stop();

@@ -21,6 +21,7 @@ pub(super) struct Account {
     path: String,
     status: Option<StatusCode>,
     code: Option<Code>,
+    detail: Option<String>,
     passed: Arc<Passed>,
     down: u64,
     since: Instant,
@@ -30,7 +31,7 @@ impl Account {
     pub(super) fn begin(bridge: &Arc<Bridge>, request: RequestId, method: Method, path: &str) -> Self {
         let (bridge, passed, since) = (bridge.clone(), Arc::new(Passed::new()), Instant::now());
         let (path, code) = (path.to_owned(), Some(Code::ClientReset));
-        Self { bridge, request, method, path, status: None, code, passed, down: 0, since }
+        Self { bridge, request, method, path, status: None, code, detail: None, passed, down: 0, since }
     }
 
     pub(super) fn request(&self) -> RequestId {
@@ -48,10 +49,10 @@ impl Account {
 
     /// Our own answer goes to the client, and is whole whether or not it is read.
     pub(super) fn refused(&mut self, status: StatusCode, failure: &Failure) {
-        tracing::debug!(request = %self.request, code = %failure.code, detail = failure.detail, "request refused");
         metrics::refused(failure.code);
         self.status = Some(status);
         self.code = Some(failure.code);
+        self.detail = Some(failure.detail.clone());
     }
 
     /// So much of the answer has passed.
@@ -84,8 +85,9 @@ impl Drop for Account {
         let status = self.status.map(|status| status.as_u16());
         metrics::http_request(status, took);
         let Bridge { agent, open, .. } = &*self.bridge;
+        let (request, detail) = (self.request, self.detail.as_deref());
         // A row that can't be kept refuses the next request, not the end of this one.
-        let _ = agent.audit.record(&Event::Request {
+        let told = agent.audit.refusal(&Event::Request {
             request: self.request,
             stream: Some(open.request),
             target: open.target.as_str(),
@@ -95,9 +97,13 @@ impl Drop for Account {
             path: &self.path,
             status,
             code: self.code,
+            detail,
             up: self.passed.bytes(),
             down: self.down,
             millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         });
+        if let (true, Some(code), Some(detail)) = (told, self.code, detail) {
+            tracing::warn!(%request, target = %open.target, caller = open.caller, %code, detail, "request refused");
+        }
     }
 }

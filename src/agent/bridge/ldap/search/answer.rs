@@ -315,6 +315,7 @@ impl Drop for Account {
             path: "/search",
             status,
             code: self.code,
+            detail: None,
             up: self.up as u64,
             down: self.down as u64,
             millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
