@@ -16,7 +16,7 @@
 //! | open stream | 384 KiB | in its splice: a `SPLICE_BUFFER` from its socket; 5 `READ_BUFFER`s, a quarter full each, to it |
 //! | open stream | 64 KiB | instead of these before its reply: `EARLY_DATA` |
 //! | open stream of an ldap target | 320 KiB | beside these: a message that is not whole, and what goes on of it, 4 `SPLICE_BUFFER`s |
-//! | ldap target | 128 MiB | `LDAP_TARGET_MEMORY`: larger messages, over all its streams |
+//! | ldap target | 128 MiB | `LDAP_TARGET_MEMORY`: larger messages, over all its streams and searches |
 //! | dropped stream | 366 KiB | what is still to be sent, as above; there are `MUX_SLACK` of them |
 //!
 //! A lane with 1024 streams that take nothing either way, of a peer that plays every card, so keeps 64.5 + 1024 x 0.73 + 512 x
@@ -418,6 +418,18 @@ pub const SEARCH_BATCH: usize = 16 * 1024;
 
 /// A search's answer as one JSON document, which is held whole; as lines it may be of any size.
 pub const SEARCH_ANSWER: usize = 8 * 1024 * 1024;
+
+/// The largest message of a directory that a search takes: a group of some 50,000 members, which as JSON has its place in a document.
+pub const SEARCH_RESPONSE: usize = SEARCH_ANSWER / 2;
+
+/// A search's message is held so many times: as it came, as it is passed on, in the client library's buffer, which may be half empty (2), in
+/// the library's tree, and in the entries of a batch that is gathered, one that waits and one that is taken (3).
+pub const SEARCH_COPIES: usize = 8;
+
+/// What each element of such a message takes beside its bytes: some 100 in the tree, and as many in each of the three entries. With it one
+/// search of the largest message with the shortest elements, of which there are [`LDAP_ELEMENTS`], is beyond [`LDAP_TARGET_MEMORY`], and one of
+/// a group of 50,000 is 58 MB.
+pub const SEARCH_ELEMENT: usize = 512;
 
 /// A refusal's detail on the wire.
 pub const MAX_DETAIL: usize = 512;

@@ -89,13 +89,21 @@ pub fn message_len(bytes: &[u8], max: usize) -> Result<Option<usize>, Malformed>
 /// # Errors
 /// [`Malformed`].
 pub fn validate(bytes: &[u8]) -> Result<(), Malformed> {
+    elements(bytes).map(drop)
+}
+
+/// How many elements there are in these bytes, if [`validate`] has nothing against them.
+///
+/// # Errors
+/// [`Malformed`].
+pub fn elements(bytes: &[u8]) -> Result<usize, Malformed> {
     let mut ends = [0; LDAP_DEPTH];
     let (mut depth, mut at, mut count) = (0, 0, 0);
     loop {
         let end = if depth == 0 { bytes.len() } else { ends[depth - 1] };
         if at == end && count > 0 {
             if depth == 0 {
-                return Ok(());
+                return Ok(count);
             }
             depth -= 1;
             continue;

@@ -56,6 +56,11 @@ impl Dn {
         self.rdns.first().into_iter().flat_map(|rdn| rdn.0.iter().map(|(attribute, _)| attribute))
     }
 
+    /// The attributes of all its levels.
+    pub fn attributes(&self) -> impl Iterator<Item = &Attribute> {
+        self.rdns.iter().flat_map(|rdn| rdn.0.iter().map(|(attribute, _)| attribute))
+    }
+
     /// How many levels it has.
     #[must_use]
     pub fn levels(&self) -> usize {

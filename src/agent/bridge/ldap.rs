@@ -16,14 +16,18 @@ use self::relay::{Account, Cut, relay};
 pub use self::search::searches;
 use self::start_tls::start_tls;
 use super::{Hop, Way, tcp, tls};
+use crate::agent::Agent;
 use crate::agent::policy::{LdapService, Permit, Service};
 use crate::base::code::Code;
 use crate::base::endpoint::HostPort;
+use crate::base::id::RequestId;
 use crate::base::limits::{LDAP_TARGET_MEMORY, SPLICE_BUFFER};
 use crate::observe::audit::Event;
 use crate::observe::metrics;
 use crate::rules::ldap::{Denial, Rules};
+use crate::tunnel::ledger::Ledger;
 use crate::tunnel::splice::{Direction, Socket, Toll};
+use crate::wire::open::Open;
 use crate::wire::refusal::Refusal;
 
 /// A directory, TLS and all.
@@ -93,24 +97,7 @@ pub async fn serve(hop: Hop, directory: Directory) -> Option<Code> {
     let idle = permit.target().spec.limits.idle_timeout;
     let Directory { stream: mut far, address } = directory;
     let (request, target, caller) = (open.request, permit.target().name.as_str(), open.caller.as_str());
-    let denied = |denial: &Denial| {
-        metrics::ldap_denied(target, denial.rule.as_str());
-        let detail = format!("{}: {}", denial.rule.of(target), denial.why);
-        let event = Event::Refused {
-            request,
-            target,
-            agent: Some(&agent.settings.agent),
-            caller,
-            source: open.source,
-            code: Code::RequestDenied,
-            detail: &detail,
-        };
-        if agent.audit.refusal(&event) {
-            tracing::info!(%request, target, caller, rule = denial.rule.as_str(), detail, "ldap request denied");
-        }
-    };
-    let count = |direction, bytes| ledger.count(direction, bytes);
-    let account = Books { permit: &permit, denied, count, held: AtomicUsize::new(0) };
+    let account = Books::new(&agent, &permit, &open, request, Some(&ledger));
     match relay(early.freeze(), &mut stream, &mut Socket::new(&mut far), idle, &account).await {
         Ok(()) => None,
         Err(Cut { code, why }) => {
@@ -120,16 +107,26 @@ pub async fn serve(hop: Hop, directory: Directory) -> Option<Code> {
     }
 }
 
-/// The account of one stream.
-struct Books<'a, D, C> {
+/// The account of one stream of LDAP, or of one search.
+struct Books<'a> {
+    agent: &'a Agent,
     permit: &'a Permit,
-    denied: D,
-    count: C,
-    /// What of the target's memory is this stream's.
+    open: &'a Open,
+    /// By which denials are on record.
+    request: RequestId,
+    /// Counts the stream's bytes; a search's are its HTTP's.
+    ledger: Option<&'a Ledger<()>>,
+    /// What of the target's memory is its own.
     held: AtomicUsize,
 }
 
-impl<D: Fn(&Denial), C: Fn(Direction, usize)> Account for Books<'_, D, C> {
+impl<'a> Books<'a> {
+    fn new(agent: &'a Agent, permit: &'a Permit, open: &'a Open, request: RequestId, ledger: Option<&'a Ledger<()>>) -> Self {
+        Self { agent, permit, open, request, ledger, held: AtomicUsize::new(0) }
+    }
+}
+
+impl Account for Books<'_> {
     fn rules(&self) -> Arc<Rules> {
         match &*self.permit.service() {
             Service::Ldap(service) => service.rules.clone(),
@@ -138,11 +135,25 @@ impl<D: Fn(&Denial), C: Fn(Direction, usize)> Account for Books<'_, D, C> {
     }
 
     fn denied(&self, denial: &Denial) {
-        (self.denied)(denial);
+        let (request, target, caller) = (self.request, self.permit.target().name.as_str(), self.open.caller.as_str());
+        metrics::ldap_denied(target, denial.rule.as_str());
+        let detail = format!("{}: {}", denial.rule.of(target), denial.why);
+        let event = Event::Refused {
+            request,
+            target,
+            agent: Some(&self.agent.settings.agent),
+            caller,
+            source: self.open.source,
+            code: Code::RequestDenied,
+            detail: &detail,
+        };
+        if self.agent.audit.refusal(&event) {
+            tracing::info!(%request, target, caller, rule = denial.rule.as_str(), detail, "ldap request denied");
+        }
     }
 
     fn count(&self, direction: Direction, bytes: usize) {
-        (self.count)(direction, bytes);
+        self.ledger.inspect(|ledger| ledger.count(direction, bytes));
     }
 
     /// What every stream has on its way is counted by the number of streams.
@@ -159,7 +170,7 @@ impl<D: Fn(&Denial), C: Fn(Direction, usize)> Account for Books<'_, D, C> {
     }
 }
 
-impl<D, C> Drop for Books<'_, D, C> {
+impl Drop for Books<'_> {
     fn drop(&mut self) {
         self.permit.target().held().fetch_sub(self.held.load(Ordering::Relaxed), Ordering::Relaxed);
     }

@@ -109,6 +109,8 @@ pub struct Search<'a> {
     pub base: &'a [u8],
     /// How far it goes.
     pub scope: Scope,
+    /// Which aliases it follows: none, those below the base, those on the way to it, all (0 to 3).
+    pub aliases: u32,
     /// Entries that are wanted at most; 0 is any number.
     pub size_limit: u32,
     /// Seconds that it may take; 0 is any time.
@@ -117,23 +119,24 @@ pub struct Search<'a> {
     pub filter: Filter,
     /// Which attributes are wanted, as they were written.
     pub attributes: Vec<&'a [u8]>,
-    /// The elements that the limits stand between.
+    /// The elements that aliases and limits stand between.
     parts: Parts<'a>,
 }
 
 #[derive(Debug)]
 struct Parts<'a> {
-    before: [&'a [u8]; 3],
+    before: [&'a [u8]; 2],
     after: [&'a [u8]; 3],
 }
 
 impl<'a> Search<'a> {
-    /// Its operation again, with other limits.
+    /// Its operation again, with another way with aliases and other limits.
     #[must_use]
-    pub fn with_limits(&self, size: u32, time: u32) -> Vec<u8> {
+    pub fn altered(&self, aliases: u32, size: u32, time: u32) -> Vec<u8> {
         let mut writer = crate::ldap::ber::Writer::default();
         writer.constructed(0x63, |writer| {
             self.parts.before.iter().for_each(|part| writer.whole(part));
+            writer.number(tag::ENUMERATED, aliases);
             writer.number(tag::INTEGER, size);
             writer.number(tag::INTEGER, time);
             self.parts.after.iter().for_each(|part| writer.whole(part));
@@ -153,7 +156,8 @@ impl<'a> Search<'a> {
         let selection = children.expect(tag::SEQUENCE, "a search's attributes")?;
         children.end("a search")?;
         types_only.truth("a search's choice of values")?;
-        if aliases.number("a search's way with aliases")? > 3 {
+        let aliases = aliases.number("a search's way with aliases")?;
+        if aliases > 3 {
             return Err(Malformed::new("a search with an unknown way with aliases"));
         }
         Ok(Self {
@@ -164,14 +168,12 @@ impl<'a> Search<'a> {
                 2 | 3 => Scope::Subtree,
                 _ => return Err(Malformed::new("a search with an unknown scope")),
             },
+            aliases,
             size_limit,
             time_limit,
             filter: Filter::from_ber(filter)?,
             attributes: octets_of(selection, "a search's attributes")?,
-            parts: Parts {
-                before: [base.whole, scope.whole, aliases.whole],
-                after: [types_only.whole, filter.whole, selection.whole],
-            },
+            parts: Parts { before: [base.whole, scope.whole], after: [types_only.whole, filter.whole, selection.whole] },
         })
     }
 }
@@ -192,6 +194,8 @@ pub struct ModifyDn<'a> {
     pub dn: &'a [u8],
     /// How it is to be called.
     pub rdn: &'a [u8],
+    /// Whether the values that name it now are taken from it.
+    pub deletes_old: bool,
     /// Below which entry, if elsewhere.
     pub superior: Option<&'a [u8]>,
 }
@@ -214,7 +218,8 @@ impl<'a> Request<'a> {
         let op = message.op;
         Ok(match op.tag {
             0x60 => Self::Bind(Bind::read(op)?),
-            0x42 => Self::Unbind,
+            0x42 if op.content.is_empty() => Self::Unbind,
+            0x42 => return Err(Malformed::new("an unbind with something in it")),
             0x63 => Self::Search(Box::new(Search::read(op)?)),
             0x66 => Self::Modify(modify(op)?),
             0x68 => Self::Add(add(op)?),
@@ -302,10 +307,10 @@ fn modify_dn<'a>(op: Element<'a>) -> Result<ModifyDn<'a>, Malformed> {
     let mut children = op.children();
     let dn = children.expect(tag::OCTETS, "a modifyDN's entry")?.content;
     let rdn = children.expect(tag::OCTETS, "a modifyDN's new name")?.content;
-    children.expect(tag::BOOLEAN, "a modifyDN's choice")?.truth("a modifyDN's choice")?;
+    let deletes_old = children.expect(tag::BOOLEAN, "a modifyDN's choice")?.truth("a modifyDN's choice")?;
     let superior = children.optional(tag::context(0))?.map(|it| it.content);
     children.end("a modifyDN")?;
-    Ok(ModifyDn { dn, rdn, superior })
+    Ok(ModifyDn { dn, rdn, deletes_old, superior })
 }
 
 fn compare<'a>(op: Element<'a>) -> Result<Compare<'a>, Malformed> {

@@ -71,7 +71,7 @@ fn a_search_is_read_and_its_limits_can_be_changed_alone() {
     let Request::Search(search) = Request::read(&whole).unwrap() else { panic!() };
     assert_eq!((whole.id, search.base, search.scope, search.size_limit), (7, &b"dc=x"[..], Scope::Subtree, 0));
     assert_eq!((search.filter.to_string(), &search.attributes), ("(&(uid=j)(cn=*))".to_owned(), &vec![&b"cn"[..]]));
-    let changed = answer::request(7, &search.with_limits(500, 60), &[controls[0].whole]);
+    let changed = answer::request(7, &search.altered(search.aliases, 500, 60), &[controls[0].whole]);
     let again = message(&changed);
     assert_eq!(again.controls.whole(), whole.controls.whole());
     let Request::Search(limited) = Request::read(&again).unwrap() else { panic!() };
@@ -80,7 +80,7 @@ fn a_search_is_read_and_its_limits_can_be_changed_alone() {
         (limited.base, limited.scope, &limited.filter, &limited.attributes),
         (search.base, search.scope, &search.filter, &search.attributes)
     );
-    assert_eq!(answer::request(7, &limited.with_limits(0, 0), &[controls[0].whole]), bytes);
+    assert_eq!(answer::request(7, &limited.altered(limited.aliases, 0, 0), &[controls[0].whole]), bytes);
 }
 
 #[test]

@@ -69,9 +69,14 @@ impl Conversation {
         Self { rules, outstanding: HashMap::new(), given_up: VecDeque::new(), login: Login::Nobody }
     }
 
-    /// From now on under these rules; what is under way is not asked again, but its answers are.
-    pub fn set_rules(&mut self, rules: Arc<Rules>) {
-        self.rules = rules;
+    /// From now on under these rules; what is under way is not asked again, but its answers are. Yields whether it may go on: not with a
+    /// login that they would not let through.
+    #[must_use]
+    pub fn heed(&mut self, rules: &Arc<Rules>) -> bool {
+        if !Arc::ptr_eq(rules, &self.rules) {
+            self.rules = rules.clone();
+        }
+        self.login == Login::Nobody || self.rules.permits(Operation::Bind)
     }
 
     /// Whether the directory owes the client an answer.

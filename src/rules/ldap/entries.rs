@@ -3,6 +3,7 @@
 use super::{Referrals, Rules};
 use crate::ldap::attribute::Attribute;
 use crate::ldap::ber::Malformed;
+use crate::ldap::dn::Dn;
 use crate::ldap::message::answer::{self, ResultCode};
 use crate::ldap::message::response::{Done, Entry};
 use crate::ldap::message::{Message, Operation};
@@ -19,9 +20,10 @@ pub(super) enum Seen {
 }
 
 impl Rules {
-    /// An entry without the attributes that may not be read; nothing of one that lies outside of every base, where an alias may lead.
+    /// An entry without the attributes that may not be read; nothing of one that lies outside of every base, or whose name shows a value
+    /// of a denied attribute.
     pub(super) fn entry(&self, message: &Message<'_>, mut entry: Entry<'_>) -> Result<Seen, Malformed> {
-        let within = self.is_within_base(entry.dn.as_bytes());
+        let shown = Dn::parse(entry.dn.as_bytes()).is_ok_and(|dn| self.is_dn_within_base(&dn) && !self.names_denied(&dn));
         let (mut kept, mut all) = (Vec::new(), true);
         while let Some(attribute) = entry.next_attribute()? {
             if Attribute::of(attribute.description).is_ok_and(|it| self.is_readable(&it)) {
@@ -30,11 +32,16 @@ impl Rules {
                 all = false;
             }
         }
-        Ok(match (within, all) {
+        Ok(match (shown, all) {
             (false, _) => Seen::Hidden,
             (true, true) => Seen::Whole,
             (true, false) => Seen::Rebuilt(answer::entry(message.id, entry.name, &kept, message.controls.whole())),
         })
+    }
+
+    /// Whether a name has a value of an attribute that is denied. What merely is not listed may name entries: something must.
+    fn names_denied(&self, dn: &Dn) -> bool {
+        dn.attributes().any(|attribute| self.denied.contains(attribute))
     }
 
     /// Where else a search could go on.

@@ -55,6 +55,12 @@ fn keys(operation: Operation) -> &'static [&'static str] {
 }
 
 impl Question {
+    /// The request as a client would send it.
+    #[cfg(test)]
+    pub(super) fn message(&self) -> &[u8] {
+        &self.message
+    }
+
     /// What these rules say.
     #[must_use]
     pub fn ask(&self, rules: &Arc<Rules>) -> Answer {

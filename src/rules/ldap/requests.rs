@@ -18,8 +18,8 @@ const PRE_READ: &str = "1.3.6.1.1.13.1";
 const POST_READ: &str = "1.3.6.1.1.13.2";
 
 impl Rules {
-    /// Whether a request passes: as it is (`None`), or made anew. It is made anew if its limits are more than the rules', and if it has controls
-    /// that may not pass and need not be heeded: a server that doesn't know those ignores them, so its client can do without (RFC 4511, 4.1.11).
+    /// Whether a request passes: as it is (`None`), or made anew. It is made anew if its limits are more than the rules', if it would follow
+    /// aliases where there is a base, which they could lead out of, and if it has controls that may not pass and need not be heeded: a server that doesn't know those ignores them, so its client can do without (RFC 4511, 4.1.11).
     ///
     /// # Errors
     /// The [`Denial`].
@@ -32,8 +32,11 @@ impl Rules {
         }
         match request {
             Request::Search(search) => self.search(search)?,
-            Request::Modify(modify) => self.write(modify, None)?,
-            Request::Add(add) => self.write(add, Dn::parse(add.dn).ok().as_ref())?,
+            Request::Modify(modify) => self.write(modify)?,
+            Request::Add(add) => {
+                self.write(add)?;
+                self.write_name(&parse(add.dn, "the entry's name")?)?;
+            }
             Request::Delete(dn) => self.reach(dn)?,
             Request::ModifyDn(rename) => self.rename(rename)?,
             Request::Compare(compare) => {
@@ -127,12 +130,14 @@ impl Rules {
         if self.denied.contains(attribute) || self.allowed.is_none() { Rule::DenyAttributes } else { Rule::Attributes }
     }
 
-    fn write(&self, changed: &Changed<'_>, added: Option<&Dn>) -> Result<(), Denial> {
+    fn write(&self, changed: &Changed<'_>) -> Result<(), Denial> {
         self.reach(changed.dn)?;
-        for description in &changed.attributes {
-            self.write_attribute(&named(description, "change")?)?;
-        }
-        added.iter().flat_map(|dn| dn.naming_attributes()).try_for_each(|attribute| self.write_attribute(attribute))
+        changed.attributes.iter().try_for_each(|description| self.write_attribute(&named(description, "change")?))
+    }
+
+    /// A directory writes the values that name an entry into it, or takes them from it.
+    fn write_name(&self, name: &Dn) -> Result<(), Denial> {
+        name.naming_attributes().try_for_each(|attribute| self.write_attribute(attribute))
     }
 
     fn write_attribute(&self, attribute: &Attribute) -> Result<(), Denial> {
@@ -149,22 +154,19 @@ impl Rules {
     fn rename(&self, rename: &ModifyDn<'_>) -> Result<(), Denial> {
         self.reach(rename.dn)?;
         rename.superior.map_or(Ok(()), |superior| self.reach(superior))?;
-        let invalid = |why: Malformed| Denial::new(Rule::Base, ResultCode::InvalidDnSyntax, format!("a new name: {why}"));
-        let rdn = Dn::parse(rename.rdn).map_err(invalid)?;
+        let rdn = parse(rename.rdn, "a new name")?;
         if rdn.levels() != 1 {
-            return Err(invalid(Malformed::new("it has other than one level")));
+            return Err(unread("a new name", &Malformed::new("it has other than one level")));
         }
-        rdn.naming_attributes().try_for_each(|attribute| self.write_attribute(attribute))?;
-        if self.raw.base.0.is_empty() {
-            return Ok(());
+        self.write_name(&rdn)?;
+        if !self.raw.base.0.is_empty() {
+            let superior = rename.superior.map(|superior| parse(superior, "a new superior")).transpose()?;
+            let renamed = parse(rename.dn, "the entry's name")?.renamed(&rdn, superior.as_ref());
+            if !self.is_dn_within_base(&renamed) {
+                return Err(Denial::of(Rule::Base, "the entry would leave this target's base"));
+            }
         }
-        let superior = rename.superior.map(Dn::parse).transpose().map_err(invalid)?;
-        let renamed = Dn::parse(rename.dn).map_err(invalid)?.renamed(&rdn, superior.as_ref());
-        if self.is_dn_within_base(&renamed) {
-            Ok(())
-        } else {
-            Err(Denial::of(Rule::Base, "the entry would leave this target's base"))
-        }
+        if rename.deletes_old { self.write_name(&parse(rename.dn, "the entry's name")?) } else { Ok(()) }
     }
 
     fn changed(&self, message: &Message<'_>, request: &Request<'_>) -> Result<Option<Vec<u8>>, Denial> {
@@ -180,24 +182,27 @@ impl Rules {
                 return Err(Denial::new(Rule::Controls, ResultCode::UnavailableCriticalExtension, why));
             }
         }
-        let limited = match request {
-            Request::Search(search) => self.limited(search),
+        let altered = match request {
+            Request::Search(search) => self.altered(search),
             _ => None,
         };
-        if limited.is_none() && kept.len() == controls.len() {
+        if altered.is_none() && kept.len() == controls.len() {
             return Ok(None);
         }
-        Ok(Some(answer::request(message.id, limited.as_deref().unwrap_or(message.op.whole), &kept)))
+        Ok(Some(answer::request(message.id, altered.as_deref().unwrap_or(message.op.whole), &kept)))
     }
 
-    /// A search with the rules' limits, if its own are more.
-    fn limited(&self, search: &Search<'_>) -> Option<Vec<u8>> {
+    /// A search with the rules' limits, if its own are more. Within a base it follows no aliases: what is found outside is left out, but the
+    /// count of it, a limit that it reaches and a page that it fills would tell whether the filter holds for it.
+    fn altered(&self, search: &Search<'_>) -> Option<Vec<u8>> {
         let least = |asked: u32, limit: Option<u32>| match limit {
             Some(limit) if asked == 0 || asked > limit => limit,
             _ => asked,
         };
         let (size, time) = (least(search.size_limit, self.raw.size_limit), least(search.time_limit, self.raw.time_limit));
-        ((size, time) != (search.size_limit, search.time_limit)).then(|| search.with_limits(size, time))
+        let aliases = if self.raw.base.0.is_empty() { search.aliases } else { 0 };
+        let same = (aliases, size, time) == (search.aliases, search.size_limit, search.time_limit);
+        (!same).then(|| search.altered(aliases, size, time))
     }
 
     /// Controls that name attributes are looked at as filters are.
@@ -263,6 +268,15 @@ fn selected(value: Element<'_>) -> Result<Names, Malformed> {
     }
     list.end(what)?;
     Ok(if names.is_empty() { vec![None] } else { names })
+}
+
+/// A DN whose attributes count, whether or not there is a base to compare it with.
+fn parse(dn: &[u8], what: &str) -> Result<Dn, Denial> {
+    Dn::parse(dn).map_err(|why| unread(what, &why))
+}
+
+fn unread(what: &str, why: &Malformed) -> Denial {
+    Denial::new(Rule::Base, ResultCode::InvalidDnSyntax, format!("{what}: {why}"))
 }
 
 fn named(description: &[u8], place: &str) -> Result<Attribute, Denial> {

@@ -35,11 +35,16 @@ fn denied(rules: &Arc<Rules>, question: &str, by: Rule) {
 
 /// A search for everything below `dc=corp`, with these controls.
 fn search(id: u32, filter: &str, limits: (u32, u32), controls: &[&[u8]]) -> Vec<u8> {
+    search_by(0, id, filter, limits, controls)
+}
+
+/// The same, which follows aliases so far.
+fn search_by(aliases: u32, id: u32, filter: &str, limits: (u32, u32), controls: &[&[u8]]) -> Vec<u8> {
     let mut op = Writer::default();
     op.constructed(0x63, |it| {
         it.octets(tag::OCTETS, b"dc=corp");
         it.number(tag::ENUMERATED, 2);
-        it.number(tag::ENUMERATED, 0);
+        it.number(tag::ENUMERATED, aliases);
         it.number(tag::INTEGER, limits.0);
         it.number(tag::INTEGER, limits.1);
         it.truth(tag::BOOLEAN, false);
@@ -209,6 +214,57 @@ fn d9_what_may_be_written_is_listed() {
     denied(&rules, "add dn=mail=x,dc=corp attributes=cn", Rule::ModifyAttributes);
     denied(&rules, "modify_dn dn=cn=x new_rdn=cn=y+mail=x", Rule::ModifyAttributes);
     denied(&rules, "modify_dn dn=cn=x new_rdn=userPassword=y", Rule::DenyAttributes);
+}
+
+#[test]
+fn d9_a_name_that_can_not_be_read_writes_nothing_with_or_without_a_base() {
+    for allow in [
+        json!({"operations": ["add", "modify_dn"], "modify_attributes": ["cn"]}),
+        json!({"operations": ["add", "modify_dn"], "modify_attributes": ["cn"], "base": "dc=corp"}),
+    ] {
+        let rules = rules(allow);
+        for dn in [
+            r#"userPassword="pwned",ou=people,dc=corp"#,
+            "userPassword=pw+cn=q;ou=people,dc=corp",
+            "cn=q;userPassword=pw,dc=corp",
+            "cn;lang-de=q,dc=corp",
+            "cn=q,dc=corp;dc=corp",
+        ] {
+            for question in [format!("add dn={dn} attributes=cn"), format!("modify_dn dn={dn} new_rdn=cn=x")] {
+                let question: Question = format!("ldap hr {question}").parse().unwrap();
+                let denial = denial(first(&rules, question.message()));
+                assert_eq!((denial.rule, denial.code), (Rule::Base, ResultCode::InvalidDnSyntax), "{dn}");
+            }
+        }
+        denied(&rules, "modify_dn dn=cn=x,dc=corp new_rdn=cn=\"y\"", Rule::Base);
+        allowed(&rules, "add dn=cn=x,dc=corp attributes=cn");
+    }
+}
+
+#[test]
+fn d9_a_rename_takes_no_value_from_an_entry_that_may_not_be_written() {
+    let rules = rules(json!({"operations": ["modify_dn"], "modify_attributes": ["cn"]}));
+    for (old, rule) in [("mail=x", Rule::ModifyAttributes), ("cn=x+userPassword=y", Rule::DenyAttributes)] {
+        denied(&rules, &format!("modify_dn dn={old},dc=corp new_rdn=cn=y"), rule);
+    }
+    let mut op = Writer::default();
+    op.constructed(0x6c, |it| {
+        it.octets(tag::OCTETS, b"mail=x,dc=corp");
+        it.octets(tag::OCTETS, b"cn=y");
+        it.truth(tag::BOOLEAN, false);
+    });
+    assert_eq!(first(&rules, &answer::request(1, &op.into_bytes(), &[])), Up::Pass, "it keeps its old name's values");
+}
+
+#[test]
+fn d9_within_a_base_no_search_follows_aliases() {
+    let (anywhere, within) = (rules(json!({})), rules(json!({"base": "dc=corp"})));
+    for aliases in 1..=3 {
+        let asked = search_by(aliases, 3, "(cn=*)", (1, 0), &[]);
+        assert_eq!(first(&anywhere, &asked), Up::Pass);
+        assert_eq!(first(&within, &asked), Up::Replace(search(3, "(cn=*)", (1, 0), &[])));
+    }
+    assert_eq!(first(&within, &search(3, "(cn=*)", (1, 0), &[])), Up::Pass);
 }
 
 #[test]

@@ -33,6 +33,9 @@ pub(super) trait Account {
     fn holds(&self, bytes: usize) -> bool;
 }
 
+/// Why a login ends that was let through by rules of before.
+pub(super) const LOGIN_OUTLIVED: &str = "it has logged in, and the rules permit no bind any more";
+
 /// Why a relay ended otherwise than in good order.
 #[derive(Debug)]
 pub(super) struct Cut {
@@ -45,8 +48,8 @@ pub(super) struct Cut {
 /// Passes messages until either side ends. `said` is what the client said before; `idle` ends a relay in which nothing moves.
 ///
 /// # Errors
-/// The [`Cut`]: `ldap_invalid`, `directory_invalid`, `target_reset`, `client_reset`, `session_lost`, `idle_timeout` or `memory_budget`. The
-/// client has been told before, in LDAP, where it can be.
+/// The [`Cut`]: `ldap_invalid`, `directory_invalid`, `target_reset`, `client_reset`, `session_lost`, `idle_timeout`,
+/// `memory_budget` or `target_removed`. The client has been told before, in LDAP, where it can be.
 pub(super) async fn relay<N: Duplex, F: Duplex>(
     said: Bytes,
     near: &mut N,
@@ -54,10 +57,8 @@ pub(super) async fn relay<N: Duplex, F: Duplex>(
     idle: Option<Duration>,
     account: &impl Account,
 ) -> Result<(), Cut> {
-    let rules = account.rules();
     let mut relay = Relay {
-        conversation: Conversation::new(rules.clone()),
-        rules,
+        conversation: Conversation::new(account.rules()),
         up: Inlet::new(LDAP_REQUEST),
         down: Inlet::new(LDAP_RESPONSE),
         to_far: Outlet::default(),
@@ -73,7 +74,6 @@ pub(super) async fn relay<N: Duplex, F: Duplex>(
 }
 
 struct Relay<'a, A> {
-    rules: Arc<Rules>,
     conversation: Conversation,
     up: Inlet,
     down: Inlet,
@@ -216,7 +216,7 @@ impl<A: Account> Relay<'_, A> {
             match self.up.framer.next_message().map_err(of_client)? {
                 Some(framed) => {
                     self.turn += framed.message.len();
-                    self.heed_rules();
+                    self.heed_rules()?;
                     match self.conversation.client(&framed.message).map_err(of_client)? {
                         Up::Pass => self.to_far.out.pass(&framed),
                         Up::Replace(bytes) => self.to_far.out.push(bytes),
@@ -249,7 +249,7 @@ impl<A: Account> Relay<'_, A> {
             match self.down.framer.next_message().map_err(of_directory)? {
                 Some(framed) => {
                     self.turn += framed.message.len();
-                    self.heed_rules();
+                    self.heed_rules()?;
                     match self.conversation.directory(&framed.message).map_err(of_directory)? {
                         Down::Pass => self.to_near.out.pass(&framed),
                         Down::Replace(bytes) => self.to_near.out.push(bytes),
@@ -309,12 +309,11 @@ impl<A: Account> Relay<'_, A> {
         Ok(())
     }
 
-    fn heed_rules(&mut self) {
-        let rules = self.account.rules();
-        if !Arc::ptr_eq(&rules, &self.rules) {
-            self.conversation.set_rules(rules.clone());
-            self.rules = rules;
+    fn heed_rules(&mut self) -> Result<(), Cut> {
+        if self.conversation.heed(&self.account.rules()) {
+            return Ok(());
         }
+        Err(Cut { code: Code::TargetRemoved, why: LOGIN_OUTLIVED.to_owned() })
     }
 
     /// Tells the client why, if it would not know, and ends both sides. Nobody waits long for either.
@@ -322,7 +321,9 @@ impl<A: Account> Relay<'_, A> {
         if let Err(cut) = ended {
             let code = match cut.code {
                 Code::LdapInvalid => ResultCode::ProtocolError,
-                Code::DirectoryInvalid | Code::TargetReset | Code::IdleTimeout | Code::MemoryBudget => ResultCode::Unavailable,
+                Code::DirectoryInvalid | Code::TargetReset | Code::IdleTimeout | Code::MemoryBudget | Code::TargetRemoved => {
+                    ResultCode::Unavailable
+                }
                 _ => return,
             };
             // What is known of a directory stays here: the client learns that it is gone.

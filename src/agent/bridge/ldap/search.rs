@@ -66,7 +66,7 @@ impl Searches {
             Ok(read) => read,
             Err(problem) => return answer::failure(&problem, account),
         };
-        let search = Search::begin(self.agent.clone(), self.permit.clone(), query);
+        let search = Search::begin(self.agent.clone(), self.permit.clone(), self.open.clone(), id, query);
         match form {
             Form::Document => answer::document(search, account).await,
             Form::Lines(kind) => answer::lines(search, kind, account).await,

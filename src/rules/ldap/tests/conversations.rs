@@ -180,6 +180,39 @@ fn an_entry_outside_of_every_base_is_left_out_wherever_an_alias_leads() {
 }
 
 #[test]
+fn an_entry_whose_name_shows_a_denied_value_is_left_out() {
+    let mut conversation = Conversation::new(rules(json!({"deny_attributes": ["employeeNumber"], "attributes": ["cn"]})));
+    conversation.client(&find(1)).unwrap();
+    assert_eq!(
+        conversation.directory(&entry(1, "uid=x,dc=corp", &["cn"])).unwrap(),
+        Down::Pass,
+        "it is not listed, but not denied"
+    );
+    for dn in ["employeeNumber=7,dc=corp", "cn=x+2.16.840.1.113730.3.1.3=7,dc=corp", "cn=y,userPassword=x,dc=corp", "cn=\"x\""]
+    {
+        assert_eq!(conversation.directory(&entry(1, dn, &["cn"])).unwrap(), Down::Drop, "{dn}");
+    }
+}
+
+#[test]
+fn a_login_goes_on_as_long_as_the_rules_let_it_through() {
+    let (with, without) = (rules(json!({"operations": ["bind", "search"]})), rules(json!({"operations": ["search"]})));
+    let mut nobody = Conversation::new(with.clone());
+    assert!(nobody.heed(&without), "nobody has logged in");
+    assert_eq!(denial(nobody.client(&bind(1, "cn=a", "secret")).unwrap()).rule, Rule::Operations);
+    let mut somebody = Conversation::new(with.clone());
+    somebody.client(&bind(1, "cn=a", "secret")).unwrap();
+    assert!(somebody.heed(&with) && !somebody.heed(&without), "it might succeed");
+    somebody.directory(&done(1, Operation::Bind)).unwrap();
+    assert!(somebody.heed(&rules(json!({"operations": ["bind"]}))) && !somebody.heed(&without));
+}
+
+#[test]
+fn an_unbind_with_something_in_it_is_none() {
+    assert!(binding().client(b"\x30\x06\x02\x01\x04\x42\x01\x00").is_err());
+}
+
+#[test]
 fn referrals_are_left_out_unless_they_may_pass() {
     let reference = answer::message(1, &[], |it| it.constructed(0x73, |it| it.octets(tag::OCTETS, b"ldap://evil.example/")));
     let referral = answer::message(1, &[], |it| {

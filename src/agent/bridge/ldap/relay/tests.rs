@@ -296,8 +296,8 @@ async fn rules_that_change_hold_for_the_next_message() {
     let books = Books::new(json!({}));
     let ended = play(&books, &search(1, "cn"), None, async |mut client, mut directory| {
         gets(&mut directory, &search(1, "cn")).await;
-        *books.rules.lock().unwrap() = rules(json!({"operations": ["compare"], "deny_attributes": ["cn"]}));
-        directory.write_all(&[entry(1, "cn", 3), done(1)].concat()).await.unwrap();
+        *books.rules.lock().unwrap() = rules(json!({"operations": ["compare"], "deny_attributes": ["mail"]}));
+        directory.write_all(&[entry(1, "mail", 3), done(1)].concat()).await.unwrap();
         gets(&mut client, &[empty_entry(1), done(1)].concat()).await;
         client.write_all(&[search(2, "mail"), unbind()].concat()).await.unwrap();
         assert_eq!(rest(&mut directory).await, unbind());
@@ -305,6 +305,24 @@ async fn rules_that_change_hold_for_the_next_message() {
     .await;
     assert!(ended.is_ok(), "{ended:?}");
     assert_eq!(books.denials(), ["operations"]);
+}
+
+#[tokio::test]
+async fn a_login_that_the_rules_forbid_now_ends_with_the_next_message() {
+    let bind = answer::request(1, b"\x60\x0c\x02\x01\x03\x04\x04cn=a\x80\x01p", &[]);
+    let bound = answer::done(1, Operation::Bind, ResultCode::Success, "");
+    let books = Books::new(json!({"operations": ["bind", "search"]}));
+    let ended = play(&books, &bind, None, async |mut client, mut directory| {
+        gets(&mut directory, &bind).await;
+        directory.write_all(&bound).await.unwrap();
+        gets(&mut client, &bound).await;
+        *books.rules.lock().unwrap() = rules(json!({"operations": ["search"]}));
+        client.write_all(&search(2, "cn")).await.unwrap();
+        assert_eq!(rest(&mut client).await, answer::notice_of_disconnection(ResultCode::Unavailable, "target_removed"));
+        assert!(rest(&mut directory).await.is_empty());
+    })
+    .await;
+    assert_eq!(ended.unwrap_err().code, Code::TargetRemoved);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,16 +1,19 @@
 //! For tests: a directory that answers as they say, and searches of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+use super::super::relay::Account;
 use super::run::{Event, Search};
 use crate::base::tasks::Tasks;
 use crate::ldap::ber::{Writer, tag, take_message};
 use crate::ldap::message::request::Request;
 use crate::ldap::message::{Message, Operation, answer};
 use crate::ldap::search::Query;
+use crate::rules::ldap::{Denial, Rules};
+use crate::tunnel::splice::Direction;
 
 /// The control with the place of a page.
 pub(super) const PAGED: &str = "1.2.840.113556.1.4.319";
@@ -58,10 +61,47 @@ pub(super) fn directory(mut reply: impl FnMut(&Asked) -> Vec<u8> + Send + 'stati
     near
 }
 
+/// The rules in force, what may be held, and what was denied.
+pub(super) struct Site {
+    rules: Mutex<Arc<Rules>>,
+    memory: usize,
+    pub(super) denied: Mutex<Vec<String>>,
+}
+
+impl Site {
+    pub(super) fn new(rules: &str, memory: usize) -> Arc<Self> {
+        Arc::new(Self { rules: Mutex::new(Arc::new(serde_json::from_str(rules).unwrap())), memory, denied: Mutex::default() })
+    }
+
+    pub(super) fn reload(&self, rules: &str) {
+        *self.rules.lock().unwrap() = Arc::new(serde_json::from_str(rules).unwrap());
+    }
+}
+
+impl Account for Arc<Site> {
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.lock().unwrap().clone()
+    }
+
+    fn denied(&self, denial: &Denial) {
+        self.denied.lock().unwrap().push(denial.rule.to_string());
+    }
+
+    fn count(&self, _: Direction, _: usize) {}
+
+    fn holds(&self, bytes: usize) -> bool {
+        bytes <= self.memory
+    }
+}
+
 /// A search under rules (YAML would say the same), over a directory.
 pub(super) fn search(query: &str, rules: &str, directory: DuplexStream) -> Search {
-    let rules = serde_json::from_str(rules).unwrap();
-    Search::over(directory, Arc::new(rules), Query::parse(query.as_bytes()).unwrap())
+    search_at(&Site::new(rules, usize::MAX), query, directory)
+}
+
+/// A search of a site's.
+pub(super) fn search_at(site: &Arc<Site>, query: &str, directory: DuplexStream) -> Search {
+    Search::over(directory, site.clone(), Query::parse(query.as_bytes()).unwrap())
 }
 
 /// Everything to its end.

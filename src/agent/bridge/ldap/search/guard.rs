@@ -2,39 +2,41 @@
 //! one reply could end the process; here each message is read first, and what is passed on has been written here or is known to be sound.
 //! What may be asked and shown is decided by the target's rules, as for every other client. It refuses to know what is searched.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Mutex as AsyncMutex;
 
+use super::super::relay::{Account, LOGIN_OUTLIVED};
 use crate::base::code::Code;
-use crate::base::limits::{LDAP_REQUEST, LDAP_RESPONSE};
-use crate::ldap::ber::{Element, Malformed, Writer, tag, take_message};
+use crate::base::limits::{LDAP_REQUEST, LDAP_RESPONSE, SEARCH_COPIES, SEARCH_ELEMENT, SEARCH_RESPONSE};
+use crate::ldap::ber::{Element, Malformed, Writer, elements, message_len, tag, take_message};
 use crate::ldap::message::response::Response;
 use crate::ldap::message::{Message, answer};
-use crate::observe::metrics;
-use crate::rules::ldap::{Conversation, Denial, Down, Rules, Up};
+use crate::rules::ldap::{Conversation, Denial, Down, Up};
 use crate::wire::refusal::Refusal;
 
 /// The control by which a directory says where its next page begins (RFC 2696).
 const PAGED_RESULTS: &str = "1.2.840.113556.1.4.319";
 
 /// One conversation of the library's with a directory.
-pub(super) struct Guard {
+pub(super) struct Guard<A> {
     /// Whose rules they are.
     target: String,
+    account: A,
     conversation: Mutex<Conversation>,
     /// Why the conversation did not go on, if it was not the library that ended it. The first that was said.
     why: OnceLock<Refusal>,
 }
 
-impl Guard {
-    /// One for a conversation under these rules of a target.
-    pub(super) fn new(target: String, rules: Arc<Rules>) -> Self {
-        Self { target, conversation: Mutex::new(Conversation::new(rules)), why: OnceLock::new() }
+impl<A: Account> Guard<A> {
+    /// One for a conversation with a target, under the rules that its account has.
+    pub(super) fn new(target: String, account: A) -> Self {
+        let conversation = Mutex::new(Conversation::new(account.rules()));
+        Self { target, account, conversation, why: OnceLock::new() }
     }
 
     /// Passes messages both ways until one side ends, or one is not to be passed. The library sees an end then, and [`Self::why`] says more.
@@ -64,7 +66,7 @@ impl Guard {
         let mut buffer = BytesMut::new();
         loop {
             while let Some(message) = take_message(&mut buffer, LDAP_REQUEST).map_err(unsent)? {
-                let up = self.conversation().client(&message).map_err(unsent)?;
+                let up = self.conversation()?.client(&message).map_err(unsent)?;
                 match up {
                     Up::Pass | Up::Last => directory.write_all(&message).await.map_err(lost)?,
                     Up::Replace(bytes) => directory.write_all(&bytes).await.map_err(lost)?,
@@ -87,9 +89,12 @@ impl Guard {
     }
 
     async fn down<R: AsyncRead + Unpin>(&self, mut directory: R, library: &AsyncMutex<OwnedWriteHalf>) -> Result<(), Refusal> {
-        let mut buffer = BytesMut::new();
+        // Nobody says when what was made of a message is gone: as much as of the heaviest may be there until the end.
+        let (mut buffer, mut heaviest) = (BytesMut::new(), 0);
         loop {
-            while let Some(message) = take_message(&mut buffer, LDAP_RESPONSE).map_err(invalid)? {
+            while let Some(message) = next_message(&mut buffer)? {
+                heaviest = heaviest.max(weight(&message).map_err(invalid)?);
+                self.hold(heaviest + buffer.capacity())?;
                 let Some(bytes) = self.admit(&message)? else { continue };
                 // The library ends when it has what it wanted.
                 if library.lock().await.write_all(&bytes).await.is_err() {
@@ -99,12 +104,13 @@ impl Guard {
             if directory.read_buf(&mut buffer).await.map_err(lost)? == 0 {
                 return Err(Refusal::new(Code::TargetReset, "the directory closed the connection in the middle"));
             }
+            self.hold(heaviest + buffer.capacity())?;
         }
     }
 
     /// What of a directory's message the library may read.
     fn admit(&self, message: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
-        let down = self.conversation().directory(message).map_err(invalid)?;
+        let down = self.conversation()?.directory(message).map_err(invalid)?;
         match down {
             Down::Pass => written(message).map_err(invalid),
             Down::Replace(bytes) => written(&bytes).map_err(invalid),
@@ -114,13 +120,42 @@ impl Guard {
     }
 
     fn denied(&self, denial: &Denial) -> Refusal {
-        metrics::ldap_denied(&self.target, denial.rule.as_str());
+        self.account.denied(denial);
         Refusal::new(Code::RequestDenied, format_args!("{}: {}", denial.rule.of(&self.target), denial.why))
     }
 
-    fn conversation(&self) -> MutexGuard<'_, Conversation> {
-        self.conversation.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hold(&self, bytes: usize) -> Result<(), Refusal> {
+        if self.account.holds(bytes) {
+            return Ok(());
+        }
+        let why =
+            format_args!("the search takes {bytes} bytes, and the streams of this target hold all that they may together");
+        Err(Refusal::new(Code::MemoryBudget, why))
     }
+
+    /// The conversation under the rules of this moment.
+    fn conversation(&self) -> Result<MutexGuard<'_, Conversation>, Refusal> {
+        let mut conversation = self.conversation.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes_on = conversation.heed(&self.account.rules());
+        goes_on.then_some(conversation).ok_or_else(|| Refusal::new(Code::TargetRemoved, LOGIN_OUTLIVED))
+    }
+}
+
+/// A directory's next message, once it is whole; one that is too large as soon as it says so.
+fn next_message(buffer: &mut BytesMut) -> Result<Option<Bytes>, Refusal> {
+    match message_len(buffer, LDAP_RESPONSE).map_err(invalid)? {
+        Some(length) if length > SEARCH_RESPONSE => {
+            let why =
+                format_args!("one entry of {length} bytes; ask for fewer attributes: at most {SEARCH_RESPONSE} are taken");
+            Err(Refusal::new(Code::SearchTooLarge, why))
+        }
+        _ => take_message(buffer, SEARCH_RESPONSE).map_err(invalid),
+    }
+}
+
+/// What a message and all that is made of it take in memory.
+fn weight(message: &[u8]) -> Result<usize, Malformed> {
+    Ok(SEARCH_COPIES * message.len() + SEARCH_ELEMENT * elements(message)?)
 }
 
 /// A message that may be shown, written so that the library can read it: what it would stumble over is left out.

@@ -18,19 +18,20 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::super::{self as ldap, Directory};
+use super::super::relay::Account;
+use super::super::{self as ldap, Books, Directory};
 use super::answer::Problem;
 use super::guard::Guard;
 use crate::agent::Agent;
 use crate::agent::bridge::Way;
 use crate::agent::policy::{Permit, Service};
 use crate::base::code::Code;
+use crate::base::id::RequestId;
 use crate::base::limits::{SEARCH_BATCH, SEARCH_GRACE};
 use crate::ldap::message::request::Scope;
 use crate::ldap::search::Query;
 use crate::ldap::search::found::{Ended, Entry, Summary};
-#[cfg(test)]
-use crate::rules::ldap::Rules;
+use crate::wire::open::Open;
 use crate::wire::refusal::Refusal;
 
 /// Something that a search has come to.
@@ -67,28 +68,29 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// Begins it; the directory is connected when the first event is asked for.
-    pub(super) fn begin(agent: Arc<Agent>, permit: Arc<Permit>, query: Query) -> Self {
+    /// Begins it; the directory is connected when the first event is asked for. What is denied is on record by this id.
+    pub(super) fn begin(agent: Arc<Agent>, permit: Arc<Permit>, open: Arc<Open>, request: RequestId, query: Query) -> Self {
         let deadline = deadline(&query);
         Self::of(move |sender| async move {
-            let service = permit.service();
-            let Service::Ldap(service) = &*service else {
+            if !matches!(&*permit.service(), Service::Ldap(_)) {
                 return Err(Refusal::new(Code::TargetKindMismatch, "the target is no directory any more").into());
-            };
+            }
             let way = Way { resolver: &agent.resolver, floor: &agent.settings.floor, limit: deadline - Instant::now() };
             let Directory { stream, .. } = Box::pin(ldap::connect(&permit, way)).await?;
-            over(stream, Guard::new(permit.target().name.to_string(), service.rules.clone()), query, deadline, sender).await
+            let books = Books::new(&agent, &permit, &open, request, None);
+            over(stream, Guard::new(permit.target().name.to_string(), books), query, deadline, sender).await
         })
     }
 
     /// The same over a connection to the directory that is there.
     #[cfg(test)]
-    pub(super) fn over<D>(directory: D, rules: Arc<Rules>, query: Query) -> Self
+    pub(super) fn over<D, A>(directory: D, account: A, query: Query) -> Self
     where
         D: AsyncRead + AsyncWrite + Send + 'static,
+        A: Account + Send + Sync + 'static,
     {
         let deadline = deadline(&query);
-        Self::of(move |sender| over(directory, Guard::new("hr".to_owned(), rules), query, deadline, sender))
+        Self::of(move |sender| over(directory, Guard::new("hr".to_owned(), account), query, deadline, sender))
     }
 
     fn of<F: Future<Output = End> + Send + 'static>(work: impl FnOnce(mpsc::Sender<Vec<Event>>) -> F) -> Self {
@@ -123,9 +125,10 @@ fn deadline(query: &Query) -> Instant {
 }
 
 /// Searches over one connection, which is the search's own.
-async fn over<D>(directory: D, guard: Guard, query: Query, deadline: Instant, batches: mpsc::Sender<Vec<Event>>) -> End
+async fn over<D, A>(directory: D, guard: Guard<A>, query: Query, deadline: Instant, batches: mpsc::Sender<Vec<Event>>) -> End
 where
     D: AsyncRead + AsyncWrite,
+    A: Account,
 {
     let local = |error: std::io::Error| Refusal::new(Code::OutOfDescriptors, format_args!("a pair of sockets: {error}"));
     let (ours, library) = UnixStream::pair().map_err(local)?;

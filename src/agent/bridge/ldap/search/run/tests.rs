@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncWriteExt, duplex};
 
-use super::super::fixture::{Asked, all, directory, done, entry, search};
+use super::super::fixture::{Asked, Site, all, directory, done, entry, search, search_at};
 use super::*;
+use crate::base::limits::SEARCH_RESPONSE;
 use crate::base::tasks::Tasks;
 use crate::ldap::ber::{Writer, tag};
 use crate::ldap::message::{Operation, answer};
@@ -207,8 +208,10 @@ async fn what_the_rules_deny_never_reaches_the_directory_or_is_taken_out() {
         (r#"{"filter": "(2.5.4.35=a*)"}"#, "{}"),
         ("{}", r#"{"operations": ["compare"]}"#),
     ] {
-        let (_, end) = all(search(query, rules, untouched())).await;
+        let site = Site::new(rules, usize::MAX);
+        let (_, end) = all(search_at(&site, query, untouched())).await;
         assert_eq!(refused(end).0, Code::RequestDenied, "{query}");
+        assert_eq!(site.denied.lock().unwrap().len(), 1, "{query} is on record once");
     }
     let leaky = directory(|asked| {
         let mut reply = entry(asked.id, "cn=x", &[("cn", b"x"), ("userPASSWORD;x", b"secret"), ("2.5.4.35", b"secret")]);
@@ -222,6 +225,60 @@ async fn what_the_rules_deny_never_reaches_the_directory_or_is_taken_out() {
     assert_eq!(names(&found), ["cn=x"]);
     let Event::Entry(entry) = &found[0] else { panic!("{found:?}") };
     assert_eq!(entry.attributes.keys().collect::<Vec<_>>(), ["cn"]);
+}
+
+#[tokio::test]
+async fn rules_that_change_hold_for_the_next_message_and_end_a_login_that_they_forbid() {
+    let login = r#"{"bind": {"dn": "cn=x", "password": "p"}}"#;
+    let before = r#"{"operations": ["bind", "search"]}"#;
+    for (after, while_binding) in [(r#"{"operations": ["search"]}"#, true), (r#"{"operations": ["search"]}"#, false)] {
+        let site = Site::new(before, usize::MAX);
+        let reloaded = site.clone();
+        let reloads = directory(move |asked| match asked.operation {
+            Some(Operation::Bind) => {
+                while_binding.then(|| reloaded.reload(after));
+                answer::done_as(asked.id, Operation::Bind, 0, "", "", &[])
+            }
+            _ => {
+                reloaded.reload(after);
+                entry(asked.id, "cn=x", &[("cn", b"x")])
+            }
+        });
+        let (found, end) = all(search_at(&site, login, reloads)).await;
+        assert_eq!((found.len(), refused(end).0), (0, Code::TargetRemoved));
+    }
+    let site = Site::new("{}", usize::MAX);
+    let reloaded = site.clone();
+    let reloads = directory(move |asked| {
+        reloaded.reload(r#"{"deny_attributes": ["mail"]}"#);
+        [entry(asked.id, "cn=x", &[("cn", b"x"), ("mail", b"m")]), done(asked.id, 0, b"")].concat()
+    });
+    let (found, _) = all(search_at(&site, "{}", reloads)).await;
+    let Event::Entry(entry) = &found[0] else { panic!("{found:?}") };
+    assert_eq!(entry.attributes.keys().collect::<Vec<_>>(), ["cn"]);
+}
+
+#[tokio::test]
+async fn d7_what_a_search_holds_of_its_directorys_messages_is_what_its_target_may_hold() {
+    let many = |id| {
+        let mut values = Writer::default();
+        values.constructed(tag::SEQUENCE, |it| {
+            it.octets(tag::OCTETS, b"cn");
+            it.constructed(tag::SET, |it| (0..20_000).for_each(|_| it.octets(tag::OCTETS, b"x")));
+        });
+        [answer::entry(id, b"\x04\x04cn=x", &[&values.into_bytes()], &[]), done(id, 0, b"")].concat()
+    };
+    let (_, end) = all(search_at(&Site::new("{}", 4 << 20), "{}", directory(move |asked| many(asked.id)))).await;
+    assert_eq!(refused(end).0, Code::MemoryBudget, "60 KB of which each value is an element");
+    let (found, _) = all(search_at(&Site::new("{}", 16 << 20), "{}", directory(move |asked| many(asked.id)))).await;
+    assert_eq!(found.len(), 1);
+    let withheld = |_: &Asked| [&[0x30, 0x83, 0x20, 0, 0][..], &[0; 1 << 20]].concat();
+    let (_, end) = all(search_at(&Site::new("{}", 512 << 10), "{}", directory(withheld))).await;
+    assert_eq!(refused(end).0, Code::MemoryBudget, "half a message");
+    let length = u32::try_from(SEARCH_RESPONSE).unwrap().to_be_bytes();
+    let head = move |_: &Asked| [&[0x30, 0x84][..], &length].concat();
+    let (_, end) = all(search("{}", "{}", directory(head))).await;
+    assert_eq!(refused(end).0, Code::SearchTooLarge, "before it has come");
 }
 
 #[tokio::test]
