@@ -92,6 +92,10 @@ impl Rules {
         }
         let shown = printable(&String::from_utf8_lossy(dn), 256);
         match Dn::parse(dn) {
+            Ok(_) if dn.is_empty() => Err(Denial::of(
+                Rule::Base,
+                "the root (an empty base) does not lie within this target's base: name one that does",
+            )),
             Ok(_) => Err(Denial::of(Rule::Base, format!("`{shown}` does not lie within this target's base"))),
             Err(why) => {
                 let why = format!("`{shown}`: {why}, and this target has a base to compare it with");
