@@ -227,6 +227,9 @@ uuid_id!(
 /// has at most `max` characters, and one that says it was cut; what is fit to print stays as it is.
 #[must_use]
 pub fn printable(text: &str, max: usize) -> String {
+    if text.len() <= max && is_plain(text) {
+        return text.to_owned();
+    }
     let (mut out, mut room) = (String::with_capacity(text.len().min(max)), max);
     for c in text.chars() {
         let escaped = unprintable(c).then(|| c.escape_unicode());
@@ -241,6 +244,12 @@ pub fn printable(text: &str, max: usize) -> String {
         }
     }
     out
+}
+
+/// Whether a text is ASCII that prints as it is, as nearly all are: one pass that looks at many bytes at once.
+#[must_use]
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'))
 }
 
 /// Whether a character can move a cursor, forge a line, hide, or turn the direction of a text.
@@ -281,6 +290,7 @@ mod tests {
 
     #[test]
     fn r2_a_strangers_text_does_not_grow_beyond_its_limit_and_is_escaped_once() {
+        assert!(is_plain(" ~\"\\") && ["a\n", "\u{7f}", "é", "\u{200b}"].into_iter().all(|text| !is_plain(text)));
         for text in ["\u{feff}".repeat(1 << 10), "a\0".repeat(20), "x".repeat(17), "x".repeat(16), "é\n".to_owned()] {
             let once = printable(&text, 16);
             assert!(once.chars().count() <= 17, "{once}");

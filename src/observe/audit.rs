@@ -18,7 +18,7 @@ use tokio::sync::{Notify, broadcast};
 use super::{json, metrics};
 use crate::base::code::{Code, Failure};
 use crate::base::grant::Grants;
-use crate::base::id::{AgentId, InstanceId, Name, RequestId, SessionId, printable};
+use crate::base::id::{AgentId, InstanceId, Name, RequestId, SessionId, is_plain, printable};
 use crate::base::limits;
 
 mod noise;
@@ -455,6 +455,9 @@ fn optional_utc<S: Serializer>(time: &Option<OffsetDateTime>, serializer: S) -> 
 }
 
 fn capped<S: Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    if value.len() <= limits::AUDIT_TEXT && is_plain(value) {
+        return serializer.serialize_str(value);
+    }
     serializer.serialize_str(&printable(value, limits::AUDIT_TEXT))
 }
 
