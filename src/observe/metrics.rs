@@ -5,7 +5,9 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::base::code::{Code, Failure, OrFail};
@@ -250,18 +252,16 @@ pub fn opened(took: Duration) {
     histogram!(OPEN_SECONDS).record(took);
 }
 
-/// An HTTP request is over, with that status if it was answered.
+/// An HTTP request is over, with that status if it was answered. Its handles are looked up once.
 pub fn http_request(status: Option<u16>, took: Duration) {
-    let class = match status.map_or(0, |status| status / 100) {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        5 => "5xx",
-        _ => "none",
-    };
-    counter!(HTTP_REQUESTS, "status" => class).increment(1);
-    histogram!(HTTP_REQUEST_SECONDS).record(took);
+    static HANDLES: OnceLock<([Counter; 6], Histogram)> = OnceLock::new();
+    let (requests, seconds) = HANDLES.get_or_init(|| {
+        let classes = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+        (classes.map(|class| counter!(HTTP_REQUESTS, "status" => class)), histogram!(HTTP_REQUEST_SECONDS))
+    });
+    let class = status.map_or(0, |status| usize::from(status / 100));
+    requests.get(class).unwrap_or(&requests[0]).increment(1);
+    seconds.record(took);
 }
 
 /// How many streams wait for their caller's next HTTP request.
