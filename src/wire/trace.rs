@@ -17,10 +17,11 @@ pub fn is_traceparent(text: &str) -> bool {
 /// A new trace for a request, by whose id it is found again; not sampled: whether it is recorded is for others to say.
 #[must_use]
 pub fn traceparent(request: RequestId) -> String {
-    let trace = u128::from_be_bytes(*request.as_bytes());
-    // The half of an id that is random, and never 0.
-    let parent = Uuid::now_v7().as_u64_pair().1;
-    format!("00-{trace:032x}-{parent:016x}-00")
+    // Of its other half, which is random and never 0.
+    let (mut trace, mut parent) = ([0; 32], [0; 32]);
+    let trace = Uuid::from_bytes(*request.as_bytes()).simple().encode_lower(&mut trace);
+    let parent = &Uuid::now_v7().simple().encode_lower(&mut parent)[16..];
+    ["00-", trace, "-", parent, "-00"].concat()
 }
 
 #[cfg(test)]
