@@ -207,3 +207,30 @@ async fn a_stream_of_ldap_passes_the_hop_and_what_is_denied_is_on_record() {
     assert_eq!(served.await.unwrap(), Some(None));
     assert_eq!(rows.take()[..2], ["opened", "refused request_denied"]);
 }
+
+#[tokio::test]
+async fn a_posted_search_that_is_denied_is_on_record_with_its_rule() {
+    let site = Site::new();
+    let listening = site.directory().await;
+    let policy = fixture::policy(&[("hr", site.spec(&[listening.port()], false))]);
+    let (agent, mut rows, tasks) =
+        fixture::agent_with(policy, 9, Resolver::answering(HOST, vec!["127.0.0.1".parse().unwrap()]));
+    let open = fixture::open("hr");
+    let permit = Arc::new(agent.policy().authorize(&open).unwrap());
+    let mut asked = Asked::new(&agent.audit, open.request, "hr".into(), "c".into(), None, None);
+    let ledger = Arc::new(asked.opened(SessionId::fresh(), &agent.settings.agent, None, ()).unwrap());
+    let (mut near, theirs) = muxes().await;
+    let mut client = theirs.opener.open().await.unwrap();
+    let body = r#"{"filter": "(userPassword=*)"}"#;
+    let head = format!("POST /search HTTP/1.1\r\nhost: hr\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    client.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await.unwrap();
+    let stream = near.incoming.accept().await.unwrap();
+    let served = tasks.spawn(searches(Hop { agent, permit, open, stream, early: bytes::BytesMut::new(), ledger }));
+    let _directory = listening.accept().await.unwrap();
+    let mut told = String::new();
+    client.read_to_string(&mut told).await.unwrap();
+    assert!(told.starts_with("HTTP/1.1 403 ") && told.contains("targets.hr.allow.deny_attributes"), "{told}");
+    assert_eq!(served.await.unwrap(), Some(None));
+    let rows = rows.take();
+    assert!(rows.iter().any(|row| row == "refused request_denied"), "{rows:?}");
+}
