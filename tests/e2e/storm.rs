@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
+use underpass::base::limits::{AUDIT_REFUSALS_PER_CALLER, AUDIT_REFUSALS_PER_MINUTE};
 
 use crate::fixtures::client::Io;
 use crate::harness::entries::{CERTIFIED, Entries, Token, Way};
@@ -248,8 +249,15 @@ fn streams(rows: &[Value]) -> Vec<(&str, &str, Option<&Value>)> {
     streams
 }
 
-/// What one end's audit has and the other's hasn't. The agent may have opened what the gateway's client no longer wanted.
+/// What one end's audit has and the other's hasn't. The agent may have opened what the gateway's client no longer wanted; the gateway
+/// tells of so many of them for each caller, and counts the rest.
 fn differences(gateway: &[Value], agent: &[Value]) -> Vec<String> {
+    let mut told: HashMap<&str, u32> = HashMap::new();
+    for row in gateway.iter().filter(|row| row["event"] == "refused") {
+        *told.entry(row["caller"].as_str().unwrap()).or_default() += 1;
+    }
+    let all = told.values().sum::<u32>() >= AUDIT_REFUSALS_PER_MINUTE;
+    let counted = |caller: &str| all || told.get(caller).is_some_and(|rows| *rows >= AUDIT_REFUSALS_PER_CALLER);
     let refused = gateway
         .iter()
         .filter(|row| row["event"] == "refused" && (row["code"] == "client_reset" || row["code"] == "caller_revoked"));
@@ -262,7 +270,8 @@ fn differences(gateway: &[Value], agent: &[Value]) -> Vec<String> {
     let open =
         near.iter().chain(&far).filter(|(.., closed)| closed.is_none()).map(|(request, ..)| format!("{request} has no end"));
     let unheard = by_gateway.iter().filter(|(request, caller)| by_agent.get(*request) != Some(*caller));
-    let alone = by_agent.keys().filter(|request| !by_gateway.contains_key(*request) && !refused.contains(request.as_str()));
+    let known = |request: &String| by_gateway.contains_key(request) || refused.contains(request.as_str());
+    let alone = by_agent.iter().filter(|(request, caller)| !known(request) && !counted(caller)).map(|(request, _)| request);
     open.chain(unheard.map(|(request, caller)| format!("{request} of {caller} is not the agent's")))
         .chain(alone.map(|request| format!("{request} is the agent's alone")))
         .collect()
