@@ -49,7 +49,7 @@ use crate::base::id::RequestId;
 use crate::base::limits::HTTP_KEEP_ALIVE;
 use crate::observe::metrics;
 use crate::wire::connect;
-use crate::wire::hop::REFUSAL;
+use crate::wire::hop::{self, REFUSAL};
 use crate::wire::open::Spoken;
 
 /// What is settled for all clients of a listener, and what is known of one.
@@ -213,7 +213,7 @@ async fn forward(
 ) -> Result<Response<Download>, Unanswered> {
     let on_upgrade = parts.extensions.remove::<OnUpgrade>();
     head::check(parts)?;
-    let upgrade = head::upgrade(parts)?;
+    let upgrade = hop::upgrade(parts)?;
     let (host, address) = (address::host(parts)?, address::address(parts, client.base.as_deref())?);
     let known = login::login(&client.gateway, &parts.headers, client.source, &client.certified)?;
     let key = Key {

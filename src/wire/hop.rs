@@ -3,11 +3,15 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONNECTION, HeaderMap, HeaderName};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderValue, Version};
 
 use crate::base::code::{Code, Failure};
 use crate::base::id::printable;
 
+/// How an HTTP/2 connection begins (RFC 9113, 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A request's id, from end to end.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("underpass-request");
 /// The code of a refusal.
@@ -95,6 +99,43 @@ pub fn check_connection(headers: &HeaderMap) -> Result<(), Failure> {
             Err(Failure::new(Code::RequestInvalid, detail))
         }
     }
+}
+
+/// Checks that a message says in one way where its body ends.
+///
+/// # Errors
+/// `request_invalid`.
+pub fn check_codings(headers: &HeaderMap) -> Result<(), Failure> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(|coding| !plain(coding)) || codings.next().is_some() {
+        return Err(invalid("of transfer codings only `chunked`, once, is understood"));
+    }
+    Ok(())
+}
+
+/// The protocol that a request wants its connection to become. HTTP/2 in clear text (`h2c`) is passed over, as any server may.
+///
+/// # Errors
+/// `request_invalid` for more than one, or one with a body.
+pub fn upgrade(parts: &Parts) -> Result<Option<HeaderValue>, Failure> {
+    if parts.version != Version::HTTP_11 || !connection_has(&parts.headers, "upgrade") {
+        return Ok(None);
+    }
+    let mut wanted = tokens(&parts.headers, UPGRADE).filter(|protocol| !protocol.eq_ignore_ascii_case("h2c"));
+    let Some(protocol) = wanted.next() else { return Ok(None) };
+    if wanted.next().is_some() {
+        return Err(invalid("an upgrade to more than one protocol"));
+    }
+    let empty = parts.headers.get(CONTENT_LENGTH).is_none_or(|length| length.as_bytes() == b"0");
+    if parts.headers.contains_key(TRANSFER_ENCODING) || !empty {
+        return Err(invalid("an upgrade with a body"));
+    }
+    HeaderValue::from_str(protocol).map(Some).map_err(|_| invalid("the protocol of an upgrade"))
+}
+
+fn invalid(why: &str) -> Failure {
+    Failure::new(Code::RequestInvalid, why)
 }
 
 #[cfg(test)]

@@ -39,10 +39,8 @@ use crate::observe::metrics;
 use crate::tunnel::ledger::Ledger;
 use crate::tunnel::metered::Metered;
 use crate::tunnel::splice::Direction;
+use crate::wire::hop::PREFACE;
 use crate::wire::open::{Open, Spoken};
-
-/// How an HTTP/2 connection begins (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The first byte of a TLS handshake (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 22;

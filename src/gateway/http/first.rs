@@ -10,9 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::base::code::{Code, Failure};
 use crate::base::limits::HTTP_HEAD;
-
-/// How an HTTP/2 connection begins (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::wire::hop::PREFACE;
 
 /// What is read at once: most heads whole.
 const READ: usize = 2048;

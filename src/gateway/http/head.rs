@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, HeaderMap, TE};
-use http::header::{RETRY_AFTER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE};
+use http::header::{RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
@@ -12,7 +12,7 @@ use super::address::Address;
 use crate::base::code::{Code, Failure};
 use crate::base::id::RequestId;
 use crate::wire::hop::{
-    REFUSAL, REQUEST_ID, TRACEPARENT, check_connection, connection_has, is_claim, is_of_connection, is_own, tokens,
+    REFUSAL, REQUEST_ID, TRACEPARENT, check_codings, check_connection, is_claim, is_of_connection, is_own, tokens,
 };
 use crate::wire::problem::{self, Problem};
 use crate::wire::trace;
@@ -46,35 +46,11 @@ pub(super) fn check(parts: &Parts) -> Result<(), Failure> {
     if parts.version == Version::HTTP_11 && !parts.headers.contains_key(HOST) {
         return Err(invalid("no `Host`"));
     }
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if codings.next().is_some_and(|coding| !plain(coding)) || codings.next().is_some() {
-        return Err(invalid("of transfer codings only `chunked`, once, is understood"));
-    }
+    check_codings(&parts.headers)?;
     if parts.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
         return Err(invalid("more than one `Content-Length`"));
     }
     check_connection(&parts.headers)
-}
-
-/// The protocol that a request wants its connection to become; HTTP/2 in clear text is passed over, as any server may.
-///
-/// # Errors
-/// `request_invalid` for more than one, or one with a body.
-pub(super) fn upgrade(parts: &Parts) -> Result<Option<HeaderValue>, Failure> {
-    if parts.version != Version::HTTP_11 || !parts.headers.contains_key(UPGRADE) || !connection_has(&parts.headers, "upgrade") {
-        return Ok(None);
-    }
-    let mut wanted = tokens(&parts.headers, UPGRADE).filter(|protocol| !protocol.eq_ignore_ascii_case("h2c"));
-    let Some(protocol) = wanted.next() else { return Ok(None) };
-    if wanted.next().is_some() {
-        return Err(invalid("an upgrade to more than one protocol"));
-    }
-    let empty = parts.headers.get(CONTENT_LENGTH).is_none_or(|length| length.as_bytes() == b"0");
-    if parts.headers.contains_key(TRANSFER_ENCODING) || !empty {
-        return Err(invalid("an upgrade with a body"));
-    }
-    HeaderValue::from_str(protocol).map(Some).map_err(|_| invalid("the protocol of an upgrade"))
 }
 
 /// The request to the agent, without its body.
@@ -202,7 +178,10 @@ pub(crate) fn exercise(parts: &Parts) {
     if check(parts).is_err() {
         return;
     }
-    let (Ok(upgrade), Ok(address)) = (upgrade(parts), super::address::address(parts, Some("base.example"))) else { return };
+    let (Ok(upgrade), Ok(address)) = (crate::wire::hop::upgrade(parts), super::address::address(parts, Some("base.example")))
+    else {
+        return;
+    };
     let host = super::address::host(parts).expect("its address was read");
     let told = Told {
         request: RequestId::fresh(),

@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::body::{Passed, Upload};
 use super::inline::Inline;
-use super::request::is_idempotent;
 use crate::agent::Agent;
 use crate::agent::bridge::{Way, tcp, tls};
 use crate::agent::policy::{HttpService, Permit, Service};
@@ -358,7 +357,7 @@ impl Origin {
 
 /// Whether a request can be made again if nothing came back.
 fn is_repeatable(request: &Request<Upload>) -> bool {
-    request.body().is_none() && is_idempotent(request.method())
+    request.body().is_none() && request.method().is_idempotent()
 }
 
 /// A second one of a request without a body.

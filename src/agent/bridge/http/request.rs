@@ -3,9 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{
-    CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderValue, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{COOKIE, EXPECT, FORWARDED, HOST, HeaderValue, SEC_WEBSOCKET_KEY, UPGRADE};
 pub(super) use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Version};
 use uuid::Uuid;
@@ -61,11 +59,7 @@ pub(super) fn check(parts: &Parts) -> Result<(), Failure> {
         0 | 1 => {}
         _ => return Err(invalid("more than one `Host`")),
     }
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if codings.next().is_some_and(|coding| !plain(coding)) || codings.next().is_some() {
-        return Err(invalid("of transfer codings only `chunked`, once, is understood"));
-    }
+    hop::check_codings(&parts.headers)?;
     hop::check_connection(&parts.headers)
 }
 
@@ -74,20 +68,7 @@ pub(super) fn check(parts: &Parts) -> Result<(), Failure> {
 /// # Errors
 /// `request_invalid` for one that cannot be.
 pub(super) fn wish(parts: &Parts) -> Result<Option<Wish>, Failure> {
-    if parts.version != Version::HTTP_11 || !hop::connection_has(&parts.headers, "upgrade") {
-        return Ok(None);
-    }
-    let mut wanted = hop::tokens(&parts.headers, UPGRADE).filter(|protocol| !protocol.eq_ignore_ascii_case("h2c"));
-    let Some(protocol) = wanted.next() else { return Ok(None) };
-    if wanted.next().is_some() {
-        return Err(invalid("an upgrade to more than one protocol"));
-    }
-    let has_body = parts.headers.contains_key(TRANSFER_ENCODING)
-        || parts.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
-    if has_body {
-        return Err(invalid("an upgrade with a body"));
-    }
-    let protocol = HeaderValue::from_str(protocol).map_err(|_| invalid("the protocol of an upgrade"))?;
+    let Some(protocol) = hop::upgrade(parts)? else { return Ok(None) };
     let mut wish = Wish { protocol, key: None };
     if wish.is_websocket() {
         let mut keys = parts.headers.get_all(SEC_WEBSOCKET_KEY).iter();
@@ -145,11 +126,6 @@ pub(super) fn expects(parts: &mut Parts, has_body: bool) -> bool {
         parts.headers.remove(EXPECT);
     }
     expects
-}
-
-/// Whether it can be made twice without harm (RFC 9110, 9.2.2).
-pub(super) fn is_idempotent(method: &Method) -> bool {
-    method.is_idempotent()
 }
 
 /// HTTP/2 may send cookies one by one (RFC 9113, 8.2.3); a server of HTTP/1.1 reads one line.

@@ -59,7 +59,7 @@ fn a_trace_context_that_is_none_is_replaced() {
 
 #[test]
 fn e4_an_upgrade_is_one_that_the_connection_names_and_has_no_body() {
-    let wanted = |headers: &[_]| upgrade(&parts(headers)).map_err(|failure| failure.code);
+    let wanted = |headers: &[_]| crate::wire::hop::upgrade(&parts(headers)).map_err(|failure| failure.code);
     let websocket = Ok(Some(HeaderValue::from_static("websocket")));
     assert_eq!(wanted(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]), websocket);
     assert_eq!(wanted(&[("connection", "upgrade"), ("upgrade", "h2c, websocket")]), websocket);
