@@ -339,9 +339,12 @@ codes! {
     NotHere "not_here" Network Unavailable false:
         "A further lane reached another gateway instance than the one that holds its session." ;
         "Nothing: the session goes on with the lanes it has. Behind a balancer set `gateway.direct_address` in gateway.yaml."
+    ResumeExpired "resume_expired" Network Unavailable false:
+        "A session's connection broke and could not be taken up again within `resume_window`; its streams were reset." ;
+        "Look at what lies between agent and gateway, or whether the agent's process ended. A longer `gateway.resume_window` in gateway.yaml waits longer."
     LaneRefused "lane_refused" Agent Denied false:
-        "A further lane did not prove that it belongs to the session that it named." ;
-        "Nothing if it was once: the session goes on. If it repeats, somebody replays what this agent sent: look for its source."
+        "A further lane, or one that takes up a broken one again, did not prove that it belongs to the session that it named." ;
+        "Nothing if it was once: the agent begins a new session. If it repeats, somebody replays what this agent sent: look for its source."
     SessionLanes "session_lanes" Agent Unavailable false:
         "The session has its lanes, or its agent has asked for too many in a minute." ;
         "Nothing: the session goes on with the lanes it has. `limits.max_lanes` in gateway.yaml is how many it may have."

@@ -42,7 +42,7 @@ const NETWORK: usize = 64 * 1024;
 /// The two ends of an upgraded connection; the agent's first.
 pub(crate) fn pipes() -> (Upgraded<DuplexStream>, Upgraded<DuplexStream>) {
     let (agent, gateway) = tokio::io::duplex(NETWORK);
-    (Upgraded { io: agent, beats: 1, echo: None }, Upgraded { io: gateway, beats: 0, echo: None })
+    (Upgraded { io: agent, beats: 1, echo: None, received: None }, Upgraded { io: gateway, beats: 0, echo: None, received: None })
 }
 
 pub(crate) fn half(upgraded: Upgraded<DuplexStream>, side: Side) -> Half {

@@ -5,6 +5,8 @@ mod ends;
 pub mod lanes;
 mod load;
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
@@ -14,7 +16,7 @@ use self::lanes::Lanes;
 use super::mux::{self, Incoming, Link, Side, Stream};
 use super::upgrade::Upgraded;
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{HELLO_DEADLINE, MAX_LANES_CONFIGURED, MAX_STREAMS_CONFIGURED, NOTICE_QUEUE};
+use crate::base::limits::{HELLO_DEADLINE, MAX_LANES_CONFIGURED, MAX_RESUME_WINDOW, MAX_STREAMS_CONFIGURED, NOTICE_QUEUE};
 use crate::base::tasks::Tasks;
 use crate::wire::codec::{self, Wire};
 use crate::wire::hello::{Hello, VERSIONS, Welcome, negotiate};
@@ -89,7 +91,7 @@ where
         }
     };
     let (welcome, control) = in_time(greeting, &link, Code::GatewayTimeout).await?;
-    let lanes = Lanes::new(opener, link, max_lanes(&welcome), max_streams(capacity, &welcome));
+    let lanes = Lanes::new(opener, link, max_lanes(&welcome), max_streams(capacity, &welcome), resume_window(&welcome));
     Ok((welcome, Session::start(lanes, incoming, control, tasks)))
 }
 
@@ -126,7 +128,8 @@ where
         }
     };
     let (hello, welcome, control) = in_time(greeting, &link, Code::ProtocolViolation).await?;
-    let lanes = Lanes::new(opener, link, max_lanes(&welcome), max_streams(hello.capacity, &welcome));
+    let streams = max_streams(hello.capacity, &welcome);
+    let lanes = Lanes::new(opener, link, max_lanes(&welcome), streams, resume_window(&welcome));
     Ok((hello, welcome, Session::start(lanes, incoming, control, tasks)))
 }
 
@@ -153,6 +156,11 @@ async fn in_time<T>(greeting: impl Future<Output = Result<T, Failure>>, link: &L
 fn max_lanes(welcome: &Welcome) -> usize {
     let offered = usize::try_from(welcome.max_lanes).unwrap_or(usize::MAX);
     if welcome.resume_secret.is_some() { offered.clamp(1, MAX_LANES_CONFIGURED) } else { 1 }
+}
+
+/// The same for a broken one.
+fn resume_window(welcome: &Welcome) -> Duration {
+    if welcome.resume_secret.is_some() { welcome.resume_window.min(MAX_RESUME_WINDOW) } else { Duration::ZERO }
 }
 
 /// The fewer of what the two ends carry.

@@ -28,6 +28,11 @@ pub const SUBPROTOCOL: &str = "underpass.v1";
 /// Tells a refused dialer why: a name of the codes' table.
 pub const REFUSAL_HEADER: &str = "underpass-refusal";
 
+/// What a tunnel's connection must be.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Io for S {}
+
 /// A connection on which WebSocket frames travel from here on.
 pub struct Upgraded<S> {
     /// Where they travel.
@@ -36,13 +41,15 @@ pub struct Upgraded<S> {
     pub beats: u64,
     /// What this end has yet to echo.
     pub echo: Option<Bytes>,
+    /// When it takes up a broken lane: bytes of streams that the peer has received on it.
+    pub received: Option<u64>,
 }
 
 /// Bytes of a heartbeat.
 const HEARTBEAT_LEN: usize = 17;
 
 /// The agent's end: asks, reads the answer (with which TLS 1.3 reports a refused client certificate), sends the first heartbeat.
-/// `resume` asks for a further lane of a session instead of a new one.
+/// `resume` asks for a further lane of a session, or takes up a broken one, instead of a new session.
 ///
 /// # Errors
 /// What TLS reports; `upgrade_refused` or the gateway's own code otherwise.
@@ -62,28 +69,30 @@ where
         request = request.header(resume::HEADER, resume.to_string());
     }
     let request = request.body(()).map_err(|error| Failure::new(Code::Internal, error))?;
-    let (socket, _) =
+    let (socket, answer) =
         client_async_with_config(request, stream, Some(config())).await.map_err(|error| refused(error, endpoint))?;
+    let received = answer.headers().get(resume::RECEIVED_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
     // Nothing is lost by this: the gateway sends nothing before the first heartbeat.
     let mut io = socket.into_inner();
-    let first = Heartbeat { kind: Heartbeat::PING, sequence: 1, received: 0 }.to_bytes();
+    let offset = resume.map_or(0, |resume| resume.claim.received);
+    let first = Heartbeat { kind: Heartbeat::PING, sequence: 1, received: offset }.to_bytes();
     let (head, len) = head(Sender::Client, Opcode::Ping, first.len());
     let sent = async {
         io.write_all(&[&head[..len], &first].concat()).await?;
         io.flush().await
     };
     sent.await.map_err(|error| refused(Error::Io(error), endpoint))?;
-    Ok(Upgraded { io, beats: 1, echo: None })
+    Ok(Upgraded { io, beats: 1, echo: None, received })
 }
 
 /// The gateway's end: checks path, subprotocol and resume header, lets `admit` decide by the last, answers, and waits for the
-/// first heartbeat. Yields what `admit` did.
+/// first heartbeat. Yields what `admit` did; with it `admit` says how far a lane has got that is taken up again.
 ///
 /// # Errors
 /// The refusal that was sent; `upgrade_refused` for what was no upgrade of ours, `protocol_violation` for another first frame.
 pub async fn server<S, T>(
     stream: S,
-    admit: impl FnOnce(Option<Resume>) -> Result<T, Failure> + Unpin,
+    admit: impl FnOnce(Option<Resume>) -> Result<(T, Option<u64>), Failure> + Unpin,
 ) -> Result<(Upgraded<S>, T), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -91,10 +100,16 @@ where
 {
     let mut verdict = None;
     #[allow(clippy::result_large_err, reason = "the shape of the library's callback")]
-    let check = |request: &Request, mut response: Response| match check_request(request).and_then(admit) {
-        Ok(admitted) => {
-            verdict = Some(Ok(admitted));
+    let check = |request: &Request, mut response: Response| match check_request(request).and_then(|resume| {
+        let received = resume.as_ref().map(|resume| resume.claim.received);
+        Ok((admit(resume)?, received))
+    }) {
+        Ok(((admitted, told), received)) => {
             response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
+            if let Some(told) = told {
+                response.headers_mut().insert(resume::RECEIVED_HEADER, HeaderValue::from(told));
+            }
+            verdict = Some(Ok((admitted, received)));
             Ok(response)
         }
         Err(failure) => {
@@ -106,11 +121,11 @@ where
     let upgraded = accept_hdr_async_with_config(stream, check, Some(config())).await;
     let admitted = verdict.transpose()?;
     let socket = upgraded.map_err(|error| Failure::new(Code::UpgradeRefused, printable(&error.to_string(), 200)))?;
-    let admitted = admitted.ok_or_else(|| Failure::new(Code::Internal, "an upgrade that nobody decided about"))?;
+    let (admitted, received) = admitted.ok_or_else(|| Failure::new(Code::Internal, "an upgrade that nobody decided about"))?;
     // What came before the answer was sent is lost by this; an agent of ours waits for it.
     let mut io = socket.into_inner();
     let echo = Some(first_heartbeat(&mut io).await?);
-    Ok((Upgraded { io, beats: 0, echo }, admitted))
+    Ok((Upgraded { io, beats: 0, echo, received }, admitted))
 }
 
 /// What the request asks to resume, if it is one of ours.
