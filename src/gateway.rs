@@ -22,7 +22,10 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter};
 use time::OffsetDateTime;
 
 use crate::base::allow::AllowFrom;
@@ -92,9 +95,9 @@ pub struct Gateway {
     enrolling: Arc<Shares<IpAddr>>,
     /// Agents' sessions, from before their greeting, and how fast each agent begins them.
     held: Arc<Shares<AgentId>>,
-    begun: DefaultKeyedRateLimiter<AgentId>,
+    begun: PerMinute,
     /// How fast each agent tries further lanes.
-    joined: DefaultKeyedRateLimiter<AgentId>,
+    joined: PerMinute,
     /// Streams that clients' requests share.
     streams: http::Streams,
     /// Clients' connections, which a drain waits for.
@@ -209,6 +212,21 @@ impl Gateway {
     }
 }
 
-fn per_minute(count: u32) -> DefaultKeyedRateLimiter<AgentId> {
-    RateLimiter::keyed(Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)))
+/// So many of each agent in a minute.
+type PerMinute = RateLimiter<AgentId, DefaultKeyedStateStore<AgentId>, Monotonic, NoOpMiddleware<Duration>>;
+
+/// The runtime's clock, which a simulation sets.
+struct Monotonic(tokio::time::Instant);
+
+impl Clock for Monotonic {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+fn per_minute(count: u32) -> PerMinute {
+    let quota = Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN));
+    RateLimiter::new(quota, DefaultKeyedStateStore::default(), Monotonic(tokio::time::Instant::now()))
 }

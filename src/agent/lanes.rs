@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Agent;
-use super::acceptor::{self, Context};
+use super::acceptor::Context;
+use super::reach::Secured;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::{Endpoint, HostPort};
 use crate::base::floor;
@@ -20,13 +21,12 @@ use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::observe::metrics;
 use crate::pki::identity::Role;
-use crate::pki::tls;
 use crate::tunnel::ledger::LaneAttendance;
 use crate::tunnel::mux::{Incoming, Side};
 use crate::tunnel::session::Notifier;
 use crate::tunnel::session::lanes::{Lanes, Seat};
-use crate::tunnel::{dial, upgrade};
-use crate::wire::resume::{self, Claim};
+use crate::tunnel::upgrade;
+use crate::wire::resume::Claim;
 
 /// How the session's first lane came to be, and what its further ones need.
 pub(super) struct Further {
@@ -163,17 +163,13 @@ impl Further {
 
     /// From TCP to the lane's task.
     async fn dial(self: &Arc<Self>, address: &HostPort) -> Result<(), Failure> {
-        let settings = &self.agent.settings;
-        let (_, tls) = settings.credential.tls()?;
-        let proxy = settings.egress.proxy_for(&self.endpoint.0)?;
-        let stream = dial::secure_at(address, &self.endpoint.0, proxy.as_ref(), tls.client_config()).await?;
-        if tls::peer_identity(stream.get_ref().1)?.role != self.origin.gateway {
+        let Secured { io, gateway, exporter, .. } = self.agent.reach.secure(address, &self.endpoint).await?;
+        if gateway != self.origin.gateway {
             return Err(Failure::new(Code::NotHere, format_args!("{address} is another gateway")));
         }
         let seat = self.lanes.next_seat()?;
-        let exporter = tls::exporter(stream.get_ref().1, resume::EXPORTER_LABEL)?;
         let resume = Claim::new_lane(self.session, seat.number()).prove(&self.secret, &exporter);
-        let pipe = upgrade::client(stream, &self.endpoint, Some(&resume)).await?;
+        let pipe = upgrade::client(io, &self.endpoint, Some(&resume)).await?;
         let (lane, incoming) = seat.attach(pipe, Side::Agent, &self.serving);
         let context = Arc::new(Context {
             agent: self.agent.clone(),
@@ -197,7 +193,7 @@ async fn serve(further: Arc<Further>, context: Arc<Context>, seat: Seat, mut inc
             biased;
             why = link.ended() => break why,
             stream = incoming.accept() => match stream {
-                Some(stream) => { further.streams.spawn(acceptor::serve(context.clone(), stream)); }
+                Some(stream) => { further.streams.spawn(agent.serve.serve(context.clone(), stream)); }
                 None => break link.ended().await,
             },
         }

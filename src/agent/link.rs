@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Agent;
-use super::acceptor::{self, Context};
+use super::acceptor::Context;
 use super::lanes::{self, Further, Origin};
 use super::policy::Policy;
+use super::reach::Secured;
 use super::status::Connected;
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
@@ -22,12 +23,12 @@ use crate::base::limits::{DIAL_DEADLINE, RECONNECT_BASE, RECONNECT_MAX, SESSION_
 use crate::base::tasks::Tasks;
 use crate::observe::metrics;
 use crate::pki::identity::Serial;
+use crate::pki::pem;
 use crate::pki::renew::Credential;
 use crate::pki::tls::AgentTls;
-use crate::pki::{pem, tls};
 use crate::tunnel::ledger::Attendance;
 use crate::tunnel::session::{Session, greet};
-use crate::tunnel::{dial, upgrade};
+use crate::tunnel::upgrade;
 use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, VERSIONS, Welcome};
 use crate::wire::notice::Notice;
 
@@ -100,8 +101,9 @@ pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
         }
         agent.board.waiting(&endpoint, failure, Instant::now() + wait);
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            biased;
             () = agent.drain.begins() => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
@@ -157,18 +159,15 @@ async fn dismiss(held: Held) {
 }
 
 async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failure> {
-    let (credential, tls) = agent.settings.credential.tls()?;
-    let proxy = agent.settings.egress.proxy_for(&endpoint.0)?;
-    agent.board.via(endpoint, proxy.as_ref().map(|proxy| proxy.at.to_string()));
-    let stream = dial::secure(&endpoint.0, proxy.as_ref(), tls.client_config()).await?;
-    let gateway = tls::peer_identity(stream.get_ref().1)?.role;
-    let address = if proxy.is_some() { None } else { dial::peer_address(&stream) };
-    let pipe = upgrade::client(stream, endpoint, None).await?;
+    let proxy = agent.reach.proxy(endpoint)?;
+    agent.board.via(endpoint, proxy.map(|proxy| proxy.to_string()));
+    let Secured { io, gateway, address, serial, .. } = agent.reach.secure(&endpoint.0, endpoint).await?;
+    let pipe = upgrade::client(io, endpoint, None).await?;
     let tasks = agent.tasks.child();
     let greeted = greet(pipe, hello(agent), &tasks).await;
     let (welcome, session) = greeted.map_err(|failure| failure.context(endpoint))?;
     tell_offers(&session, agent.policy().offers().into_iter().skip(OFFERS_PER_MESSAGE).collect(), Vec::new());
-    Ok(Held { session, welcome, serial: credential.identity().serial, origin: Origin { gateway, address }, tasks })
+    Ok(Held { session, welcome, serial, origin: Origin { gateway, address }, tasks })
 }
 
 /// Warns, as long as the agent runs, when its certificate is in the last third of its life.
@@ -274,7 +273,7 @@ async fn attend(
             biased;
             failure = session.link.ended() => return failure,
             stream = session.incoming.accept() => match stream {
-                Some(stream) => { streams.spawn(acceptor::serve(context.clone(), stream)); }
+                Some(stream) => { streams.spawn(agent.serve.serve(context.clone(), stream)); }
                 None => return session.link.ended().await,
             },
             notice = session.notices.recv() => match notice {

@@ -29,6 +29,7 @@ use crate::observe::audit::{Event, Holder};
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
 use crate::pki::tls::{self, Protocol};
+use crate::tunnel::Io;
 use crate::tunnel::half_close::HalfClose;
 use crate::tunnel::ledger::Attendance;
 use crate::tunnel::listen::{self, Service, prepare_tunnel};
@@ -38,7 +39,7 @@ use crate::tunnel::upgrade::{self, Upgraded};
 use crate::wire::hello::{Hello, Welcome};
 use crate::wire::notice::Notice;
 use crate::wire::refusal::Refusal;
-use crate::wire::resume::{self, Resume};
+use crate::wire::resume::{self, Exporter, Resume};
 
 /// Targets of one session that are remembered for routing.
 const MAX_OFFERS: usize = 10_000;
@@ -57,11 +58,23 @@ pub fn serve(gateway: &Arc<Gateway>, socket: TcpListener) {
 
 struct Port(Arc<Gateway>);
 
+/// A connection behind TLS, with the certificate that was shown on it: the seam below which a simulation has its own network.
+pub(crate) struct Shown {
+    /// What is said from here on is confidential.
+    pub(crate) io: Box<dyn Io>,
+    /// Who shows it.
+    pub(crate) identity: Identity,
+    /// What this connection alone has.
+    pub(crate) exporter: Exporter,
+    /// Where it comes from.
+    pub(crate) peer: SocketAddr,
+}
+
 /// What came through the handshake.
 #[allow(clippy::large_enum_variant, reason = "both are large, few, and boxed")]
 enum Ready {
-    Tunnel { upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
-    Lane { upgraded: Upgraded<Secured>, joining: Joining, peer: SocketAddr },
+    Tunnel { upgraded: Upgraded<Box<dyn Io>>, identity: Identity, agent: AgentId, peer: SocketAddr },
+    Lane { upgraded: Upgraded<Box<dyn Io>>, joining: Joining, peer: SocketAddr },
     Enroll { stream: Secured, peer: SocketAddr, share: Share<IpAddr> },
     Client { stream: HalfClose<Secured>, wanted: Result<Wanted, Vec<u8>> },
 }
@@ -162,17 +175,24 @@ impl Port {
         // Not a client's, whose reader may rest for as long as it likes: that looks like acknowledging nothing.
         prepare_tunnel(stream.get_ref().0.get_ref());
         let identity = tls::peer_identity(stream.get_ref().1)?;
+        let exporter = tls::exporter(stream.get_ref().1, resume::EXPORTER_LABEL)?;
+        self.upgrade(Shown { io: Box::new(stream), identity, exporter, peer }).await
+    }
+
+    /// From there to a tunnel, or to a further lane of one.
+    async fn upgrade(&self, shown: Shown) -> Result<Ready, Failure> {
+        let gateway = &self.0;
+        let Shown { io, identity, exporter, peer } = shown;
         let Role::Agent { agent, .. } = identity.role.clone() else {
             return Err(Failure::new(Code::CertificateRefused, "the certificate is no agent's"));
         };
-        let exporter = tls::exporter(stream.get_ref().1, resume::EXPORTER_LABEL)?;
         let admit = |resume: Option<Resume>| {
             if gateway.drain.begun() {
                 return Err(Failure::new(Code::Stopping, "the gateway is shutting down"));
             }
             resume.map(|resume| lanes::admit(gateway, &agent, &resume, &exporter)).transpose()
         };
-        Ok(match upgrade::server(stream, admit).await? {
+        Ok(match upgrade::server(io, admit).await? {
             (upgraded, None) => Ready::Tunnel { upgraded, identity, agent, peer },
             (upgraded, Some(joining)) => Ready::Lane { upgraded, joining, peer },
         })
@@ -183,7 +203,7 @@ impl Port {
         self.0.refused(peer, failure, "connection refused");
     }
 
-    async fn tunnel(&self, upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr) {
+    async fn tunnel(&self, upgraded: Upgraded<Box<dyn Io>>, identity: Identity, agent: AgentId, peer: SocketAddr) {
         let gateway = &self.0;
         let tasks = gateway.sessions.child();
         // Until the session's end.
@@ -370,6 +390,17 @@ fn noticed(live: &Live, notice: Notice) {
         }
         Notice::TargetsChanged { added, removed } => live.offers_changed(added, &removed, MAX_OFFERS),
         _ => {}
+    }
+}
+
+/// Serves a connection that came in by another way than a socket's to its end, as the port serves its own.
+#[cfg(test)]
+pub(crate) async fn take(gateway: Arc<Gateway>, shown: Shown) {
+    let (port, peer) = (Port(gateway), shown.peer);
+    match tokio::time::timeout(HANDSHAKE_DEADLINE, port.upgrade(shown)).await {
+        Ok(Ok(ready)) => port.serve(Box::new(ready)).await,
+        Ok(Err(failure)) => port.report(peer, &failure),
+        Err(_) => port.timed_out(peer),
     }
 }
 
