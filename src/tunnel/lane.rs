@@ -155,7 +155,9 @@ pub enum Dead {
     #[error("nothing received for 5 s")]
     Silent,
     /// The way to the peer.
-    #[error("nothing of what was sent has got through for 4 s, while the peer is heard: the path loses what this side sends, perhaps by its size")]
+    #[error(
+        "nothing of what was sent has got through for 4 s, while the peer is heard: the path loses what this side sends, perhaps by its size"
+    )]
     Stuck,
 }
 

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::lane::Pulse;
-use super::upgrade::{Io, Upgraded};
+use super::upgrade::Upgraded;
 use crate::base::code::{Code, Failure};
 use crate::base::limits::MAX_STREAMS;
 use crate::base::tasks::Tasks;
@@ -75,7 +75,7 @@ struct Shared {
 }
 
 /// Runs the mux over an upgraded connection until it ends or `tasks` are cancelled.
-pub fn start<S: Io + 'static>(upgraded: Upgraded<S>, side: Side, tasks: &Tasks) -> (Opener, Incoming, Link) {
+pub fn start(upgraded: Upgraded, side: Side, tasks: &Tasks) -> (Opener, Incoming, Link) {
     let engine = Engine::new(side, MAX_STREAMS, Instant::now());
     let shared = Arc::new(Shared {
         engine: Mutex::new(engine),
@@ -191,11 +191,13 @@ impl Link {
         fenced.unwrap_or_else(|| Err(self.shared.why("the connection ended")))
     }
 
-    /// The rest of an attempt, at either end: goes on with that connection, from `received`, as far as the peer has got.
+    /// The rest of an attempt, at either end: goes on with that connection, from where the peer has got to. Yields how long there was none.
     ///
     /// # Errors
     /// `lane_refused` when a newer attempt has begun, or for an offset that can't be; `session_lost` when the lane is over.
-    pub fn attach<S: Io + 'static>(&self, generation: u64, received: u64, upgraded: Upgraded<S>) -> Result<(), Failure> {
+    pub fn attach(&self, generation: u64, upgraded: Upgraded) -> Result<Duration, Failure> {
+        let unsaid = || Failure::new(Code::ProtocolViolation, "the answer does not say how far the lane has got");
+        let received = upgraded.received.ok_or_else(unsaid)?;
         let attached = self.shared.change(|driver| driver.attach(generation, received, upgraded));
         attached.unwrap_or_else(|| Err(self.shared.why("the connection ended")))
     }

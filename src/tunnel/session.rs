@@ -74,10 +74,7 @@ impl Notifier {
 ///
 /// # Errors
 /// The gateway's refusal, `protocol_violation`, or the connection's end.
-pub async fn greet<S>(upgraded: Upgraded<S>, hello: Hello, tasks: &Tasks) -> Result<(Welcome, Session), Failure>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+pub async fn greet(upgraded: Upgraded, hello: Hello, tasks: &Tasks) -> Result<(Welcome, Session), Failure> {
     let (opener, incoming, link) = mux::start(upgraded, Side::Agent, tasks);
     let capacity = hello.capacity;
     let greeting = async {
@@ -99,14 +96,11 @@ where
 ///
 /// # Errors
 /// The refusal that was sent, `protocol_violation`, or the connection's end.
-pub async fn welcome<S>(
-    upgraded: Upgraded<S>,
+pub async fn welcome(
+    upgraded: Upgraded,
     decide: impl FnOnce(&Hello, u32) -> Result<Welcome, Refusal>,
     tasks: &Tasks,
-) -> Result<(Hello, Welcome, Session), Failure>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) -> Result<(Hello, Welcome, Session), Failure> {
     let (opener, mut incoming, link) = mux::start(upgraded, Side::Gateway, tasks);
     let greeting = async {
         let Some(stream) = incoming.accept().await else { return Err(link.ended().await) };

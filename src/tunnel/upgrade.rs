@@ -4,13 +4,14 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::{accept_hdr_async_with_config, client_async_with_config};
 
+use super::Io;
 use super::websocket::{Decoder, Event, Opcode, Sender, config, head};
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::Endpoint;
@@ -28,15 +29,10 @@ pub const SUBPROTOCOL: &str = "underpass.v1";
 /// Tells a refused dialer why: a name of the codes' table.
 pub const REFUSAL_HEADER: &str = "underpass-refusal";
 
-/// What a tunnel's connection must be.
-pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Io for S {}
-
 /// A connection on which WebSocket frames travel from here on.
-pub struct Upgraded<S> {
+pub struct Upgraded {
     /// Where they travel.
-    pub io: S,
+    pub io: Box<dyn Io>,
     /// Heartbeats that this end has sent, the last one just now.
     pub beats: u64,
     /// What this end has yet to echo.
@@ -53,10 +49,7 @@ const HEARTBEAT_LEN: usize = 17;
 ///
 /// # Errors
 /// What TLS reports; `upgrade_refused` or the gateway's own code otherwise.
-pub async fn client<S>(stream: S, endpoint: &Endpoint, resume: Option<&Resume>) -> Result<Upgraded<S>, Failure>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+pub async fn client(stream: Box<dyn Io>, endpoint: &Endpoint, resume: Option<&Resume>) -> Result<Upgraded, Failure> {
     let mut request = http::Request::get(format!("wss://{}{PATH}", endpoint.0))
         .header("Host", endpoint.0.to_string())
         .header("Connection", "Upgrade")
@@ -90,12 +83,11 @@ where
 ///
 /// # Errors
 /// The refusal that was sent; `upgrade_refused` for what was no upgrade of ours, `protocol_violation` for another first frame.
-pub async fn server<S, T>(
-    stream: S,
+pub async fn server<T>(
+    stream: Box<dyn Io>,
     admit: impl FnOnce(Option<Resume>) -> Result<(T, Option<u64>), Failure> + Unpin,
-) -> Result<(Upgraded<S>, T), Failure>
+) -> Result<(Upgraded, T), Failure>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
     T: Unpin,
 {
     let mut verdict = None;

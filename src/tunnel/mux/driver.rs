@@ -17,7 +17,7 @@ use super::{Link, Shared, Side};
 use crate::base::code::{Code, Failure};
 use crate::base::limits::{HANDSHAKE_DEADLINE, READ_BUFFER, TURN};
 use crate::tunnel::lane::Pulse;
-use crate::tunnel::upgrade::{Io, Upgraded};
+use crate::tunnel::upgrade::Upgraded;
 
 /// A lane, whichever connection it has.
 pub(super) struct Driver {
@@ -35,8 +35,8 @@ pub(super) struct Driver {
 
 enum Connection {
     Up(Box<Transport>),
-    /// The last one broke for this reason; another one may come until then.
-    Paused(Failure, Pin<Box<Sleep>>),
+    /// The last one broke then, for this reason; another one may come until the sleep ends.
+    Paused(Instant, Failure, Pin<Box<Sleep>>),
 }
 
 /// Runs a lane to its end.
@@ -146,7 +146,7 @@ impl Drop for EndOnDrop {
 }
 
 impl Driver {
-    pub(super) fn new<S: Io + 'static>(upgraded: Upgraded<S>, side: Side, shared: Arc<Shared>, pulse: Pulse) -> Self {
+    pub(super) fn new(upgraded: Upgraded, side: Side, shared: Arc<Shared>, pulse: Pulse) -> Self {
         let flow = Flow::new(shared.clone(), side);
         let connection = Connection::Up(Box::new(Transport::new(upgraded, &flow, pulse.clone())));
         Self { shared, pulse, flow, connection, generation: 0, window: Duration::ZERO, waker: None }
@@ -166,7 +166,7 @@ impl Driver {
                     Break::Broken(why) if !self.window.is_zero() => self.pause(why),
                     Break::Broken(why) | Break::Over(why) => return Poll::Ready(why),
                 },
-                Connection::Paused(why, until) => {
+                Connection::Paused(_, why, until) => {
                     ready!(until.as_mut().poll(cx));
                     let detail = format!("{why}; not resumed within {} s", self.window.as_secs());
                     return Poll::Ready(Failure::new(Code::ResumeExpired, detail));
@@ -203,7 +203,7 @@ impl Driver {
         self.pulse.pause();
         let until = Box::pin(tokio::time::sleep(self.window));
         self.shared.paused.send_replace(Some(why.clone()));
-        self.connection = Connection::Paused(why, until);
+        self.connection = Connection::Paused(Instant::now(), why, until);
     }
 
     /// Gives the connection up, if there is one, as if it had broken for that reason.
@@ -238,20 +238,17 @@ impl Driver {
         Ok(self.flow.received())
     }
 
-    /// The lane goes on with this connection, from where the peer has got to, unless a newer one is expected already.
-    pub(super) fn attach<S: Io + 'static>(
-        &mut self,
-        generation: u64,
-        received: u64,
-        upgraded: Upgraded<S>,
-    ) -> Result<(), Failure> {
-        if generation != self.generation || !matches!(self.connection, Connection::Paused(..)) {
-            return Err(Failure::new(Code::LaneRefused, format_args!("attempt {generation} came too late")));
-        }
+    /// The lane goes on with this connection, from where the peer has got to, unless a newer one is expected already. Yields how long
+    /// it had none.
+    pub(super) fn attach(&mut self, generation: u64, received: u64, upgraded: Upgraded) -> Result<Duration, Failure> {
+        let since = match self.connection {
+            Connection::Paused(since, ..) if generation == self.generation => since,
+            _ => return Err(Failure::new(Code::LaneRefused, format_args!("attempt {generation} came too late"))),
+        };
         self.flow.rewind(received)?;
         self.connection = Connection::Up(Box::new(Transport::new(upgraded, &self.flow, self.pulse.clone())));
         self.shared.paused.send_replace(None);
-        Ok(())
+        Ok(since.elapsed())
     }
 
     /// Which connection there is; none while there is none.

@@ -1,5 +1,7 @@
 //! The seam over an in-memory pipe, with an honest peer and with one that writes frames by hand. Refuses to know sessions.
 
+mod resume;
+
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

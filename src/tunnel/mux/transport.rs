@@ -13,8 +13,9 @@ use tokio_util::io::poll_read_buf;
 use super::flow::{Aside, Break, Flow};
 use crate::base::code::{Code, Failure};
 use crate::base::limits::{ACKNOWLEDGE_AFTER, READ_BUFFER};
+use crate::tunnel::Io;
 use crate::tunnel::lane::{Heart, Pulse};
-use crate::tunnel::upgrade::{Io, Upgraded};
+use crate::tunnel::upgrade::Upgraded;
 use crate::tunnel::vectored::poll_write_chunks;
 use crate::tunnel::websocket::{Decoder, Opcode};
 
@@ -41,11 +42,11 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub(super) fn new<S: Io + 'static>(upgraded: Upgraded<S>, flow: &Flow, pulse: Pulse) -> Self {
+    pub(super) fn new(upgraded: Upgraded, flow: &Flow, pulse: Pulse) -> Self {
         let now = Instant::now();
         let aside = Aside::new(Heart::new(pulse, upgraded.beats, now), upgraded.echo);
         Self {
-            io: Box::new(upgraded.io),
+            io: upgraded.io,
             decoder: flow.decoder(),
             inbound: BytesMut::new(),
             outbound: VecDeque::new(),

@@ -15,7 +15,7 @@ use crate::base::code::{Code, Failure};
 use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE};
 use crate::base::tasks::Tasks;
 use crate::tunnel::mux::{self, Incoming, Link, Opener, Side, Stream};
-use crate::tunnel::upgrade::{Io, Upgraded};
+use crate::tunnel::upgrade::Upgraded;
 
 /// A session's lanes; clones are the same ones.
 #[derive(Clone)]
@@ -331,7 +331,7 @@ impl Seat {
     }
 
     /// Runs a mux over an upgraded connection and makes it the session's lane; one whose session is over is closed at once.
-    pub fn attach<S: Io + 'static>(&self, upgraded: Upgraded<S>, side: Side, tasks: &Tasks) -> (Lane, Incoming) {
+    pub fn attach(&self, upgraded: Upgraded, side: Side, tasks: &Tasks) -> (Lane, Incoming) {
         let (opener, incoming, link) = mux::start(upgraded, side, tasks);
         let lanes = &self.lanes;
         link.allow(lanes.0.max_streams);
