@@ -151,6 +151,9 @@ pub const RESUME_WINDOW: Duration = Duration::from_secs(30);
 /// The longest that may be configured: what is retained, and whoever waits for its streams, waits for so long.
 pub const MAX_RESUME_WINDOW: Duration = Duration::from_secs(300);
 
+/// How long an open waits, from its beginning, when every agent of its group has just lost its connection: a reset is mended in less.
+pub const RESUME_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The first wait after an attempt to take up a lane failed, at most; the first attempt itself is made at once.
 pub const RESUME_BASE: Duration = Duration::from_millis(100);
 

@@ -136,6 +136,14 @@ impl Registry {
         })
     }
 
+    /// The group's sessions that were not `tried` and wait for another connection.
+    #[must_use]
+    pub fn resuming(&self, group: &GroupId, tried: &[SessionId]) -> Vec<Arc<Live>> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        let sessions = groups.get(group).map(Vec::as_slice).unwrap_or_default().iter();
+        sessions.filter(|live| live.is_resuming() && !live.draining() && !tried.contains(&live.session)).cloned().collect()
+    }
+
     /// A session of this group by its id.
     #[must_use]
     pub fn find(&self, group: &GroupId, session: SessionId) -> Option<Arc<Live>> {

@@ -154,9 +154,12 @@ pub enum Dead {
     /// The peer, or the way from it.
     #[error("nothing received for 5 s")]
     Silent,
+    /// The same, of which an unanswered heartbeat tells first.
+    #[error("nothing received and no answer for 4 s")]
+    Unanswered,
     /// The way to the peer.
     #[error(
-        "nothing of what was sent has got through for 4 s, while the peer is heard: the path loses what this side sends, perhaps by its size"
+        "the peer is heard, but nothing sent got through for 4 s: the path loses what this side sends, perhaps for its size"
     )]
     Stuck,
 }
@@ -247,11 +250,11 @@ impl Pulse {
     /// Whether the connection counts as dead, and why.
     #[must_use]
     pub fn dead(&self, now: Instant) -> Option<Dead> {
-        let waiting = self.0.waiting.load(Ordering::Relaxed);
-        if self.since(self.0.last_frame.load(Ordering::Relaxed), now) >= DEAD_AFTER {
+        let (waiting, heard) = (self.0.waiting.load(Ordering::Relaxed), self.0.last_frame.load(Ordering::Relaxed));
+        if self.since(heard, now) >= DEAD_AFTER {
             Some(Dead::Silent)
         } else if waiting != NOTHING && self.since(waiting, now) >= STUCK_AFTER {
-            Some(Dead::Stuck)
+            Some(if heard > waiting { Dead::Stuck } else { Dead::Unanswered })
         } else {
             None
         }

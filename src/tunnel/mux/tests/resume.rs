@@ -236,7 +236,7 @@ async fn s1_an_offset_that_can_not_be_is_refused_and_the_lane_still_waits_for_a_
 async fn what_is_kept_is_acknowledged_after_so_many_bytes_or_so_long() {
     let (mut raw, mut gateway) = hostile().await;
     gateway.link.resumable(WINDOW);
-    let mut acknowledged = async |raw: &mut Raw| loop {
+    let acknowledged = async |raw: &mut Raw| loop {
         if let Message::Pong(word) = raw.next().await.unwrap().unwrap()
             && let Some(word) = Heartbeat::from_bytes(&word).filter(|word| word.kind == Heartbeat::ACKNOWLEDGEMENT)
         {
