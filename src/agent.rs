@@ -5,7 +5,7 @@ pub mod acceptor;
 pub mod bridge;
 pub mod enroll;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod floor;
 mod lanes;
 pub mod link;
