@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -190,12 +190,16 @@ impl Way {
     /// How much of `bytes` there is room for.
     fn put(&mut self, bytes: &[u8]) -> usize {
         let part = bytes.len().min(self.room - self.held);
+        self.held += part;
+        // Its reader has seen the end: what is written from here on is lost, and nobody says so.
+        if self.last.is_some() {
+            return part;
+        }
         let jitter = self.chance.any_size(20);
         let due = Instant::now() + self.delay + Duration::from_millis(jitter);
         // Bytes arrive in their order.
         let due = self.parcels.back().map_or(due, |last| last.due.max(due));
         self.parcels.push_back(Parcel { due, bytes: Bytes::copy_from_slice(&bytes[..part]) });
-        self.held += part;
         self.reader.take().into_iter().for_each(Waker::wake);
         part
     }
@@ -206,7 +210,7 @@ impl Way {
         if let Some(until) = self.quiet.filter(|until| *until > now) {
             return Err(Some(until).filter(|until| *until - now < FOREVER / 2));
         }
-        let Some(first) = self.parcels.front_mut() else {
+        let Some(first) = self.parcels.front() else {
             return self.last.map(|last| last.map(|()| Bytes::new())).ok_or(None);
         };
         if first.due > now {
@@ -222,14 +226,26 @@ impl Way {
             None if self.chance.percent(3) => 1,
             None => most,
         };
-        let part = part.min(most).min(first.bytes.len());
-        let bytes = first.bytes.split_to(part);
-        if first.bytes.is_empty() {
-            self.parcels.pop_front();
+        let bytes = self.collect(part.min(most), now);
+        self.held -= bytes.len();
+        // Many small writes would follow from many small reads.
+        if self.held <= self.room / 2 {
+            self.writer.take().into_iter().for_each(Waker::wake);
         }
-        self.held -= part;
-        self.writer.take().into_iter().for_each(Waker::wake);
         Ok(Ok(bytes))
+    }
+
+    /// Up to so many of the bytes that have arrived.
+    fn collect(&mut self, most: usize, now: Instant) -> Bytes {
+        let mut bytes = BytesMut::new();
+        while let Some(first) = self.parcels.front_mut().filter(|first| first.due <= now && bytes.len() < most) {
+            let part = first.bytes.len().min(most - bytes.len());
+            bytes.extend_from_slice(&first.bytes.split_to(part));
+            if first.bytes.is_empty() {
+                self.parcels.pop_front();
+            }
+        }
+        bytes.freeze()
     }
 }
 
@@ -245,7 +261,7 @@ impl AsyncRead for End {
                     if *side == Side::Gateway {
                         *cable.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                     }
-                    buffer.put_slice(bytes.chunk());
+                    buffer.put_slice(&bytes);
                     return Poll::Ready(Ok(()));
                 }
                 Ok(Err(error)) => return Poll::Ready(Err(error.into())),

@@ -43,16 +43,8 @@ pub(super) enum Kind {
 }
 
 /// The dropped ones are rarer.
-const KINDS: [Kind; 8] = [
-    Kind::Exchange,
-    Kind::Exchange,
-    Kind::Answer,
-    Kind::Answer,
-    Kind::Chat,
-    Kind::Chat,
-    Kind::Abandon,
-    Kind::Refuse,
-];
+const KINDS: [Kind; 8] =
+    [Kind::Exchange, Kind::Exchange, Kind::Answer, Kind::Answer, Kind::Chat, Kind::Chat, Kind::Abandon, Kind::Refuse];
 
 /// Bytes of a message of a chat.
 const MESSAGE: u64 = 100;
@@ -60,11 +52,20 @@ const MESSAGE: u64 = 100;
 /// Bytes that say what is to be done.
 const HEAD: usize = 33;
 
+/// Pauses of one end of a stream, at most.
+const PAUSES: u32 = 20;
+
 /// A way of a stream.
 #[derive(Clone, Copy)]
-struct Way {
-    seed: u64,
+struct Way(u64);
+
+/// How fast one end reads or writes.
+struct Pace {
+    chance: Chance,
+    /// Of a hundred parts so many come after a pause.
     pauses: u64,
+    /// So many pauses more at most.
+    left: u32,
 }
 
 impl Task {
@@ -92,40 +93,43 @@ impl Task {
     }
 
     fn upwards(&self) -> Way {
-        Way { seed: self.key << 1, pauses: self.pauses }
+        Way(self.key << 1)
     }
 
     fn downwards(&self) -> Way {
-        Way { seed: self.key << 1 | 1, pauses: self.pauses }
+        Way(self.key << 1 | 1)
     }
 }
 
 /// The client's end of a stream, to its end.
 pub(super) async fn ask(task: Task, stream: Stream, lane: u32, notifier: &Notifier, book: &Book, moved: &dyn Moved) {
     let id = stream.id();
-    let mut chance = Chance::new(task.key);
+    let mut pace = Pace::new(&task, Chance::new(task.key));
     let (mut reader, mut writer) = tokio::io::split(stream);
     let (up, down) = (task.upwards(), task.downwards());
     let done = async {
         writer.write_all(&task.head()).await?;
         match task.kind {
             Kind::Exchange => {
-                let (mut a, mut b) = (chance.fork(), chance.fork());
-                tokio::try_join!(up.send(&mut writer, task.up, &mut a, moved), down.receive(&mut reader, task.down, &mut b, book, moved))?;
+                let (mut a, mut b) = (pace.fork(), pace.fork());
+                tokio::try_join!(
+                    up.send(&mut writer, task.up, &mut a, moved),
+                    down.receive(&mut reader, task.down, &mut b, book, moved)
+                )?;
             }
             Kind::Answer | Kind::Refuse => {
-                up.send(&mut writer, task.up, &mut chance, moved).await?;
-                down.receive(&mut reader, task.down, &mut chance, book, moved).await?;
+                up.send(&mut writer, task.up, &mut pace, moved).await?;
+                down.receive(&mut reader, task.down, &mut pace, book, moved).await?;
             }
             Kind::Chat => {
                 for at in messages(task.up) {
-                    up.say(&mut writer, at, &mut chance).await?;
+                    up.say(&mut writer, at, &mut pace).await?;
                     down.hear(&mut reader, at, book).await?;
                 }
                 writer.shutdown().await?;
-                down.receive(&mut reader, 0, &mut chance, book, moved).await?;
+                down.receive(&mut reader, 0, &mut pace, book, moved).await?;
             }
-            Kind::Abandon => up.say(&mut writer, (0, task.up / 2), &mut chance).await?,
+            Kind::Abandon => up.say(&mut writer, (0, task.up / 2), &mut pace).await?,
         }
         Ok(())
     };
@@ -150,33 +154,36 @@ pub(super) async fn answer(stream: Stream, lane: u32, notifier: &Notifier, book:
     let Some(task) = Task::read(&head).filter(|task| book.begun(task)) else {
         return book.wrong(format_args!("stream {id} of lane {lane} begins with {head:?}"));
     };
-    let mut chance = Chance::new(!task.key);
+    let mut pace = Pace::new(&task, Chance::new(!task.key));
     let (up, down) = (task.upwards(), task.downwards());
     let done = async {
         match task.kind {
             Kind::Exchange => {
-                let (mut a, mut b) = (chance.fork(), chance.fork());
-                tokio::try_join!(down.send(&mut writer, task.down, &mut a, &()), up.receive(&mut reader, task.up, &mut b, book, &()))?;
+                let (mut a, mut b) = (pace.fork(), pace.fork());
+                tokio::try_join!(
+                    down.send(&mut writer, task.down, &mut a, &()),
+                    up.receive(&mut reader, task.up, &mut b, book, &())
+                )?;
             }
             Kind::Answer => {
-                up.receive(&mut reader, task.up, &mut chance, book, &()).await?;
-                down.send(&mut writer, task.down, &mut chance, &()).await?;
+                up.receive(&mut reader, task.up, &mut pace, book, &()).await?;
+                down.send(&mut writer, task.down, &mut pace, &()).await?;
             }
             Kind::Chat => {
                 for at in messages(task.up) {
                     up.hear(&mut reader, at, book).await?;
-                    down.say(&mut writer, at, &mut chance).await?;
+                    down.say(&mut writer, at, &mut pace).await?;
                 }
-                up.receive(&mut reader, 0, &mut chance, book, &()).await?;
+                up.receive(&mut reader, 0, &mut pace, book, &()).await?;
                 writer.shutdown().await?;
             }
             Kind::Abandon => {
                 up.hear(&mut reader, (0, task.up / 2), book).await?;
-                up.receive(&mut reader, task.up, &mut chance, book, &()).await?;
+                up.receive(&mut reader, task.up, &mut pace, book, &()).await?;
             }
             Kind::Refuse => {
                 up.hear(&mut reader, (0, task.up / 2), book).await?;
-                down.say(&mut writer, (0, task.down / 2), &mut chance).await?;
+                down.say(&mut writer, (0, task.down / 2), &mut pace).await?;
             }
         }
         Ok(())
@@ -218,23 +225,26 @@ async fn ended(done: io::Result<()>, lane: u32, id: u32, notifier: &Notifier) ->
 impl Way {
     /// Its bytes from one offset to another.
     fn bytes(self, (from, to): (u64, u64)) -> Vec<u8> {
-        let words = (from / 8)..to.div_ceil(8);
-        let all = words.flat_map(|word| mix(&mut (self.seed ^ word << 32)).to_le_bytes());
-        let skip = usize::try_from(from % 8).unwrap_or(0);
-        all.skip(skip).take(usize::try_from(to - from).unwrap_or(0)).collect()
+        let mut bytes = Vec::new();
+        for word in (from / 8)..to.div_ceil(8) {
+            bytes.extend_from_slice(&mix(&mut (self.0 ^ word << 32)).to_le_bytes());
+        }
+        bytes.truncate(usize::try_from(to - from / 8 * 8).unwrap_or(0));
+        bytes.drain(..usize::try_from(from % 8).unwrap_or(0));
+        bytes
     }
 
-    async fn say(self, writer: &mut WriteHalf<Stream>, at: (u64, u64), chance: &mut Chance) -> io::Result<()> {
-        self.pause(chance).await;
+    async fn say(self, writer: &mut WriteHalf<Stream>, at: (u64, u64), pace: &mut Pace) -> io::Result<()> {
+        pace.pause().await;
         writer.write_all(&self.bytes(at)).await
     }
 
     /// All its bytes, then the end of file.
-    async fn send(self, writer: &mut WriteHalf<Stream>, all: u64, chance: &mut Chance, moved: &dyn Moved) -> io::Result<()> {
+    async fn send(self, writer: &mut WriteHalf<Stream>, all: u64, pace: &mut Pace, moved: &dyn Moved) -> io::Result<()> {
         let mut at = 0;
         while at < all {
-            let next = all.min(at + 1 + chance.any_size(20_000));
-            self.say(writer, (at, next), chance).await?;
+            let next = all.min(at + 1 + pace.chance.any_size(20_000));
+            self.say(writer, (at, next), pace).await?;
             moved.moved(usize::try_from(next - at).unwrap_or(0));
             at = next;
         }
@@ -247,7 +257,7 @@ impl Way {
         match reader.read_exact(&mut heard).await {
             Ok(_) => self.check(&heard, from, book),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                book.wrong(format_args!("way {:x} ended before {to}", self.seed));
+                book.wrong(format_args!("way {:x} ended before {to}", self.0));
                 Ok(())
             }
             Err(error) => Err(error),
@@ -259,7 +269,7 @@ impl Way {
         self,
         reader: &mut ReadHalf<Stream>,
         all: u64,
-        chance: &mut Chance,
+        pace: &mut Pace,
         book: &Book,
         moved: &dyn Moved,
     ) -> io::Result<()> {
@@ -267,11 +277,11 @@ impl Way {
         let mut at = 0;
         let mut buffer = vec![0; 16 * 1024];
         loop {
-            self.pause(chance).await;
+            pace.pause().await;
             let read = reader.read(&mut buffer).await?;
             if read == 0 {
                 if at != all {
-                    book.wrong(format_args!("way {:x} ended after {at} of {all} bytes", self.seed));
+                    book.wrong(format_args!("way {:x} ended after {at} of {all} bytes", self.0));
                 }
                 return Ok(());
             }
@@ -285,15 +295,26 @@ impl Way {
         let meant = self.bytes((from, from + heard.len() as u64));
         if heard != meant {
             let at = heard.iter().zip(&meant).position(|(a, b)| a != b).unwrap_or(0);
-            book.wrong(format_args!("way {:x}: a wrong byte at {}", self.seed, from + at as u64));
+            book.wrong(format_args!("way {:x}: a wrong byte at {}", self.0, from + at as u64));
             return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(())
     }
+}
 
-    async fn pause(self, chance: &mut Chance) {
-        if chance.percent(self.pauses) {
-            tokio::time::sleep(Duration::from_millis(chance.any_size(2000))).await;
+impl Pace {
+    fn new(task: &Task, chance: Chance) -> Self {
+        Self { chance, pauses: task.pauses, left: PAUSES }
+    }
+
+    fn fork(&mut self) -> Self {
+        Self { chance: self.chance.fork(), ..*self }
+    }
+
+    async fn pause(&mut self) {
+        if self.left > 0 && self.chance.percent(self.pauses) {
+            self.left -= 1;
+            tokio::time::sleep(Duration::from_millis(self.chance.any_size(3000))).await;
         }
     }
 }

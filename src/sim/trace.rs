@@ -5,6 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::base::random::mix;
+
 /// The record of one run.
 pub(super) struct Trace {
     start: Instant,
@@ -21,21 +23,20 @@ struct Kept {
 
 impl Trace {
     pub(super) fn new(prints: bool) -> Self {
-        let kept = Kept { hash: 0xcbf2_9ce4_8422_2325, events: 0, wrong: None };
+        let kept = Kept { hash: 0, events: 0, wrong: None };
         Self { start: Instant::now(), prints, kept: Mutex::new(kept) }
     }
 
     /// Something happened.
     pub(super) fn note(&self, event: fmt::Arguments<'_>) {
         let text = event.to_string();
-        self.count(text.as_bytes());
+        self.count(text.bytes().fold(0, |sum, byte| mix(&mut (sum ^ u64::from(byte)))));
         self.print(&text);
     }
 
     /// Bytes moved: too often to be told in words.
     pub(super) fn moved(&self, by: u64, bytes: usize) {
-        self.count(&by.to_le_bytes());
-        self.count(&(bytes as u64).to_le_bytes());
+        self.count(by << 32 ^ bytes as u64);
     }
 
     /// What must not happen has happened; the first such event is what a run ends with.
@@ -52,14 +53,12 @@ impl Trace {
         (kept.hash, kept.events, kept.wrong.clone())
     }
 
-    fn count(&self, bytes: &[u8]) {
+    fn count(&self, what: u64) {
         let at = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut kept = self.kept();
         kept.events += 1;
-        // FNV-1a.
-        for byte in at.to_le_bytes().iter().chain(bytes) {
-            kept.hash = (kept.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        kept.hash = mix(&mut (kept.hash ^ at));
+        kept.hash = mix(&mut (kept.hash ^ what));
     }
 
     #[allow(clippy::print_stdout, reason = "for whoever replays a seed")]

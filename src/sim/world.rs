@@ -197,8 +197,7 @@ async fn tell(trace: Arc<Trace>, mut rows: broadcast::Receiver<Arc<str>>) {
             Ok(row) => {
                 let row: Value = serde_json::from_str(&row).unwrap_or_default();
                 let part = |key: &str| row.get(key).map(|value| format!(" {key}={value}")).unwrap_or_default();
-                let parts: String =
-                    ["event", "agent", "lane", "generation", "code", "detail"].into_iter().map(part).collect();
+                let parts: String = ["event", "agent", "lane", "generation", "code", "detail"].into_iter().map(part).collect();
                 trace.note(format_args!("row{parts}"));
             }
             Err(broadcast::error::RecvError::Lagged(_)) => trace.wrong(format_args!("more rows than can be read")),
