@@ -3,6 +3,7 @@
 
 pub mod acceptor;
 pub mod bridge;
+mod connector;
 pub mod enroll;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -11,6 +12,7 @@ mod lanes;
 pub mod link;
 pub mod policy;
 pub(crate) mod reach;
+mod resume;
 pub mod status;
 
 use std::sync::Arc;

@@ -35,7 +35,7 @@ use crate::base::endpoint::HostPort;
 use crate::base::id::{AgentId, InstanceId, Name};
 use crate::base::limits::{
     HANDSHAKE_DEADLINE, LANES_PER_MINUTE, LOGIN_FAILURES_PER_MINUTE, MAX_ENROLLING, MAX_ENROLLING_PER_SOURCE,
-    MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, THROTTLED_SOURCES,
+    MAX_SESSIONS_PER_AGENT, RESUMES_PER_MINUTE, SESSIONS_PER_MINUTE, THROTTLED_SOURCES,
 };
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
@@ -73,6 +73,8 @@ pub struct Settings {
     pub max_lanes: usize,
     /// Where agents reach this instance past any balancer, for further lanes.
     pub direct_address: Option<HostPort>,
+    /// How long a broken lane waits for another connection; zero: not at all.
+    pub resume_window: Duration,
     /// How long open streams may go on at the end.
     pub drain_timeout: Duration,
 }
@@ -98,6 +100,8 @@ pub struct Gateway {
     begun: PerMinute,
     /// How fast each agent tries further lanes.
     joined: PerMinute,
+    /// How fast it tries to take up broken ones.
+    resumed: PerMinute,
     /// Streams that clients' requests share.
     streams: http::Streams,
     /// Clients' connections, which a drain waits for.
@@ -134,6 +138,7 @@ impl Gateway {
             held: Shares::new(MAX_SESSIONS_PER_AGENT, usize::MAX),
             begun: per_minute(SESSIONS_PER_MINUTE),
             joined: per_minute(LANES_PER_MINUTE),
+            resumed: per_minute(RESUMES_PER_MINUTE),
             streams: http::Streams::default(),
             clients: tasks.child(),
             sessions: tasks.child(),

@@ -12,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Agent;
 use super::acceptor::Context;
-use super::lanes::{self, Further, Origin};
+use super::connector::{Connector, Origin};
+use super::lanes::{self, Further};
 use super::policy::Policy;
 use super::reach::Secured;
+use super::resume;
 use super::status::Connected;
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
@@ -29,7 +31,7 @@ use crate::pki::tls::AgentTls;
 use crate::tunnel::ledger::Attendance;
 use crate::tunnel::session::{Session, greet};
 use crate::tunnel::upgrade;
-use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, VERSIONS, Welcome};
+use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, RESUME, VERSIONS, Welcome};
 use crate::wire::notice::Notice;
 
 /// How often the agent looks at its certificate's age.
@@ -200,7 +202,7 @@ fn hello(agent: &Agent) -> Hello {
         instance: agent.instance,
         targets,
         capacity: u32::try_from(agent.settings.max_streams).unwrap_or(u32::MAX),
-        capabilities: Vec::new(),
+        capabilities: vec![RESUME.to_owned()],
     }
 }
 
@@ -229,18 +231,11 @@ async fn serve(
     let (streams, serving) = (tasks.child(), tasks.child());
     let wanted = watch::Sender::new(1);
     if let Some(secret) = welcome.resume_secret {
-        let further = Further {
-            agent: agent.clone(),
-            endpoint,
-            origin,
-            session: welcome.session,
-            secret,
-            direct_address: welcome.direct_address,
-            notifier: notifier.clone(),
-            lanes: lanes.clone(),
-            streams: streams.clone(),
-            serving: serving.clone(),
-        };
+        let (session, direct_address) = (welcome.session, welcome.direct_address);
+        let connector = Arc::new(Connector { agent: agent.clone(), endpoint, origin, session, secret, direct_address });
+        tasks.spawn(resume::keep(connector.clone(), lanes.first().clone(), released.clone()));
+        let (notifier, lanes, streams, serving) = (notifier.clone(), lanes.clone(), streams.clone(), serving.clone());
+        let further = Further { connector, notifier, lanes, streams, serving };
         tasks.spawn(lanes::keep(further, wanted.subscribe(), released.clone()));
     }
     let lane = lanes.first().clone();

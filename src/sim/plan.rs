@@ -8,9 +8,6 @@ use super::chance::Chance;
 use super::world::{AgentEnd, World};
 use crate::wire::notice::Notice;
 
-/// Whether sessions outlive their connections.
-pub(super) const RESUMES: bool = false;
-
 /// The shape of a world.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -22,6 +19,8 @@ pub(super) struct Plan {
     pub(super) direct: bool,
     pub(super) direct_works: bool,
     pub(super) drain: Duration,
+    /// How long a broken lane waits.
+    pub(super) window: Duration,
     /// How many faults there will be.
     faults: u64,
     /// Milliseconds within which streams begin.
@@ -32,7 +31,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn lot(chance: &mut Chance) -> Self {
-        let faults = chance.within(0..=8);
+        let (faults, strict) = (chance.within(0..=8), chance.percent(60));
         Self {
             sites: chance.pick(&[1, 1, 2, 3]),
             streams: chance.within(8..=40),
@@ -43,7 +42,8 @@ impl Plan {
             direct_works: chance.percent(50),
             drain: chance.millis(1000..=10_000),
             faults,
-            strict: chance.percent(60),
+            strict,
+            window: Duration::from_secs(if strict { 30 } else { chance.pick(&[0, 3, 30, 30]) }),
         }
     }
 }
@@ -60,7 +60,7 @@ pub(super) async fn trouble(world: Arc<World>, mut chance: Chance) {
 
 /// What no stream notices.
 async fn endure(world: &World, site: usize, chance: &mut Chance) {
-    match chance.within(if RESUMES { 0..=11 } else { 6..=11 }) {
+    match chance.within(0..=11) {
         0..=3 => {
             // Again and again, also while the cut before is being mended.
             for _ in 0..chance.any_size(4) {

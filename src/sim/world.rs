@@ -185,6 +185,7 @@ fn gateway(plan: &Plan, audit: &Audit) -> (Arc<Gateway>, Tasks) {
     settings.max_lanes = plan.max_lanes;
     settings.max_streams = plan.max_streams;
     settings.drain_timeout = plan.drain;
+    settings.resume_window = plan.window;
     settings.direct_address = plan.direct.then(|| DIRECT.parse().expect("an address"));
     let tasks = Tasks::new();
     (gateways::gateway_with(settings, audit.clone(), &tasks), tasks)
