@@ -48,9 +48,9 @@ impl Retained {
         self.cost >= 2 * RETAINED
     }
 
-    /// Bytes sent since the lane began.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent
+    /// Bytes since the lane began that the peer has, or that have gone out on this connection.
+    pub(super) fn gone_out(&self) -> u64 {
+        self.sent - self.again.iter().map(|chunk| chunk.len() as u64).sum::<u64>()
     }
 
     /// Bytes that the peer may not have.
@@ -160,8 +160,10 @@ mod tests {
     fn a_connection_that_breaks_while_it_repeats_loses_nothing() {
         let mut retained = sent(&[b"abc", b"def"]);
         retained.rewind(1).unwrap();
+        assert_eq!(retained.gone_out(), 1);
         let (parts, len) = retained.take_again().unwrap();
         assert_eq!((parts.concat(), len), (b"bcdef".to_vec(), 5));
+        assert_eq!(retained.gone_out(), 6);
         retained.send(Bytes::from_static(b"g"));
         retained.rewind(2).unwrap();
         assert_eq!(again(&mut retained), b"cdefg");
