@@ -29,6 +29,8 @@ pub(super) struct Flow {
     told: u64,
     /// Whether the peer keeps what it has sent until it is told.
     acknowledges: bool,
+    /// What the peer must have before it knows of the lane.
+    introduction: u64,
 }
 
 /// What one connection has to say beside the lane's bytes.
@@ -60,7 +62,7 @@ impl Flow {
             Side::Agent => Sender::Client,
             Side::Gateway => Sender::Server,
         };
-        Self { shared, sender, retained: Retained::default(), received: 0, told: 0, acknowledges: false }
+        Self { shared, sender, retained: Retained::default(), received: 0, told: 0, acknowledges: false, introduction: 0 }
     }
 
     /// Reads what the peer's end of a connection sends.
@@ -84,9 +86,20 @@ impl Flow {
         }
     }
 
-    /// Whether a connection can go on from where the peer says that it is.
-    pub(super) fn check(&self, offset: u64) -> Result<(), Failure> {
-        self.retained.check(offset).map_err(|error| Failure::new(Code::LaneRefused, error))
+    /// The peer does not know of the lane unless it has all that was sent so far.
+    pub(super) fn introduces(&mut self) {
+        self.introduction = self.retained.sent();
+    }
+
+    /// Whether the peer knows of the lane, so that it may come back to it.
+    pub(super) fn is_known(&self) -> bool {
+        self.retained.acknowledged() >= self.introduction
+    }
+
+    /// The peer says how far it has got, so that another connection can go on from there.
+    pub(super) fn has_got(&mut self, offset: u64) -> Result<(), Failure> {
+        let got = self.retained.check(offset).and_then(|()| self.retained.acknowledge(offset));
+        got.map(drop).map_err(|error| Failure::new(Code::LaneRefused, error))
     }
 
     /// A new connection goes on from there.
