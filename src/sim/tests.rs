@@ -21,7 +21,7 @@ fn streams_are_exact_or_end_with_a_code_whatever_happens() {
     let began = std::time::Instant::now();
     let work = || {
         let mut wrong = Vec::new();
-        while wrong.is_empty() {
+        while wrong.len() < 5 {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= from + seeds {
                 break;
