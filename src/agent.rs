@@ -7,6 +7,7 @@ pub mod enroll;
 #[cfg(test)]
 mod fixture;
 pub mod floor;
+mod echo;
 mod lanes;
 pub mod link;
 pub mod policy;
@@ -20,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::base::drain::Drain;
 use crate::base::endpoint::Endpoint;
 use crate::base::id::{AgentId, InstanceId};
+use crate::base::limits::ECHOES;
 use crate::base::tasks::Tasks;
 use crate::observe::audit::Audit;
 use crate::tunnel::dial::Egress;
@@ -53,6 +55,8 @@ pub struct Agent {
     instance: InstanceId,
     policy: watch::Sender<Arc<Policy>>,
     slots: Arc<Semaphore>,
+    /// Echoes that may be answered at this moment.
+    echoes: Semaphore,
     resolver: Resolver,
     audit: Audit,
     drain: Drain,
@@ -68,6 +72,7 @@ impl Agent {
             instance: InstanceId::fresh(),
             policy: watch::Sender::new(Arc::new(policy)),
             slots: Arc::new(Semaphore::new(settings.max_streams)),
+            echoes: Semaphore::new(ECHOES),
             resolver: Resolver::default(),
             board: Board::new(&settings.endpoints),
             settings,

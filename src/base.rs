@@ -10,6 +10,7 @@ pub mod files;
 pub mod floor;
 pub mod grant;
 pub mod id;
+pub mod light;
 pub mod limits;
 pub mod secret;
 pub mod size;

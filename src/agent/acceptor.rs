@@ -15,6 +15,7 @@ use super::Agent;
 use super::bridge::ldap::{self, Directory};
 use super::bridge::tcp::{self, Connected};
 use super::bridge::{Hop, Way, http};
+use super::echo;
 use super::policy::{Permit, Service};
 use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
@@ -80,6 +81,9 @@ enum Messages {
 pub async fn serve(context: Arc<Context>, stream: Stream) {
     let Some(arrived) = arrive(&context, stream).await else { return };
     let agent = &context.agent;
+    if arrived.open.spoken == Spoken::Echo {
+        return echo::serve(agent, arrived.wired).await;
+    }
     let Open { request, target, caller, source, .. } = &arrived.open;
     let identity = Some(agent.settings.agent.clone());
     let mut asked = Asked::new(&agent.audit, *request, target.to_string(), caller.clone(), *source, identity);
@@ -148,7 +152,7 @@ async fn bridge(context: &Context, arrived: &Arrived, asked: &mut Asked) -> Resu
     Ok(Bridged { permit, far, ledger, slot })
 }
 
-async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
+pub(super) async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
     if wired.send(&Reply::Refused(refusal)).await.is_ok() {
         let (mut stream, _) = wired.into_parts();
         // So that the reply is not overtaken by a reset.

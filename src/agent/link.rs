@@ -30,6 +30,7 @@ use crate::tunnel::session::{Session, greet};
 use crate::tunnel::{dial, upgrade};
 use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, VERSIONS, Welcome};
 use crate::wire::notice::Notice;
+use crate::wire::open::CAPABILITY_ECHO;
 
 /// How often the agent looks at its certificate's age.
 const EXPIRY_CHECK: Duration = Duration::from_secs(3600);
@@ -201,7 +202,7 @@ fn hello(agent: &Agent) -> Hello {
         instance: agent.instance,
         targets,
         capacity: u32::try_from(agent.settings.max_streams).unwrap_or(u32::MAX),
-        capabilities: Vec::new(),
+        capabilities: vec![CAPABILITY_ECHO.to_owned()],
     }
 }
 

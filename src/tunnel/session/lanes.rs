@@ -85,7 +85,8 @@ struct Meter {
 impl Lanes {
     /// A session with its first lane, which may have `max` in all, and `streams` over all of them.
     pub(super) fn new(opener: Opener, link: Link, max: usize, streams: usize) -> Self {
-        link.allow(streams);
+        // And a canary, which a full session is to answer, too.
+        link.allow(streams + 1);
         Self(Arc::new(Shared {
             first: Lane::new(0, opener, link, 0),
             max,
@@ -148,6 +149,14 @@ impl Lanes {
                 Ok((stream, place))
             }
         }
+    }
+
+    /// Opens the canary's stream, on lane 0: it takes no client's slot.
+    ///
+    /// # Errors
+    /// As [`Lanes::open`].
+    pub async fn open_canary(&self) -> Result<Stream, Failure> {
+        self.first().0.opener.open().await
     }
 
     fn place(&self, slot: OwnedSemaphorePermit) -> Place {
