@@ -2,6 +2,7 @@
 //! It refuses to know the agent's side, the store, who administers it, and files of configuration.
 
 pub mod callers;
+mod canary;
 pub mod enrollment;
 #[cfg(test)]
 mod fixture;
@@ -12,6 +13,7 @@ mod lanes;
 pub mod listener;
 pub mod port;
 pub mod quota;
+pub mod reauthorise;
 pub mod registry;
 pub mod relay;
 pub mod router;

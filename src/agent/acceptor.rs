@@ -198,7 +198,7 @@ async fn carry_messages(context: &Context, hop: Hop, messages: Messages) {
         biased;
         () = permit.withdrawn() => Some(Code::TargetRemoved),
         code = serve => code,
-        _ = context.lane.link().ended() => Some(Code::SessionLost),
+        _ = context.lane.link().ended() => Some(context.lanes.lost()),
     };
     ledger.ends(code);
     if let Some(code) = code
@@ -222,8 +222,8 @@ async fn carry_bytes(
     let code = tokio::select! {
         biased;
         () = permit.withdrawn() => Some(Code::TargetRemoved),
-        outcome = both_ways(&mut stream, &mut target, early, idle, &ledger) => code_of(outcome),
-        _ = context.lane.link().ended() => Some(Code::SessionLost),
+        outcome = both_ways(&mut stream, &mut target, early, idle, &ledger) => code_of(outcome, &context.lanes),
+        _ = context.lane.link().ended() => Some(context.lanes.lost()),
     };
     let (lane, id) = (context.lane.number(), stream.id());
     match code {
@@ -257,12 +257,12 @@ async fn both_ways(
 }
 
 /// What the closing row says, and the notice to the gateway, unless the gateway knows better.
-fn code_of(outcome: Outcome) -> Option<Code> {
+fn code_of(outcome: Outcome, lanes: &Lanes) -> Option<Code> {
     match outcome {
         Outcome::Finished => None,
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Far, _) => Some(Code::TargetReset),
-        Outcome::Broken(End::Near, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(Code::SessionLost),
+        Outcome::Broken(End::Near, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(lanes.lost()),
         Outcome::Broken(End::Near, _) => Some(Code::ClientReset),
     }
 }

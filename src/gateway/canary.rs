@@ -10,7 +10,7 @@ use super::registry::Live;
 use crate::base::code::{Code, Failure, OrFail};
 use crate::base::id::{Name, RequestId};
 use crate::base::light::Serving;
-use crate::base::limits::{CANARY_DEADLINE, CANARY_FIRST, CANARY_PERIOD};
+use crate::base::limits::{CANARY_DEADLINE, CANARY_FIRST, CANARY_PERIOD, HEARTBEAT};
 use crate::observe::audit::Event;
 use crate::tunnel::session::Wired;
 use crate::wire::codec;
@@ -64,7 +64,7 @@ async fn ask(gateway: &Gateway, live: &Live) -> Result<(), Failure> {
     let (stream, mut back) = wired.into_parts();
     let mut rest = stream.take(ECHO as u64);
     while back.len() <= ECHO && rest.read_buf(&mut back).await.map_err(mute)? > 0 {}
-    if back == *sent { Ok(()) } else { Err(mute("something else came back")) }
+    if *back == *sent { Ok(()) } else { Err(mute("something else came back")) }
 }
 
 /// What follows from a canary for the light; nothing when it says nothing of the agent.
@@ -75,8 +75,8 @@ fn verdict(live: &Live, outcome: Result<(), Failure>) -> Option<(Serving, Option
         Code::OpenInvalid | Code::TargetKindMismatch | Code::TargetUnknown => Some((Serving::Unknown, None)),
         // It has too much to do, or has said that it ends.
         Code::AgentStreams | Code::SessionStreams | Code::AgentDraining | Code::Stopping => None,
-        // The tunnel's own trouble is the other light's.
-        _ if !live.usable() => None,
+        // The tunnel's own trouble is the other light's: of two heartbeats that were due one has not come.
+        _ if !live.usable() || live.link.pulse().age() > HEARTBEAT + HEARTBEAT / 2 => None,
         _ => Some((Serving::NotServing, Some(why))),
     }
 }

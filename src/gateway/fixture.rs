@@ -15,6 +15,7 @@ use super::callers::{Caller, Callers};
 use super::ingress::{Answer, ClientIo, Entry, Terms, Wanted};
 use super::issuer::{EnrollAsk, Enrolling, Issuer};
 use super::quota::Limits;
+use super::reauthorise::Certificate;
 use super::registry::{Facts, Live};
 use super::{Gateway, Settings};
 use crate::base::allow::AllowFrom;
@@ -89,13 +90,16 @@ pub(crate) async fn process(name: &str, targets: &[&str], instance: InstanceId) 
     let facts = Facts {
         session: SessionId::fresh(),
         agent: format!("acme/dc1/{name}").parse::<AgentId>().unwrap(),
-        serial: Serial::random().unwrap(),
-        not_after: time::OffsetDateTime::now_utc() + time::Duration::days(30),
+        certificate: Certificate {
+            serial: Serial::random().unwrap(),
+            not_after: time::OffsetDateTime::now_utc() + time::Duration::days(30),
+        },
         instance,
         version: "test".to_owned(),
         peer: "192.0.2.1:1".parse().unwrap(),
         capacity: 100,
         resume_secret: Some(Secret::new("c2VjcmV0")),
+        echoes: true,
     };
     let live = Live::new(facts, &hello(targets).targets, ours.lanes.clone(), ours.notifier.clone());
     (Agent { session: theirs, live: Arc::new(live), tasks }, ours)

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Gateway;
+use super::reauthorise::Certificate;
 use super::registry::Live;
 use crate::base::code::{Code, Failure};
 use crate::base::id::AgentId;
 use crate::base::limits::LANES_PER_MINUTE;
 use crate::observe::metrics;
+use crate::pki::identity::Identity;
 use crate::tunnel::ledger::LaneAttendance;
 use crate::tunnel::mux::{Incoming, Side};
 use crate::tunnel::session::lanes::{Lane, Seat};
@@ -22,6 +24,15 @@ use crate::wire::resume::{Exporter, Resume};
 pub(super) struct Joining {
     live: Arc<Live>,
     seat: Seat,
+    /// What the connection has shown.
+    certificate: Option<Certificate>,
+}
+
+impl Joining {
+    /// The same on a connection that has shown this identity.
+    pub(super) fn showing(self, identity: &Identity) -> Self {
+        Self { certificate: Some(identity.into()), ..self }
+    }
 }
 
 /// Checks a connection that asks to be a further lane: `agent` is whose certificate it showed, `exporter` its own.
@@ -55,7 +66,7 @@ pub(super) fn admit(gateway: &Gateway, agent: &AgentId, resume: &Resume, exporte
         return Err(Failure::new(Code::SessionLanes, format_args!("{agent}: session {} is ending", claim.session)));
     }
     let seat = live.lanes.take_seat(claim.lane).map_err(|failure| failure.context(agent))?;
-    Ok(Joining { live, seat })
+    Ok(Joining { live, seat, certificate: None })
 }
 
 /// A lane's life, to its end or its session's.
@@ -63,14 +74,18 @@ pub(super) async fn serve<S>(gateway: &Gateway, joining: Joining, upgraded: Upgr
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Joining { live, seat } = joining;
+    let Joining { live, seat, certificate } = joining;
     let tasks = gateway.sessions.child();
     let (lane, mut incoming) = seat.attach(upgraded, Side::Gateway, &tasks);
     let attendance = LaneAttendance::open(&gateway.audit, live.session, &live.agent, lane.number(), &peer.to_string());
     let open = metrics::lane(gateway.settings.id.as_str());
+    if let Some(certificate) = certificate {
+        live.certificates().shown(lane.number(), certificate);
+    }
     let why = attend(&live, &lane, &mut incoming).await;
     // The number of lanes is told right also while the rest of this one ends.
     drop((seat, open));
+    live.certificates().forget(lane.number());
     lane.link().ended().await;
     tasks.abort().await;
     attendance.close(why);

@@ -11,9 +11,11 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::callers::passes;
+use super::canary;
 use super::ingress::socks5::Refused;
 use super::ingress::{Wanted, dismiss};
 use super::lanes::{self, Joining};
+use super::reauthorise::{Certificate, holds, reauthorise};
 use super::registry::{Facts, Live};
 use super::relay::relay;
 use super::shares::Share;
@@ -22,7 +24,7 @@ use crate::base::allow::{network, site};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
 use crate::base::limits::{
-    AUDIT_SESSIONS, DUPLICATE_AFTER, HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, SOCKET_BUFFER,
+    AUDIT_SESSIONS, DUPLICATE_AFTER, HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, REAUTHORISE, SESSIONS_PER_MINUTE, SOCKET_BUFFER,
 };
 use crate::base::secret::Secret;
 use crate::observe::audit::{Event, Holder};
@@ -37,6 +39,7 @@ use crate::tunnel::session::{self, Session};
 use crate::tunnel::upgrade::{self, Upgraded};
 use crate::wire::hello::{Hello, Welcome};
 use crate::wire::notice::Notice;
+use crate::wire::open::CAPABILITY_ECHO;
 use crate::wire::refusal::Refusal;
 use crate::wire::resume::{self, Resume};
 
@@ -174,7 +177,7 @@ impl Port {
         };
         Ok(match upgrade::server(stream, admit).await? {
             (upgraded, None) => Ready::Tunnel { upgraded, identity, agent, peer },
-            (upgraded, Some(joining)) => Ready::Lane { upgraded, joining, peer },
+            (upgraded, Some(joining)) => Ready::Lane { upgraded, joining: joining.showing(&identity), peer },
         })
     }
 
@@ -263,13 +266,13 @@ fn enter(
     let facts = Facts {
         session: welcome.session,
         agent,
-        serial: identity.serial,
-        not_after: identity.not_after,
+        certificate: Certificate::from(&identity),
         instance: hello.instance,
         version: hello.agent_version.clone(),
         peer,
         capacity: session.lanes.max_streams(),
         resume_secret: welcome.resume_secret,
+        echoes: hello.capabilities.iter().any(|capability| capability == CAPABILITY_ECHO),
     };
     let live = Live::new(facts, &hello.targets, session.lanes.clone(), session.notifier.clone());
     let live = Arc::new(live);
@@ -277,34 +280,28 @@ fn enter(
     live
 }
 
-/// A session's life: what the agent tells, what is to be told, and the revocation or the end of its certificate.
+/// A session's life: what the agent tells, what is to be told, and whether what it was granted on still holds.
 async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> Failure {
     let mut revoked = gateway.revocations.subscribe();
     let mut told = false;
-    let expired = expires(gateway, live);
-    tokio::pin!(expired);
+    let (expiring, canary) = (expires(gateway, live), canary::watch(gateway, live));
+    tokio::pin!(expiring, canary);
+    let mut reauthorised = tokio::time::interval_at(live.began + REAUTHORISE, REAUTHORISE);
     let mut doubts = tokio::time::interval_at(live.began + DUPLICATE_AFTER, DUPLICATE_AFTER);
     let mut doubted = false;
     loop {
         // Also before the first change: the certificate may have been revoked during the handshake.
-        if gateway.revocations.contains(&live.serial) {
-            live.drain();
-            session.notifier.tell(Notice::Revoked);
-            // An honest agent ends the session when it reads this; the others have it ended for them.
-            let _ = tokio::time::timeout(LAST_WORD, live.link.ended()).await;
-            live.lanes.close();
-            live.link.ended().await;
-            return Failure::new(Code::Revoked, format_args!("certificate {}", live.serial));
+        if let Err(why) = holds(gateway, live) {
+            return end(live, why).await;
         }
         tokio::select! {
             biased;
             failure = live.link.ended() => return failure,
             Ok(()) = revoked.changed() => {}
-            () = &mut expired => {
-                live.lanes.close();
-                live.link.ended().await;
-                return Failure::new(Code::CertificateExpired, format_args!("certificate {}", live.serial));
-            }
+            () = &mut expiring => return end(live, expired(live)).await,
+            // What no longer holds is found above.
+            _ = reauthorised.tick() => drop(reauthorise(gateway, live)),
+            () = &mut canary => {}
             notice = session.notices.recv() => match notice {
                 Some(notice) => noticed(live, notice),
                 None => return live.link.ended().await,
@@ -325,10 +322,34 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
     }
 }
 
+/// Ends a session with whose grounds it is over.
+async fn end(live: &Live, why: Failure) -> Failure {
+    live.drain();
+    if why.code == Code::Revoked {
+        live.notifier.tell(Notice::Revoked);
+        // An honest agent ends the session when it reads this; the others have it ended for them.
+        let _ = tokio::time::timeout(LAST_WORD, live.link.ended()).await;
+    }
+    live.lanes.close_because(&why);
+    live.link.ended().await;
+    why
+}
+
+fn expired(live: &Live) -> Failure {
+    Failure::new(Code::CertificateExpired, format_args!("at {}", live.certificates().until()))
+}
+
 /// Ends when the certificate has ended and its session's streams had the time of a drain. A session must not outlive what it was
 /// granted on: after a new enrollment, nobody who revokes the agent would think of it.
 async fn expires(gateway: &Gateway, live: &Live) {
-    passes(live.not_after).await;
+    // One that is replaced by a longer one in time, at a resume, doesn't count.
+    loop {
+        let until = live.certificates().until();
+        passes(until).await;
+        if live.certificates().until() <= until {
+            break;
+        }
+    }
     live.drain();
     let deadline = gateway.settings.drain_timeout;
     live.notifier.tell(Notice::Drain { deadline });

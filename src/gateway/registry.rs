@@ -8,8 +8,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::reauthorise::{Certificate, Certificates};
 use crate::base::code::Code;
 use crate::base::id::{AgentId, GroupId, InstanceId, Name, SessionId};
+use crate::base::light::{Lamp, Light, Reach, Serving, Tunnel};
 use crate::base::limits::DUPLICATE_AFTER;
 use crate::base::secret::Secret;
 use crate::pki::identity::Serial;
@@ -17,6 +19,7 @@ use crate::tunnel::mux::Link;
 use crate::tunnel::session::Notifier;
 use crate::tunnel::session::lanes::Lanes;
 use crate::wire::hello::{Kind, Offer};
+use crate::wire::open::Spoken;
 use crate::wire::refusal::Refusal;
 
 /// Sessions by group.
@@ -33,10 +36,8 @@ pub struct Live {
     pub session: SessionId,
     /// Whose it is, from the verified certificate.
     pub agent: AgentId,
-    /// That certificate.
+    /// The certificate that it began with.
     pub serial: Serial,
-    /// When that certificate ends, and the session with it.
-    pub not_after: OffsetDateTime,
     /// The agent's process.
     pub instance: InstanceId,
     /// The agent's program version.
@@ -57,8 +58,19 @@ pub struct Live {
     pub notifier: Notifier,
     /// The connection of lane 0, with which the session ends.
     pub link: Link,
-    offers: RwLock<HashMap<Name, Kind>>,
+    /// Whether the agent answers a canary.
+    pub echoes: bool,
+    /// Whether it has answered the last one.
+    pub serving: Lamp<Serving>,
+    certificates: Certificates,
+    offers: RwLock<HashMap<Name, Offered>>,
     draining: AtomicBool,
+}
+
+/// A target of a session, and how the last attempt at it went.
+struct Offered {
+    kind: Kind,
+    lamp: Lamp<Reach>,
 }
 
 /// What is fixed about a session when it begins.
@@ -67,10 +79,8 @@ pub struct Facts {
     pub session: SessionId,
     /// See [`Live`].
     pub agent: AgentId,
-    /// See [`Live`].
-    pub serial: Serial,
-    /// See [`Live`].
-    pub not_after: OffsetDateTime,
+    /// What lane 0 has shown.
+    pub certificate: Certificate,
     /// See [`Live`].
     pub instance: InstanceId,
     /// See [`Live`].
@@ -81,6 +91,8 @@ pub struct Facts {
     pub capacity: usize,
     /// See [`Live`].
     pub resume_secret: Option<Secret>,
+    /// See [`Live`].
+    pub echoes: bool,
 }
 
 impl Registry {
@@ -169,15 +181,14 @@ impl Live {
     /// A session as the greeting left it.
     #[must_use]
     pub fn new(facts: Facts, targets: &[Offer], lanes: Lanes, notifier: Notifier) -> Self {
-        let Facts { session, agent, serial, not_after, instance, version, peer, capacity, resume_secret } = facts;
+        let Facts { session, agent, certificate, instance, version, peer, capacity, resume_secret, echoes } = facts;
         let link = lanes.first().link().clone();
-        let offers = RwLock::new(targets.iter().map(|offer| (offer.name.clone(), offer.kind)).collect());
+        let offers = RwLock::new(targets.iter().map(|offer| (offer.name.clone(), Offered::new(offer.kind))).collect());
         let (since, began, draining) = (OffsetDateTime::now_utc(), Instant::now(), AtomicBool::new(false));
         Self {
             session,
             agent,
-            serial,
-            not_after,
+            serial: certificate.serial,
             instance,
             version,
             peer,
@@ -188,6 +199,9 @@ impl Live {
             lanes,
             notifier,
             link,
+            echoes,
+            serving: Lamp::new(Serving::Unknown),
+            certificates: Certificates::of_first(certificate),
             offers,
             draining,
         }
@@ -201,7 +215,7 @@ impl Live {
         }
         for offer in added {
             if offers.len() < max || offers.contains_key(&offer.name) {
-                offers.insert(offer.name, offer.kind);
+                offers.insert(offer.name, Offered::new(offer.kind));
             }
         }
     }
@@ -223,13 +237,47 @@ impl Live {
         self.lanes.streams().saturating_sub(1)
     }
 
-    /// The names of its targets.
+    /// The certificates that its lanes have shown.
     #[must_use]
-    pub fn targets(&self) -> Vec<Name> {
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// Whether frames come.
+    #[must_use]
+    pub fn tunnel(&self) -> Tunnel {
+        if self.link.has_ended() {
+            Tunnel::Down
+        } else if self.link.pulse().alive() {
+            Tunnel::Connected
+        } else {
+            Tunnel::Silent
+        }
+    }
+
+    /// Its targets, in the order of their names, and how the last attempt at each went.
+    #[must_use]
+    pub fn targets(&self) -> BTreeMap<Name, Light<Reach>> {
         let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
-        let mut names: Vec<_> = offers.keys().cloned().collect();
-        names.sort();
-        names
+        offers.iter().map(|(name, offered)| (name.clone(), offered.lamp.light())).collect()
+    }
+
+    /// A stream that was opened for the target has its reply. Of a target of kind `http`, and for searches, an acceptance says nothing:
+    /// nothing is connected then.
+    pub(super) fn tried(&self, target: &Name, spoken: Spoken, outcome: Result<(), Code>) {
+        let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(offered) = offers.get(target) else { return };
+        if outcome.is_err() || (spoken == Spoken::Raw && offered.kind != Kind::Http) {
+            offered.lamp.tried(outcome);
+        }
+    }
+
+    /// A request to the target was answered, by the target unless a code says why not.
+    pub(super) fn answered(&self, target: &Name, refusal: Option<Code>) {
+        let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(offered) = offers.get(target) {
+            offered.lamp.tried(refusal.map_or(Ok(()), Err));
+        }
     }
 
     fn offers(&self, target: &Name) -> bool {
@@ -241,9 +289,16 @@ impl Live {
         !self.draining() && !self.link.has_ended() && self.link.pulse().alive()
     }
 
-    /// In thousandths of what it can take.
-    fn load(&self) -> usize {
-        self.lanes.streams().saturating_mul(1000) / self.capacity.max(1)
+    /// In thousandths of what it can take. One that does not serve comes after all that may.
+    fn load(&self) -> (bool, usize) {
+        let silent = self.serving.light().state == Serving::NotServing;
+        (silent, self.lanes.streams().saturating_mul(1000) / self.capacity.max(1))
+    }
+}
+
+impl Offered {
+    fn new(kind: Kind) -> Self {
+        Self { kind, lamp: Lamp::new(Reach::Unknown) }
     }
 }
 

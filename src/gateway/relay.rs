@@ -190,9 +190,16 @@ async fn open<Io: ClientIo>(
         };
         tried.push(live.session);
         let attempt = tokio::time::timeout_at(deadline, attempt(&ask, &live, client, early, deadline)).await;
+        let tried = |outcome| live.tried(&ask.route.target, ask.wanted.spoken, outcome);
         let refusal = match attempt {
-            Ok(Ok(opened)) => return Ok((opened, slots)),
-            Ok(Err(refusal)) => refusal,
+            Ok(Ok(opened)) => {
+                tried(Ok(()));
+                return Ok((opened, slots));
+            }
+            Ok(Err(refusal)) => {
+                tried(Err(refusal.code));
+                refusal
+            }
             Err(_) => {
                 let detail = format!("{} did not answer within {} s", live.agent, REPLY_DEADLINE.as_secs());
                 return Err(Refusal::new(Code::OpenTimeout, detail));
@@ -409,7 +416,7 @@ fn code_of(agent: &AgentEnd, outcome: &Outcome) -> Option<Code> {
         Outcome::Finished => agent.live.notifier.closed(agent.lane, agent.stream.id()),
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Near, _) => Some(Code::ClientReset),
-        Outcome::Broken(End::Far, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(Code::SessionLost),
+        Outcome::Broken(End::Far, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(agent.live.lanes.lost()),
         // Unless the agent says otherwise.
         Outcome::Broken(End::Far, _) => Some(Code::TargetReset),
     }

@@ -19,6 +19,7 @@ use super::{json, metrics};
 use crate::base::code::{Code, Failure};
 use crate::base::grant::Grants;
 use crate::base::id::{AgentId, InstanceId, Name, RequestId, SessionId, is_plain, printable};
+use crate::base::light::Serving;
 use crate::base::limits;
 
 mod noise;
@@ -267,6 +268,29 @@ pub enum Event<'a> {
         code: Code,
         #[serde(serialize_with = "capped")]
         detail: &'a str,
+    },
+    /// What a session was granted on still holds: the certificate, until then, and what was published and configured since. `policy` counts
+    /// the agent's own configurations (known there alone).
+    Reauthorised {
+        session: SessionId,
+        #[serde(serialize_with = "text")]
+        agent: &'a AgentId,
+        serial: &'a str,
+        #[serde(serialize_with = "utc")]
+        until: OffsetDateTime,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        policy: Option<u64>,
+    },
+    /// The agent has stopped answering canaries, or answers them again; `code` and `detail` say why not.
+    AgentLight {
+        session: SessionId,
+        #[serde(serialize_with = "text")]
+        agent: &'a AgentId,
+        state: Serving,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<Code>,
+        #[serde(serialize_with = "optional_capped", skip_serializing_if = "Option::is_none")]
+        detail: Option<&'a str>,
     },
     /// A session got a further lane; `peer` is the other side's address.
     LaneOpened {

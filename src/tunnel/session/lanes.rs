@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -52,6 +52,8 @@ struct Shared {
     /// Streams that were last seen moving much.
     bulk: Mutex<Vec<Arc<Meter>>>,
     busier: Notify,
+    /// What its streams end with, when it ends for a reason of its own.
+    why: OnceLock<Code>,
 }
 
 #[derive(Default)]
@@ -97,6 +99,7 @@ impl Lanes {
             slots: Arc::new(Semaphore::new(streams)),
             bulk: Mutex::default(),
             busier: Notify::new(),
+            why: OnceLock::new(),
         }))
     }
 
@@ -255,6 +258,19 @@ impl Lanes {
             };
             tokio::time::sleep(std::time::Duration::from_millis(limit - idle)).await;
         }
+    }
+
+    /// Closes every lane, and this is why: the session's streams end with that code.
+    pub fn close_because(&self, why: &Failure) {
+        let _ = self.0.why.set(why.code);
+        self.first().link().close_because(why.clone());
+        self.close();
+    }
+
+    /// What a stream ends with whose session or lane is over.
+    #[must_use]
+    pub fn lost(&self) -> Code {
+        self.0.why.get().copied().unwrap_or(Code::SessionLost)
     }
 
     /// Closes every lane, the first one last.
