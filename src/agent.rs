@@ -3,14 +3,15 @@
 
 pub mod acceptor;
 pub mod bridge;
+mod echo;
 pub mod enroll;
 #[cfg(test)]
 mod fixture;
 pub mod floor;
-mod echo;
 mod lanes;
 pub mod link;
 pub mod policy;
+mod reauthorise;
 pub mod status;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::base::drain::Drain;
 use crate::base::endpoint::Endpoint;
 use crate::base::id::{AgentId, InstanceId};
 use crate::base::limits::ECHOES;
+use crate::base::suspend::Wakes;
 use crate::base::tasks::Tasks;
 use crate::observe::audit::Audit;
 use crate::tunnel::dial::Egress;
@@ -62,6 +64,7 @@ pub struct Agent {
     drain: Drain,
     tasks: Tasks,
     board: Board,
+    wakes: Wakes,
 }
 
 impl Agent {
@@ -75,6 +78,7 @@ impl Agent {
             echoes: Semaphore::new(ECHOES),
             resolver: Resolver::default(),
             board: Board::new(&settings.endpoints),
+            wakes: Wakes::new(),
             settings,
             audit,
             drain,
@@ -84,10 +88,11 @@ impl Agent {
 
     /// Starts a link to every endpoint; they run until the drain begins, and end when their streams have.
     pub fn start(self: &Arc<Self>) {
-        let (drain, watch) = (self.drain.clone(), link::watch_certificate(self.clone()));
+        let (drain, wakes, watch) = (self.drain.clone(), self.wakes.clone(), link::watch_certificate(self.clone()));
         self.tasks.spawn(async move {
             tokio::select! {
                 () = watch => {}
+                () = wakes.watch() => {}
                 () = drain.begins() => {}
             }
         });

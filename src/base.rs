@@ -14,5 +14,6 @@ pub mod light;
 pub mod limits;
 pub mod secret;
 pub mod size;
+pub mod suspend;
 pub mod tasks;
 pub mod throttle;

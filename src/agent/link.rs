@@ -5,23 +5,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::Agent;
 use super::acceptor::{self, Context};
 use super::lanes::{self, Further, Origin};
 use super::policy::Policy;
+use super::reauthorise::{Grounds, reauthorise};
 use super::status::Connected;
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::Endpoint;
-use crate::base::limits::{DIAL_DEADLINE, RECONNECT_BASE, RECONNECT_MAX, SESSION_PROVEN};
+use crate::base::limits::{DIAL_DEADLINE, REAUTHORISE, RECONNECT_BASE, RECONNECT_MAX, SESSION_PROVEN};
 use crate::base::tasks::Tasks;
 use crate::observe::metrics;
-use crate::pki::identity::Serial;
 use crate::pki::renew::Credential;
 use crate::pki::tls::AgentTls;
 use crate::pki::{pem, tls};
@@ -67,8 +68,8 @@ impl CredentialFiles {
 struct Held {
     session: Session,
     welcome: Welcome,
-    /// The certificate that it began with.
-    serial: Serial,
+    /// What it was begun on.
+    grounds: Arc<ArcSwap<Grounds>>,
     origin: Origin,
     tasks: Tasks,
 }
@@ -88,6 +89,7 @@ impl Ended {
 /// Keeps a session with one endpoint until the drain begins.
 pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
     let mut backoff = Backoff::new(RECONNECT_BASE, RECONNECT_MAX);
+    let mut woken = agent.wakes.subscribe();
     while !agent.drain.begun() {
         let Ended { why: failure, lived } = hold(&agent, &endpoint).await;
         if lived >= SESSION_PROVEN {
@@ -100,8 +102,11 @@ pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
             tracing::warn!(%endpoint, code = %failure.code, detail = %failure.detail, wait_ms, "not connected");
         }
         agent.board.waiting(&endpoint, failure, Instant::now() + wait);
+        // What made it wait was before the sleep.
+        woken.mark_unchanged();
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            Ok(()) = woken.changed() => backoff.reset(),
             () = agent.drain.begins() => {}
         }
     }
@@ -162,14 +167,16 @@ async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failur
     let proxy = agent.settings.egress.proxy_for(&endpoint.0)?;
     agent.board.via(endpoint, proxy.as_ref().map(|proxy| proxy.at.to_string()));
     let stream = dial::secure(&endpoint.0, proxy.as_ref(), tls.client_config()).await?;
-    let gateway = tls::peer_identity(stream.get_ref().1)?.role;
+    let gateway = tls::peer_identity(stream.get_ref().1)?;
+    let grounds = Grounds::of(credential.identity(), &gateway, &agent.settings.credential)?;
     let address = if proxy.is_some() { None } else { dial::peer_address(&stream) };
     let pipe = upgrade::client(stream, endpoint, None).await?;
     let tasks = agent.tasks.child();
     let greeted = greet(pipe, hello(agent), &tasks).await;
     let (welcome, session) = greeted.map_err(|failure| failure.context(endpoint))?;
     tell_offers(&session, agent.policy().offers().into_iter().skip(OFFERS_PER_MESSAGE).collect(), Vec::new());
-    Ok(Held { session, welcome, serial: credential.identity().serial, origin: Origin { gateway, address }, tasks })
+    let (grounds, origin) = (Arc::new(ArcSwap::from_pointee(grounds)), Origin { gateway: gateway.role, address });
+    Ok(Held { session, welcome, grounds, origin, tasks })
 }
 
 /// Warns, as long as the agent runs, when its certificate is in the last third of its life.
@@ -222,10 +229,10 @@ async fn serve(
     released: CancellationToken,
     why: watch::Sender<Option<Failure>>,
 ) {
-    let Held { mut session, welcome, serial, origin, tasks } = held;
+    let Held { mut session, welcome, grounds, origin, tasks } = held;
     let identity = &agent.settings.agent;
     let peer = endpoint.to_string();
-    let attendance = Attendance::open(&agent.audit, welcome.session, identity, &serial.to_string(), &peer);
+    let attendance = Attendance::open(&agent.audit, welcome.session, identity, &grounds.load().serial.to_string(), &peer);
     let _open = (metrics::session(&peer), metrics::lane(&peer));
     let (notifier, lanes) = (session.notifier.clone(), session.lanes.clone());
     let (streams, serving) = (tasks.child(), tasks.child());
@@ -247,7 +254,7 @@ async fn serve(
     }
     let lane = lanes.first().clone();
     let context = Arc::new(Context { agent: agent.clone(), session: welcome.session, notifier, lane, lanes });
-    let failure = attend(&agent, &mut session, &context, &streams, &released, &wanted).await;
+    let failure = attend(&mut session, &context, &grounds, &streams, &released, &wanted).await;
     session.lanes.close();
     // Each ends with its lane, and says why.
     streams.join().await;
@@ -258,14 +265,17 @@ async fn serve(
 }
 
 async fn attend(
-    agent: &Arc<Agent>,
     session: &mut Session,
     context: &Arc<Context>,
+    grounds: &ArcSwap<Grounds>,
     streams: &Tasks,
     released: &CancellationToken,
     wanted: &watch::Sender<u32>,
 ) -> Failure {
-    let mut policy = agent.policy.subscribe();
+    let agent = &context.agent;
+    let (mut policy, mut woken) = (agent.policy.subscribe(), agent.wakes.subscribe());
+    let mut reauthorised = tokio::time::interval_at(Instant::now() + REAUTHORISE, REAUTHORISE);
+    reauthorised.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut offered = policy.borrow_and_update().clone();
     let (mut told, mut acknowledged) = (false, false);
     loop {
@@ -290,6 +300,16 @@ async fn attend(
                 Some(Notice::StreamClosed { .. } | Notice::TargetsChanged { .. }) => {}
                 None => return session.link.ended().await,
             },
+            _ = reauthorised.tick() => {
+                let grounds = grounds.load_full();
+                if let Err(why) = reauthorise(agent, context.session, &grounds) {
+                    session.lanes.close_because(&why);
+                } else if grounds.is_outlived() {
+                    // A new session, with the gateway's new certificate, takes the streams to come.
+                    released.cancel();
+                }
+            }
+            Ok(()) = woken.changed() => session.lanes.woken(*woken.borrow_and_update()),
             Ok(()) = policy.changed() => {
                 let now = policy.borrow_and_update().clone();
                 tell_changes(session, &offered, &now);

@@ -24,6 +24,7 @@ use crate::base::drain::{Drain, Drained};
 use crate::base::endpoint::Endpoint;
 use crate::base::files;
 use crate::base::id::{AgentId, Name};
+use crate::base::light::{Light, Reach};
 use crate::base::tasks::Tasks;
 use crate::config::{self, AgentConfig, MetricsSection};
 use crate::observe::audit::{Audit, Event};
@@ -304,6 +305,8 @@ pub struct TargetStatus {
     pub streams: usize,
     /// How many there may be.
     pub max_streams: usize,
+    /// How the last attempt at it went, over all sessions.
+    pub light: Light<Reach>,
 }
 
 fn status(agent: &Agent, id: &AgentId, credential: &CredentialFiles) -> AgentStatus {
@@ -314,6 +317,7 @@ fn status(agent: &Agent, id: &AgentId, credential: &CredentialFiles) -> AgentSta
         address: target.spec.address.to_string(),
         streams: target.streams(),
         max_streams: target.spec.limits.max_streams,
+        light: target.lamp().light(),
     });
     AgentStatus {
         agent: id.to_string(),

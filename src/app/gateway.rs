@@ -180,6 +180,8 @@ impl Running {
         tasks.spawn(async move { callers.expire().await });
         let tidied = gateway.clone();
         tasks.spawn(async move { tidied.tidy_streams().await });
+        let sleeping = gateway.clone();
+        tasks.spawn(async move { sleeping.watch_sleep().await });
         tasks.spawn(keep_certificate(authority.clone(), pki, config.clone(), tls));
         let instance = gateway.instance();
         audit.record(&Event::Started { role: "gateway", version: env!("CARGO_PKG_VERSION"), instance })?;
@@ -411,9 +413,10 @@ impl Live for Sessions {
     fn sessions(&self) -> Vec<LiveSession> {
         let (sessions, duplicates) = (self.0.registry().sessions(), self.0.registry().duplicates());
         let holders = |agent: &AgentId| duplicates.get(agent).into_iter().flatten();
-        let shown = sessions.iter().filter(|live| live.link.pulse().alive()).map(|live| LiveSession {
+        let shown = sessions.iter().map(|live| LiveSession {
             agent: live.agent.clone(),
             session: live.session,
+            lights: live.lights(),
             since: live.since,
             peer: live.peer.to_string(),
             lanes: live.lanes.count(),

@@ -1,6 +1,7 @@
 //! The three lights of a session: its tunnel, its agent, and each of its targets. Owns their words, which status, API and metrics
 //! share. Refuses to know how what they show is found out.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::code::{Code, Fault};
+use super::id::Name;
 
 macro_rules! words {
     ($(#[$doc:meta])* $light:ident { $($(#[$what:meta])* $state:ident $word:literal)* }) => {
@@ -85,6 +87,17 @@ pub struct Light<S> {
     pub code: Option<Code>,
 }
 
+/// What is known of one session, seen from the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lights {
+    /// Its tunnel.
+    pub tunnel: Tunnel,
+    /// Its agent.
+    pub agent: Light<Serving>,
+    /// Its targets by name.
+    pub targets: BTreeMap<Name, Light<Reach>>,
+}
+
 /// A light that changes.
 #[derive(Debug)]
 pub struct Lamp<S>(Mutex<Light<S>>);
@@ -135,7 +148,7 @@ fn blames_target(code: Code) -> bool {
     code.fault() == Fault::Target || of_site.contains(&code)
 }
 
-/// RFC 3339 in UTC, to the second: nobody's light changes faster than it is looked at.
+/// RFC 3339 in UTC, to the second.
 mod utc {
     use serde::{Deserialize, Deserializer, Serializer, de};
     use time::OffsetDateTime;

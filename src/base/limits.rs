@@ -149,6 +149,15 @@ pub const CANARY_DEADLINE: Duration = Duration::from_secs(5);
 /// asked for is no work at all: it costs what a stream without an `Open` does.
 pub const ECHOES: usize = 64;
 
+/// Between two looks at whether this process has slept: so soon after waking it knows.
+pub const SLEEP_TICK: Duration = Duration::from_secs(1);
+
+/// What a look may be late without having slept: a host at its limits starves a process for a moment.
+pub const SLEEP_NOTICED: Duration = Duration::from_secs(2);
+
+/// After a sleep of this length a peer has given up on this end's acknowledgements, so that its connections are not waited for.
+pub const SLEEP_BREAKS: Duration = Duration::from_secs(4);
+
 /// Between two re-authorisations of a session, at most: what has ended or was withdrawn meanwhile ends the session.
 pub const REAUTHORISE: Duration = Duration::from_secs(60);
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::args::{AgentsCommand, GatewayCommand, TokenCommand};
-use super::{Outcome, admin, print};
+use super::{Outcome, admin, lights, print};
 use crate::app::gateway::{self, Initialized, admin_socket};
 use crate::base::code::Exit;
 use crate::config;
@@ -105,17 +105,16 @@ fn list(agents: &[AgentInfo]) {
         return print::note("no agent is enrolled; `underpass token create` makes a token for one");
     }
     let rows: Vec<_> = agents.iter().map(row).collect();
-    print::table(["AGENT", "STATE", "LANES", "STREAMS", "FROM", "VERSION", "CERTIFICATE ENDS"], &rows);
+    let heading = ["AGENT", "TUNNEL", "SERVING", "TARGETS", "LANES", "STREAMS", "FROM", "VERSION", "CERTIFICATE ENDS", "NOTE"];
+    print::table(heading, &rows);
 }
 
-fn row(info: &AgentInfo) -> [String; 7] {
+fn row(info: &AgentInfo) -> [String; 10] {
     let duplicates = duplicates(&info.sessions).get(&info.agent).copied();
-    let state = match (info.revoked, duplicates, info.sessions.len()) {
-        (Some(_), ..) => "revoked".to_owned(),
-        (None, Some(several), _) => format!("DUPLICATE x{several}"),
-        (None, None, 0) => "not connected".to_owned(),
-        (None, None, 1) => "connected".to_owned(),
-        (None, None, several) => format!("connected x{several}"),
+    let note = match (info.revoked, duplicates) {
+        (Some(_), _) => "revoked".to_owned(),
+        (None, Some(several)) => format!("DUPLICATE x{several}"),
+        (None, None) => String::new(),
     };
     let lanes: usize = info.sessions.iter().map(|session| session.lanes).sum();
     let streams: usize = info.sessions.iter().map(|session| session.streams).sum();
@@ -123,8 +122,18 @@ fn row(info: &AgentInfo) -> [String; 7] {
     // Of clones all, since each is to be found; of one process the first.
     let shown = if duplicates.is_some() { info.sessions.len() } else { 1 };
     let from: Vec<_> = info.sessions.iter().take(shown).map(|session| session.peer.as_str()).collect();
-    let version = first.map(|session| session.version.clone()).unwrap_or_default();
-    [info.agent.to_string(), state, lanes.to_string(), streams.to_string(), from.join(" "), version, date(info.not_after)]
+    [
+        info.agent.to_string(),
+        lights::tunnel(info),
+        lights::serving(&info.sessions),
+        lights::targets(&info.sessions),
+        lanes.to_string(),
+        streams.to_string(),
+        from.join(" "),
+        first.map(|session| session.version.clone()).unwrap_or_default(),
+        date(info.not_after),
+        note,
+    ]
 }
 
 fn show_revoked(revoked: &RevokedAgent) {

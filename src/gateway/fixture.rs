@@ -99,7 +99,7 @@ pub(crate) async fn process(name: &str, targets: &[&str], instance: InstanceId) 
         peer: "192.0.2.1:1".parse().unwrap(),
         capacity: 100,
         resume_secret: Some(Secret::new("c2VjcmV0")),
-        echoes: true,
+        echoes: false,
     };
     let live = Live::new(facts, &hello(targets).targets, ours.lanes.clone(), ours.notifier.clone());
     (Agent { session: theirs, live: Arc::new(live), tasks }, ours)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::MissedTickBehavior;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -24,7 +25,8 @@ use crate::base::allow::{network, site};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
 use crate::base::limits::{
-    AUDIT_SESSIONS, DUPLICATE_AFTER, HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, REAUTHORISE, SESSIONS_PER_MINUTE, SOCKET_BUFFER,
+    AUDIT_SESSIONS, DUPLICATE_AFTER, HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, REAUTHORISE, SESSIONS_PER_MINUTE,
+    SOCKET_BUFFER,
 };
 use crate::base::secret::Secret;
 use crate::observe::audit::{Event, Holder};
@@ -287,6 +289,8 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
     let (expiring, canary) = (expires(gateway, live), canary::watch(gateway, live));
     tokio::pin!(expiring, canary);
     let mut reauthorised = tokio::time::interval_at(live.began + REAUTHORISE, REAUTHORISE);
+    reauthorised.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut woken = gateway.wakes.subscribe();
     let mut doubts = tokio::time::interval_at(live.began + DUPLICATE_AFTER, DUPLICATE_AFTER);
     let mut doubted = false;
     loop {
@@ -302,6 +306,7 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
             // What no longer holds is found above.
             _ = reauthorised.tick() => drop(reauthorise(gateway, live)),
             () = &mut canary => {}
+            Ok(()) = woken.changed() => live.lanes.woken(*woken.borrow_and_update()),
             notice = session.notices.recv() => match notice {
                 Some(notice) => noticed(live, notice),
                 None => return live.link.ended().await,

@@ -51,7 +51,11 @@ impl Certificates {
     /// When the first of them ends.
     #[must_use]
     pub fn until(&self) -> OffsetDateTime {
-        self.lock().values().map(|certificate| certificate.not_after).min().expect("lane 0 has one as long as the session lives")
+        self.lock()
+            .values()
+            .map(|certificate| certificate.not_after)
+            .min()
+            .expect("lane 0 has one as long as the session lives")
     }
 
     /// The first of them of which this holds.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::reauthorise::{Certificate, Certificates};
 use crate::base::code::Code;
 use crate::base::id::{AgentId, GroupId, InstanceId, Name, SessionId};
-use crate::base::light::{Lamp, Light, Reach, Serving, Tunnel};
+use crate::base::light::{Lamp, Lights, Reach, Serving, Tunnel};
 use crate::base::limits::DUPLICATE_AFTER;
 use crate::base::secret::Secret;
 use crate::pki::identity::Serial;
@@ -243,9 +243,7 @@ impl Live {
         &self.certificates
     }
 
-    /// Whether frames come.
-    #[must_use]
-    pub fn tunnel(&self) -> Tunnel {
+    fn tunnel(&self) -> Tunnel {
         if self.link.has_ended() {
             Tunnel::Down
         } else if self.link.pulse().alive() {
@@ -255,11 +253,12 @@ impl Live {
         }
     }
 
-    /// Its targets, in the order of their names, and how the last attempt at each went.
+    /// What is known of its tunnel, its agent and its targets.
     #[must_use]
-    pub fn targets(&self) -> BTreeMap<Name, Light<Reach>> {
+    pub fn lights(&self) -> Lights {
         let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
-        offers.iter().map(|(name, offered)| (name.clone(), offered.lamp.light())).collect()
+        let targets = offers.iter().map(|(name, offered)| (name.clone(), offered.lamp.light())).collect();
+        Lights { tunnel: self.tunnel(), agent: self.serving.light(), targets }
     }
 
     /// A stream that was opened for the target has its reply. Of a target of kind `http`, and for searches, an acceptance says nothing:

@@ -177,7 +177,7 @@ async fn f27_revocation_cuts_the_live_session_and_refuses_the_next() {
         ["certificate_refused", "revoked"].contains(&code).then_some(session)
     })
     .await;
-    assert_ne!(status["state"], "connected");
+    assert_ne!(status["tunnel"], "connected");
     assert!(!serves(site.at("echo")).await);
     // A restart of the gateway forgets nothing.
     site.gateway.process().kill();
@@ -233,7 +233,7 @@ async fn lists_and_status_tell_who_is_connected() {
     assert!(human.contains("a1"), "{human}");
     let status = site.agent.status().await.unwrap();
     assert_eq!(status["agent"], "acme/dc1/a1");
-    assert_eq!(status["sessions"][0]["state"], "connected");
+    assert_eq!(status["sessions"][0]["tunnel"], "connected");
     assert!(status["sessions"][0]["gateway"].is_string() && status["sessions"][0]["session"].is_string(), "{status}");
     assert!(status["sessions"][0]["last_frame_age_ms"].as_u64().is_some(), "{status}");
     assert!(status["certificate"]["not_after"].is_string() || status["certificate"]["not_after"].is_u64(), "{status}");

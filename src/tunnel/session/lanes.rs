@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use super::load::{Load, Rate, choose, is_bulk, lanes_wanted};
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE};
+use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE, SLEEP_BREAKS};
 use crate::base::tasks::Tasks;
 use crate::tunnel::mux::{self, Incoming, Link, Opener, Side, Stream};
 use crate::tunnel::upgrade::Upgraded;
@@ -256,7 +257,7 @@ impl Lanes {
                 }
                 idle
             };
-            tokio::time::sleep(std::time::Duration::from_millis(limit - idle)).await;
+            tokio::time::sleep(Duration::from_millis(limit - idle)).await;
         }
     }
 
@@ -271,6 +272,15 @@ impl Lanes {
     #[must_use]
     pub fn lost(&self) -> Code {
         self.0.why.get().copied().unwrap_or(Code::SessionLost)
+    }
+
+    /// This process has slept for so long: what the other end has given up meanwhile is not waited for.
+    pub fn woken(&self, slept: Duration) {
+        let dead = |link: &Link| slept > SLEEP_BREAKS || !link.pulse().alive();
+        let why = || Failure::new(Code::LinkDead, format_args!("this side has slept for {} s", slept.as_secs()));
+        for lane in self.attached().iter().chain([self.first()]).filter(|lane| dead(lane.link())) {
+            lane.link().close_because(why());
+        }
     }
 
     /// Closes every lane, the first one last.
