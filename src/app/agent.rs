@@ -218,6 +218,8 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
         for (endpoint, age) in agent.board().ages() {
             metrics::last_frame_age(&endpoint.to_string(), age);
         }
+        metrics::lights("tunnel", &agent.board().links().iter().map(|link| link.tunnel).collect::<Vec<_>>());
+        metrics::lights("target", &agent.policy().targets().map(|target| target.lamp().light().state).collect::<Vec<_>>());
     });
     let audit = running.audit.clone();
     running.ops.spawn(async move { audit.release_held().await });

@@ -265,6 +265,7 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
     let audit = running.audit.clone();
     ops::keep_up(metrics, &running.tasks, move || {
         metrics::duplicate_identities(gateway.registry().duplicates().len());
+        show_lights(&gateway);
         audit.settle();
     });
     let audit = running.audit.clone();
@@ -404,6 +405,15 @@ fn limits(configured: &config::Limits) -> Limits {
 
 fn tenants(config: &GatewayConfig) -> HashMap<Name, Limits> {
     config.tenants.iter().map(|(name, tenant)| (name.clone(), limits(&tenant.limits))).collect()
+}
+
+/// What the sessions' lights show, for the metrics.
+fn show_lights(gateway: &Gateway) {
+    let lights: Vec<_> = gateway.registry().sessions().iter().map(|live| live.lights()).collect();
+    metrics::lights("tunnel", &lights.iter().map(|lights| lights.tunnel).collect::<Vec<_>>());
+    metrics::lights("agent", &lights.iter().map(|lights| lights.agent.state).collect::<Vec<_>>());
+    let targets = lights.iter().flat_map(|lights| lights.targets.values());
+    metrics::lights("target", &targets.map(|light| light.state).collect::<Vec<_>>());
 }
 
 /// What control's lists show of sessions.

@@ -11,19 +11,25 @@ use time::OffsetDateTime;
 use super::code::{Code, Fault};
 use super::id::Name;
 
+/// What a light can show.
+pub trait State: Copy + PartialEq + 'static {
+    /// Every state, the best one first.
+    const ALL: &[Self];
+
+    /// The word for it.
+    fn as_str(self) -> &'static str;
+}
+
 macro_rules! words {
     ($(#[$doc:meta])* $light:ident { $($(#[$what:meta])* $state:ident $word:literal)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum $light { $($(#[$what])* #[serde(rename = $word)] $state,)* }
 
-        impl $light {
-            /// Every state, the best one first.
-            pub const ALL: &[Self] = &[$(Self::$state),*];
+        impl State for $light {
+            const ALL: &[Self] = &[$(Self::$state),*];
 
-            /// The word for it.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
+            fn as_str(self) -> &'static str {
                 match self { $(Self::$state => $word,)* }
             }
         }
@@ -102,7 +108,7 @@ pub struct Lights {
 #[derive(Debug)]
 pub struct Lamp<S>(Mutex<Light<S>>);
 
-impl<S: Copy + PartialEq> Lamp<S> {
+impl<S: State> Lamp<S> {
     /// One of which nothing is known yet, by this word.
     #[must_use]
     pub fn new(unknown: S) -> Self {
