@@ -333,6 +333,9 @@ codes! {
     LinkDead "link_dead" Network Unavailable false:
         "Nothing was received for 5 s on an open connection." ;
         "Nothing: the agent reconnects. If it repeats, look for a firewall or NAT that drops idle or large packets."
+    AgentDisabled "agent_disabled" Gateway Denied false:
+        "The gateway's operator has disabled this agent, its group or its tenant." ;
+        "Nothing on the agent's host: it tries again by itself. The operator lets it in with `underpass agents enable NAME`."
     AgentNotServing "agent_not_serving" Agent Unavailable true:
         "The agent's connection stands, but the agent does not answer a stream to its own echo." ;
         "Look at the agent's host and log: is the process stopped, starved or stuck? Restart it if so; the gateway asks again by itself."

@@ -16,7 +16,7 @@ use super::canary;
 use super::ingress::socks5::Refused;
 use super::ingress::{Wanted, dismiss};
 use super::lanes::{self, Joining};
-use super::reauthorise::{Certificate, holds, reauthorise};
+use super::reauthorise::{Certificate, disabled, holds, reauthorise};
 use super::registry::{Facts, Live};
 use super::relay::relay;
 use super::shares::Share;
@@ -174,6 +174,9 @@ impl Port {
         let admit = |resume: Option<Resume>| {
             if gateway.drain.begun() {
                 return Err(Failure::new(Code::Stopping, "the gateway is shutting down"));
+            }
+            if gateway.revocations.disables(&agent) {
+                return Err(disabled(&agent));
             }
             resume.map(|resume| lanes::admit(gateway, &agent, &resume, &exporter)).transpose()
         };

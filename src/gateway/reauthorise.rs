@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::Gateway;
 use super::registry::Live;
 use crate::base::code::{Code, Failure};
+use crate::base::id::AgentId;
 use crate::observe::audit::Event;
 use crate::pki::identity::{Identity, Serial};
 
@@ -89,11 +90,19 @@ pub(super) fn holds(gateway: &Gateway, live: &Live) -> Result<(), Failure> {
     if let Some(certificate) = live.certificates().find(|certificate| gateway.revocations.contains(&certificate.serial)) {
         return refused(Code::Revoked, certificate);
     }
+    if gateway.revocations.disables(&live.agent) {
+        return Err(disabled(&live.agent));
+    }
     let ended = OffsetDateTime::now_utc() - gateway.settings.drain_timeout;
     match live.certificates().find(|certificate| certificate.not_after < ended) {
         Some(certificate) => refused(Code::CertificateExpired, certificate),
         None => Ok(()),
     }
+}
+
+/// Why a disabled agent is not let in, or let go.
+pub(super) fn disabled(agent: &AgentId) -> Failure {
+    Failure::new(Code::AgentDisabled, agent)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::base::grant::Grants;
 use crate::base::id::{AgentId, InstanceId, Name, RequestId, SessionId, is_plain, printable};
 use crate::base::light::Serving;
 use crate::base::limits;
+use crate::base::scope::Scope;
 
 mod noise;
 mod trail;
@@ -403,6 +404,18 @@ pub enum Event<'a> {
         #[serde(serialize_with = "text")]
         agent: &'a AgentId,
         serials: &'a [String],
+        by: &'a str,
+    },
+    /// Agents are not let in any more, and their sessions have ended: one, a group's or a tenant's.
+    AgentsDisabled {
+        #[serde(serialize_with = "text")]
+        scope: &'a Scope,
+        by: &'a str,
+    },
+    /// They are let in again.
+    AgentsEnabled {
+        #[serde(serialize_with = "text")]
+        scope: &'a Scope,
         by: &'a str,
     },
     /// An enrollment token was made; `token` is its public id, never the secret.
