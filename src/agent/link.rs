@@ -292,8 +292,9 @@ async fn attend(
                 Some(Notice::Drain { deadline }) if told => { let _ = deadline; acknowledged = true; }
                 Some(Notice::Drain { deadline }) => gateway_drains(deadline, released),
                 Some(Notice::Revoked) => {
-                    session.lanes.close();
-                    return Failure::new(Code::Revoked, "the gateway says so; enroll again with a fresh token");
+                    let why = Failure::new(Code::Revoked, "the gateway says so; enroll again with a fresh token");
+                    session.lanes.close_because(&why);
+                    return why;
                 }
                 Some(Notice::Renew) => tracing::warn!(code = %Code::CertificateExpiring, "the gateway asks to renew the certificate"),
                 Some(Notice::Lanes { count }) => { wanted.send_replace(count); }

@@ -333,6 +333,7 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
 /// Ends a session with whose grounds it is over.
 async fn end(live: &Live, why: Failure) -> Failure {
     live.drain();
+    live.lanes.ends_with(why.code);
     if why.code == Code::Revoked {
         live.notifier.tell(Notice::Revoked);
         // An honest agent ends the session when it reads this; the others have it ended for them.

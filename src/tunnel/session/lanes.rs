@@ -261,9 +261,14 @@ impl Lanes {
         }
     }
 
-    /// Closes every lane, and this is why: the session's streams end with that code.
+    /// The session is about to end: its streams then end with this code.
+    pub fn ends_with(&self, code: Code) {
+        let _ = self.0.why.set(code);
+    }
+
+    /// Closes every lane, and this is why.
     pub fn close_because(&self, why: &Failure) {
-        let _ = self.0.why.set(why.code);
+        self.ends_with(why.code);
         self.first().link().close_because(why.clone());
         self.close();
     }
