@@ -14,6 +14,7 @@ use crate::fixtures::peer::Peer;
 use crate::harness::site::{Agent, Gateway, Site};
 use crate::harness::target::{Target, echoes, serves};
 use crate::harness::{SOON, eventually, free_port, loopback};
+use crate::http::{Web, http};
 
 /// What the gateway shows of the first session of its first agent.
 async fn lights(gateway: &Gateway) -> Option<Value> {
@@ -135,4 +136,22 @@ async fn c13_an_agent_that_answers_heartbeats_and_no_stream_is_red_and_keeps_its
         () = watched => {}
     }
     drop(TcpStream::connect(loopback(port)).await);
+}
+
+#[tokio::test]
+async fn c13_a_target_of_kind_http_is_reached_when_it_answers_and_not_when_its_stream_is_accepted() {
+    let (origin, gone) = (Origin::start().await, loopback(free_port()));
+    let web = Web::new(&[("web", http(origin.address(), "")), ("gone", http(gone, ""))]).await;
+    let state = async |name: &str| lights(&web.gateway).await.unwrap()["targets"][name].clone();
+    let raw = TcpStream::connect(web.raw("gone")).await.unwrap();
+    web.gateway.audited("opened", |row| row["target"] == "acme/dc1/gone").await;
+    assert_eq!(state("gone").await["state"], "unknown", "accepted, and nothing is connected yet");
+    drop(raw);
+    assert_eq!(web.told(&[], &web.url("gone", "/")).await.1, "target_refused");
+    assert_eq!(web.told(&[], &web.url("web", "/")).await.0, 200);
+    let (gone, web) = (state("gone").await, state("web").await);
+    assert_eq!(
+        (&gone["state"], &gone["code"], &web["state"]),
+        (&json!("failing"), &json!("target_refused"), &json!("reached"))
+    );
 }
