@@ -19,6 +19,7 @@ use super::streams;
 use super::trace::Trace;
 use crate::agent::acceptor::{Context, Serve};
 use crate::agent::reach::{Reach, Reaching, Secured};
+use crate::agent::reauthorise::Grounds;
 use crate::agent::{Agent, fixture as agents};
 use crate::base::code::{Code, Failure};
 use crate::base::drain::Drain;
@@ -249,7 +250,9 @@ impl Reach for Road {
             drop(port::take(&world.gateway(), Shown { io: Box::new(ours), identity, exporter, peer }));
             let gateway = Role::parse("spiffe://test.example/gateway/gw").expect("a role");
             let address = at.to_string().parse().ok();
-            Ok(Secured { io: Box::new(theirs), gateway, exporter, address, serial })
+            let (root, not_after) = (Vec::new().into(), until);
+            let grounds = Grounds { serial, not_after, gateway_not_after: until, root };
+            Ok(Secured { io: Box::new(theirs), gateway, exporter, address, grounds })
         })
     }
 }

@@ -265,14 +265,14 @@ impl Link {
     }
 }
 
-/// What a stream says that ended with its connection, if that is what the error is about.
+/// What a stream says whose lane has ended, if that is what the error is about.
 #[must_use]
 pub fn lost(error: &io::Error) -> Option<Code> {
     let why = error.get_ref().and_then(|why| why.downcast_ref::<Failure>());
     (error.kind() == io::ErrorKind::ConnectionAborted).then(|| why.map_or(Code::SessionLost, lost_because))
 }
 
-/// What the streams of a connection say that ended for this reason.
+/// What the streams of a lane say that ended for this reason.
 #[must_use]
 pub fn lost_because(why: &Failure) -> Code {
     if why.code == Code::ResumeExpired { why.code } else { Code::SessionLost }
