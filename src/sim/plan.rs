@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::cable::{Cut, Side};
 use super::chance::Chance;
 use super::world::{AgentEnd, World};
+use crate::base::limits::RETAINED;
 use crate::wire::notice::Notice;
 
 /// The shape of a world.
@@ -21,6 +22,8 @@ pub(super) struct Plan {
     pub(super) drain: Duration,
     /// How long a broken lane waits.
     pub(super) window: Duration,
+    /// Bytes that are retained at most.
+    pub(super) retained: usize,
     /// How many faults there will be.
     faults: u64,
     /// Milliseconds within which streams begin.
@@ -35,6 +38,7 @@ impl Plan {
         Self {
             sites: chance.pick(&[1, 1, 2, 3]),
             streams: chance.within(8..=40),
+            retained: chance.pick(&[128 << 10, 256 << 10, RETAINED]),
             span: chance.pick(&[1000, 5000 * (1 + faults)]),
             max_streams: 1000,
             max_lanes: chance.pick(&[1, 2, 4]),
@@ -110,7 +114,8 @@ async fn strike(world: &Arc<World>, site: usize, chance: &mut Chance) {
 }
 
 fn cut(chance: &mut Chance) -> Cut {
-    chance.pick(&[Cut::Reset, Cut::EndOfFile, Cut::HalfOpen(Side::Agent), Cut::HalfOpen(Side::Gateway)])
+    let told = chance.pick(&[Side::Agent, Side::Gateway]);
+    chance.pick(&[Cut::Reset, Cut::EndOfFile, Cut::HalfOpen(told), Cut::Late(told), Cut::Late(Side::Agent)])
 }
 
 fn sides(chance: &mut Chance) -> Vec<Side> {

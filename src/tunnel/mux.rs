@@ -37,6 +37,8 @@ use crate::base::limits::MAX_STREAMS;
 use crate::base::tasks::Tasks;
 use driver::{Driver, Turn, drive};
 use engine::Engine;
+#[cfg(test)]
+pub(crate) use retained::ROOM as RETAINED_ROOM;
 pub use stream::Stream;
 
 /// Which end this is: agents open odd ids, gateways even ones.
@@ -262,6 +264,13 @@ impl Link {
     #[must_use]
     pub fn streams(&self) -> usize {
         self.shared.streams()
+    }
+
+    /// Bytes that are kept: unread, and retained for another connection.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> (usize, usize) {
+        let retained = self.shared.driver.get().and_then(Weak::upgrade).map_or(0, |driver| driver::retained(&driver));
+        (self.shared.drive(|engine| engine.held), retained)
     }
 }
 

@@ -1,6 +1,8 @@
 //! One stream at an agent, against real targets on loopback, with the gateway's end of its session in the test's hand.
 //! Refuses to know TLS and links.
 
+use std::io;
+
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 

@@ -145,6 +145,12 @@ impl Drop for EndOnDrop {
     }
 }
 
+/// What a lane keeps for another connection.
+#[cfg(test)]
+pub(super) fn retained(driver: &Mutex<Driver>) -> usize {
+    lock(driver).flow.retained_cost()
+}
+
 impl Driver {
     pub(super) fn new(upgraded: Upgraded, side: Side, shared: Arc<Shared>, pulse: Pulse) -> Self {
         let flow = Flow::new(shared.clone(), side);
