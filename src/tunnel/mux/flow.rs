@@ -188,7 +188,7 @@ impl Flow {
         decoded
     }
 
-    /// Frames what is to go out next: heartbeats, echoes and acknowledgements, then one message.
+    /// Frames what is to go out next: heartbeats and echoes, one message, an acknowledgement.
     pub(super) fn fill(&mut self, aside: &mut Aside, outbound: &mut VecDeque<Bytes>) {
         if let Some(beat) = aside.heart.take_due(self.received, self.retained.gone_out()) {
             self.told = self.received;
@@ -197,13 +197,15 @@ impl Flow {
         while let Some(echo) = aside.echoes.pop_front() {
             outbound.push_back(self.control(Opcode::Pong, &echo));
         }
-        if std::mem::take(&mut aside.acknowledge) && self.owes() {
+        if self.message(outbound) {
+            aside.heart.waits();
+        }
+        // Beside something else it costs next to nothing, so it need not be due.
+        let rides = !outbound.is_empty() && self.received - self.told >= ACKNOWLEDGE_BYTES / 4;
+        if (std::mem::take(&mut aside.acknowledge) || rides) && self.owes() {
             self.told = self.received;
             let word = Heartbeat { kind: Heartbeat::ACKNOWLEDGEMENT, sequence: 0, received: self.received };
             outbound.push_back(self.control(Opcode::Pong, &word.to_bytes()));
-        }
-        if self.message(outbound) {
-            aside.heart.waits();
         }
     }
 
