@@ -97,15 +97,8 @@ impl World {
     pub(super) fn pick(&self) -> Option<Arc<Live>> {
         let target: TargetId = format!("{GROUP}/{TARGET}").parse().expect("a target");
         let live = self.gateway().registry().pick(&target.group, &target.target, &[]).ok()?;
-        (!self.plan.strict || self.is_known(&live)).then_some(live)
-    }
-
-    /// Whether the agent knows of it: a connection that is cut between the gateway's `Welcome` and its arrival leaves a session that
-    /// nobody takes up.
-    fn is_known(&self, live: &Live) -> bool {
-        let sites = self.sites();
-        let mut links = sites.iter().flat_map(|site| site.agent.board().links());
-        links.any(|link| link.session == Some(live.session))
+        // A session that ends before its agent has said that it knows of it, is over with its streams.
+        (!self.plan.strict || live.link.is_known()).then_some(live)
     }
 
     /// Whether every site's agent can be given streams.

@@ -266,6 +266,12 @@ impl Link {
         self.shared.streams()
     }
 
+    /// Whether the peer has said that it knows of the lane.
+    #[cfg(test)]
+    pub(crate) fn is_known(&self) -> bool {
+        self.shared.change(|driver| driver.is_known()).unwrap_or(false)
+    }
+
     /// Bytes that are kept: unread, and retained for another connection.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> (usize, usize) {

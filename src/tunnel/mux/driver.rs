@@ -162,11 +162,21 @@ impl Driver {
     pub(super) fn resumable(&mut self, window: Duration) {
         self.window = window;
         self.flow.resumable(!window.is_zero());
+        // What came before, the greeting, the peer waits to be told of.
+        if let Connection::Up(transport) = &mut self.connection {
+            transport.acknowledge();
+        }
     }
 
     /// What was sent so far introduces the lane: a peer that has not got it does not come back.
     pub(super) fn introduces(&mut self) {
         self.flow.introduces();
+    }
+
+    /// Whether the peer knows of the lane.
+    #[cfg(test)]
+    pub(super) fn is_known(&self) -> bool {
+        self.flow.is_known()
     }
 
     fn may_wait(&self) -> bool {
