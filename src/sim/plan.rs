@@ -34,7 +34,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn lot(chance: &mut Chance) -> Self {
-        let (faults, strict) = (chance.within(0..=8), chance.percent(60));
+        let (faults, strict) = (chance.within(0..=12), chance.percent(60));
         Self {
             sites: chance.pick(&[1, 1, 2, 3]),
             streams: chance.within(8..=40),
@@ -64,27 +64,27 @@ pub(super) async fn trouble(world: Arc<World>, mut chance: Chance) {
 
 /// What no stream notices.
 async fn endure(world: &World, site: usize, chance: &mut Chance) {
-    match chance.within(0..=11) {
-        0..=3 => {
+    match chance.within(0..=15) {
+        0..=7 => {
             // Again and again, also while the cut before is being mended.
-            for _ in 0..chance.any_size(4) {
+            for _ in 0..=chance.any_size(4) {
                 world.network.cut(site, cut(chance), chance.percent(50));
                 tokio::time::sleep(Duration::from_millis(chance.any_size(2000))).await;
             }
             // So that it can be mended within the window.
             tokio::time::sleep(Duration::from_secs(10)).await;
         }
-        4 => {
+        8 => {
             world.network.hush(site, &sides(chance), chance.millis(4000..=12_000));
             tokio::time::sleep(Duration::from_secs(30)).await;
         }
-        5 => {
+        9 => {
             world.network.refuse(site, chance.millis(100..=5000));
             world.network.cut(site, cut(chance), true);
             tokio::time::sleep(Duration::from_secs(15)).await;
         }
-        6 | 7 => world.network.hush(site, &sides(chance), chance.millis(10..=2000)),
-        8 | 9 => trickle(world, site, chance),
+        10 | 11 => world.network.hush(site, &sides(chance), chance.millis(10..=2000)),
+        12 | 13 => trickle(world, site, chance),
         _ => lanes(world, chance),
     }
 }
