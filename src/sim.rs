@@ -121,11 +121,14 @@ impl Moved for Place {
     }
 }
 
-/// What a lane keeps has its bounds: beyond its room it takes what it had begun to send, and answers.
+/// What a lane keeps has its bounds: beyond its room it takes what it had begun to send, and answers; so has what it waits for.
 fn keeps(world: &World, link: &Link) {
-    let (unread, retained) = link.kept();
+    let (unread, retained, waits) = link.kept();
     if retained > world.plan.retained + 2 * SENT_MESSAGE || unread > SESSION_BUFFER {
         world.trace.wrong(format_args!("a lane keeps {unread} bytes unread, {retained} for another connection"));
+    }
+    if waits > world.plan.window + Duration::from_secs(1) {
+        world.trace.wrong(format_args!("a lane has waited {waits:?} for another connection"));
     }
 }
 

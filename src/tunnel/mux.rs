@@ -272,11 +272,12 @@ impl Link {
         self.shared.change(|driver| driver.is_known()).unwrap_or(false)
     }
 
-    /// Bytes that are kept: unread, and retained for another connection.
+    /// Bytes that are kept unread, those that are retained for another connection, and how long one has been waited for.
     #[cfg(test)]
-    pub(crate) fn kept(&self) -> (usize, usize) {
-        let retained = self.shared.driver.get().and_then(Weak::upgrade).map_or(0, |driver| driver::retained(&driver));
-        (self.shared.drive(|engine| engine.held), retained)
+    pub(crate) fn kept(&self) -> (usize, usize, Duration) {
+        let driver = self.shared.driver.get().and_then(Weak::upgrade);
+        let (retained, waits) = driver.map_or((0, Duration::ZERO), |driver| driver::kept(&driver));
+        (self.shared.drive(|engine| engine.held), retained, waits)
     }
 }
 

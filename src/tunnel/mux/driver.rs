@@ -145,10 +145,15 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// What a lane keeps for another connection.
+/// What a lane keeps for another connection, and how long it has waited for one.
 #[cfg(test)]
-pub(super) fn retained(driver: &Mutex<Driver>) -> usize {
-    lock(driver).flow.retained_cost()
+pub(super) fn kept(driver: &Mutex<Driver>) -> (usize, Duration) {
+    let driver = lock(driver);
+    let waits = match driver.connection {
+        Connection::Paused(since, ..) => since.elapsed(),
+        Connection::Up(_) => Duration::ZERO,
+    };
+    (driver.flow.retained_cost(), waits)
 }
 
 impl Driver {
