@@ -205,7 +205,7 @@ impl Gateway {
     }
 
     /// Notices when this process has slept. Runs until it is dropped.
-    pub async fn watch_sleep(&self) {
+    pub async fn watch_clock(&self) {
         self.wakes.watch().await;
     }
 

@@ -181,7 +181,7 @@ impl Running {
         let tidied = gateway.clone();
         tasks.spawn(async move { tidied.tidy_streams().await });
         let sleeping = gateway.clone();
-        tasks.spawn(async move { sleeping.watch_sleep().await });
+        tasks.spawn(async move { sleeping.watch_clock().await });
         tasks.spawn(keep_certificate(authority.clone(), pki, config.clone(), tls));
         let instance = gateway.instance();
         audit.record(&Event::Started { role: "gateway", version: env!("CARGO_PKG_VERSION"), instance })?;

@@ -49,10 +49,10 @@ impl Certificates {
         self.lock().remove(&lane);
     }
 
-    /// The first lane's.
+    /// Lane 0's.
     #[must_use]
     pub fn first(&self) -> Certificate {
-        self.lock().values().next().copied().expect("lane 0 has one as long as the session lives")
+        *self.lock().get(&0).expect("lane 0 has one as long as the session lives")
     }
 
     /// When the first of them ends.
@@ -81,8 +81,8 @@ impl Certificates {
 /// As [`holds`]; the session is to end with it.
 pub(super) fn reauthorise(gateway: &Gateway, live: &Live) -> Result<(), Failure> {
     holds(gateway, live)?;
-    let (session, agent, serial, until) =
-        (live.session, &live.agent, live.certificates().first().serial.to_string(), live.certificates().until());
+    let (serial, until) = (live.certificates().first().serial.to_string(), live.certificates().until());
+    let (session, agent) = (live.session, &live.agent);
     // A row that can't be kept refuses the streams, not the session.
     let _ = gateway.audit.record(&Event::Reauthorised { session, agent, serial: &serial, until, policy: None });
     Ok(())
