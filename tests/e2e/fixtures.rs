@@ -6,6 +6,7 @@ pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod dns;
 pub(crate) mod filesystem;
+pub(crate) mod group;
 pub(crate) mod haproxy;
 pub(crate) mod hostile_directory;
 pub(crate) mod ldap_client;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::load::{Load, Rate, choose, is_bulk, lanes_wanted};
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE};
+use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE, LAST_IDS};
 use crate::base::tasks::Tasks;
 use crate::tunnel::mux::{self, Incoming, Link, Opener, Side, Stream};
 use crate::tunnel::upgrade::Upgraded;
@@ -52,6 +52,7 @@ struct Shared {
     /// Streams that were last seen moving much.
     bulk: Mutex<Vec<Arc<Meter>>>,
     busier: Notify,
+    worn: Notify,
 }
 
 #[derive(Default)]
@@ -73,6 +74,8 @@ struct Connection {
     /// Streams placed here, and when their number last changed, in milliseconds.
     streams: AtomicUsize,
     changed: AtomicU64,
+    /// The ids of its streams run out.
+    worn: AtomicBool,
 }
 
 /// One stream's rate.
@@ -96,6 +99,7 @@ impl Lanes {
             slots: Arc::new(Semaphore::new(streams)),
             bulk: Mutex::default(),
             busier: Notify::new(),
+            worn: Notify::new(),
         }))
     }
 
@@ -140,7 +144,10 @@ impl Lanes {
         })?;
         let mut place = self.place(slot);
         match place.lane.0.opener.open().await {
-            Ok(stream) => Ok((stream, place)),
+            Ok(stream) => {
+                self.note_id(&place.lane, stream.id());
+                Ok((stream, place))
+            }
             Err(failure) if place.lane.number() == 0 => Err(failure),
             Err(_) => {
                 place.move_to(self.first().clone());
@@ -150,11 +157,23 @@ impl Lanes {
         }
     }
 
+    /// A further lane whose ids run out gets no more streams and ends when it is idle; with lane 0 the session has to begin anew.
+    fn note_id(&self, lane: &Lane, stream: u32) {
+        if u32::MAX - stream < LAST_IDS && !lane.0.worn.swap(true, Ordering::Relaxed) && lane.number() == 0 {
+            self.0.worn.notify_one();
+        }
+    }
+
+    /// Ends once when the ids of lane 0 run out.
+    pub async fn wear_out(&self) {
+        self.0.worn.notified().await;
+    }
+
     fn place(&self, slot: OwnedSemaphorePermit) -> Place {
         let now = self.now();
         let table = self.table();
         // One that is closing takes its time, and would keep the stream waiting.
-        let usable = table.further.values().flatten().filter(|lane| !lane.link().is_lost());
+        let usable = table.further.values().flatten().filter(|lane| !lane.link().is_lost() && !lane.is_worn());
         let lanes: Vec<_> = std::iter::once(self.first()).chain(usable).collect();
         let load = |lane: &&Lane| Load::new(lane.0.rate.per_second(now), lane.0.streams.load(Ordering::Relaxed));
         let loads: Vec<_> = lanes.iter().map(load).collect();
@@ -275,8 +294,8 @@ impl Lanes {
 
 impl Lane {
     fn new(number: u32, opener: Opener, link: Link, now: u64) -> Self {
-        let (streams, changed) = (AtomicUsize::new(0), AtomicU64::new(now));
-        Self(Arc::new(Connection { number, opener, link, rate: Rate::default(), streams, changed }))
+        let (streams, changed, worn) = (AtomicUsize::new(0), AtomicU64::new(now), AtomicBool::new(false));
+        Self(Arc::new(Connection { number, opener, link, rate: Rate::default(), streams, changed, worn }))
     }
 
     /// Its number: 0 for the first.
@@ -289,6 +308,10 @@ impl Lane {
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.0.link
+    }
+
+    fn is_worn(&self) -> bool {
+        self.0.worn.load(Ordering::Relaxed)
     }
 
     fn enter(&self, now: u64) {

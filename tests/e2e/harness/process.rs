@@ -24,6 +24,7 @@ pub(crate) struct Program {
     user: Option<String>,
     netns: Option<String>,
     resolver: Option<PathBuf>,
+    group: Option<PathBuf>,
     stdin: Vec<u8>,
 }
 
@@ -36,6 +37,7 @@ impl Program {
             user: None,
             netns: None,
             resolver: None,
+            group: None,
             stdin: Vec::new(),
         }
     }
@@ -82,6 +84,12 @@ impl Program {
         self
     }
 
+    /// Runs in this control group, a directory.
+    pub(crate) fn group(mut self, group: &Path) -> Self {
+        self.group = Some(group.to_owned());
+        self
+    }
+
     pub(crate) fn stdin(mut self, input: impl AsRef<[u8]>) -> Self {
         self.stdin = input.as_ref().to_owned();
         self
@@ -97,6 +105,10 @@ impl Program {
             let swap = r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#;
             line.extend(["unshare", "--mount", "--", "sh", "-c", swap].map(OsString::from));
             line.push(file.into());
+        }
+        if let Some(group) = &self.group {
+            line.extend(["sh", "-c", r#"echo $$ >"$0" && exec "$@""#].map(OsString::from));
+            line.push(group.join("cgroup.procs").into());
         }
         // The kernel ends the program with the thread that started it, so a killed test leaves nothing behind.
         line.extend(["setpriv", "--pdeathsig", "KILL"].map(OsString::from));

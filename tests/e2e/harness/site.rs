@@ -25,6 +25,7 @@ pub(crate) struct Gateway {
     metrics: u16,
     netns: Option<String>,
     envs: Vec<(String, String)>,
+    group: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -53,7 +54,7 @@ impl Gateway {
 
     async fn make(host: String, at: SocketAddr, netns: Option<&str>) -> Self {
         let (scratch, netns, endpoint) = (Scratch::new(), netns.map(str::to_owned), format!("wss://{host}"));
-        let gateway = Self { scratch, at, endpoint: endpoint.clone(), metrics: free_port(), netns, envs: Vec::new(), process: None };
+        let gateway = Self { scratch, at, endpoint: endpoint.clone(), metrics: free_port(), netns, envs: Vec::new(), group: None, process: None };
         let init = ["gateway", "init", "--endpoint", &endpoint, "--trust-domain", TRUST_DOMAIN];
         gateway.admin(&init).run().await.ok();
         gateway.configure("");
@@ -65,7 +66,7 @@ impl Gateway {
         let (scratch, at) = (Scratch::new(), SocketAddr::new(self.at.ip(), free_port()));
         Program::new("cp").arg("-a").arg(self.dir()).arg(scratch.path("gateway")).run().await.ok();
         let (endpoint, netns) = (self.endpoint.clone(), self.netns.clone());
-        let twin = Self { scratch, at, endpoint, metrics: free_port(), netns, envs: Vec::new(), process: None };
+        let twin = Self { scratch, at, endpoint, metrics: free_port(), netns, envs: Vec::new(), group: None, process: None };
         twin.configure("");
         twin
     }
@@ -107,6 +108,9 @@ impl Gateway {
         if let Some(netns) = &self.netns {
             program = program.netns(netns);
         }
+        if let Some(group) = &self.group {
+            program = program.group(group);
+        }
         program = self.envs.iter().fold(program, |program, (name, value)| program.env(name, value));
         self.process = Some(program.start());
         eventually("the gateway is ready", SOON, async || {
@@ -119,6 +123,11 @@ impl Gateway {
     /// The environment of the process from its next start on.
     pub(crate) fn set_env(&mut self, envs: &[(String, String)]) {
         self.envs = envs.to_vec();
+    }
+
+    /// The control group of the process from its next start on.
+    pub(crate) fn set_group(&mut self, group: &Path) {
+        self.group = Some(group.to_owned());
     }
 
     /// A command of the operator's, on this state directory.

@@ -41,7 +41,7 @@ fn library() -> PathBuf {
 /// Whether a text has exactly two times, and one of them is on the day that a wrong clock shows.
 fn tells_both_times(detail: &str, days: i64) -> bool {
     let word = |word: &&str| word.ends_with('Z') && OffsetDateTime::parse(word, &Rfc3339).is_ok();
-    let times: Vec<_> = detail.split([' ', ';', ',']).filter(word).collect();
+    let times: Vec<_> = detail.split([' ', ';', ',', '\n']).filter(word).collect();
     let wrong = OffsetDateTime::now_utc() + Span::days(days);
     // A midnight may have passed meanwhile.
     let days = [wrong, wrong - Span::hours(1)].map(|time| time.date().to_string());
