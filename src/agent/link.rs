@@ -231,13 +231,7 @@ fn tell_offers(session: &Session, added: Vec<Offer>, removed: Vec<crate::base::i
 }
 
 /// Serves a session to its end, which is: the connection breaks, or one side drains and the last stream is done.
-async fn serve(
-    agent: Arc<Agent>,
-    endpoint: Endpoint,
-    held: Held,
-    leave: Leave,
-    why: watch::Sender<Option<Failure>>,
-) {
+async fn serve(agent: Arc<Agent>, endpoint: Endpoint, held: Held, leave: Leave, why: watch::Sender<Option<Failure>>) {
     let Held { mut session, welcome, serial, origin, tasks } = held;
     let identity = &agent.settings.agent;
     let peer = endpoint.to_string();

@@ -72,7 +72,8 @@ mod tests {
         let files = [("/g/a/b/memory.max", "max\n"), ("/g/a/memory.max", "1000\n"), ("/g/memory.max", "5000\n")];
         assert_eq!(group("0::/a/b\n", &files), Some(1000));
         assert_eq!(group("0::/\n", &files), Some(5000));
-        let first = [("/g/memory/x/memory.limit_in_bytes", "77\n"), ("/g/memory/memory.limit_in_bytes", "9223372036854771712\n")];
+        let first =
+            [("/g/memory/x/memory.limit_in_bytes", "77\n"), ("/g/memory/memory.limit_in_bytes", "9223372036854771712\n")];
         assert_eq!(group("5:cpu:/x\n4:memory:/x\n0::/\n", &first), Some(77));
         assert_eq!(group("4:memory:/host/path\n", &first), Some(9_223_372_036_854_771_712));
         assert_eq!(group("", &first), None);

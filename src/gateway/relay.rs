@@ -407,9 +407,7 @@ impl AsyncWrite for Silent {
 
 /// Whether this side ended a stream, and not the agent's.
 fn is_own(ended: Option<&Outcome>) -> bool {
-    ended.is_none_or(|outcome| {
-        matches!(outcome, Outcome::Broken(End::Near, _) | Outcome::Idle) || outcome.own_code().is_some()
-    })
+    ended.is_none_or(|outcome| matches!(outcome, Outcome::Broken(End::Near, _) | Outcome::Idle) || outcome.own_code().is_some())
 }
 
 /// What the closing row says. A clean end of which the agent said otherwise was a reset that the mux could not tell.

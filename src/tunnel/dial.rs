@@ -218,9 +218,8 @@ impl Wording {
 }
 
 async fn resolve_and_race(to: &HostPort, wording: &Wording) -> Result<(TcpStream, Led), Failure> {
-    let unresolved = |why: &dyn Display| {
-        Failure::new(wording.dns, format_args!("resolving the {} {}: {why}", wording.what, to.host))
-    };
+    let unresolved =
+        |why: &dyn Display| Failure::new(wording.dns, format_args!("resolving the {} {}: {why}", wording.what, to.host));
     let found = match &to.host {
         Host::Ip(ip) => Found::literal(*ip),
         Host::Dns(name) => names::resolve(name.as_str()).await.map_err(|error| unresolved(&error))?,

@@ -54,7 +54,16 @@ impl Gateway {
 
     async fn make(host: String, at: SocketAddr, netns: Option<&str>) -> Self {
         let (scratch, netns, endpoint) = (Scratch::new(), netns.map(str::to_owned), format!("wss://{host}"));
-        let gateway = Self { scratch, at, endpoint: endpoint.clone(), metrics: free_port(), netns, envs: Vec::new(), group: None, process: None };
+        let gateway = Self {
+            scratch,
+            at,
+            endpoint: endpoint.clone(),
+            metrics: free_port(),
+            netns,
+            envs: Vec::new(),
+            group: None,
+            process: None,
+        };
         let init = ["gateway", "init", "--endpoint", &endpoint, "--trust-domain", TRUST_DOMAIN];
         gateway.admin(&init).run().await.ok();
         gateway.configure("");

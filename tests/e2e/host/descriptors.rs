@@ -73,7 +73,8 @@ async fn f30_an_agent_without_descriptors_says_so_when_it_cannot_dial_and_comes_
     limit(agent, 4).await;
     site.gateway.process().kill();
     site.gateway.start().await;
-    eventually("the log tells", SOON, async || site.agent.running().stderr().contains("out_of_descriptors").then_some(())).await;
+    eventually("the log tells", SOON, async || site.agent.running().stderr().contains("out_of_descriptors").then_some(()))
+        .await;
     limit(site.agent.running(), 1024).await;
     site.agent.connected().await;
     assert!(serves(site.at("echo")).await);
@@ -84,4 +85,3 @@ fn metric(text: &str, name: &str) -> u64 {
     let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
-

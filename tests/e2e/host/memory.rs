@@ -124,7 +124,8 @@ async fn f31_a_gateway_short_of_memory_sheds_load_before_the_kernel_kills_it() {
     ask(&mut deaf).await;
     // Half of the memory is for what waits; it is full when as much is dropped as comes.
     let full = (LIMIT / 2 - (1 << 20)) as f64;
-    eventually("what waits is all that may", 2 * SOON, async || (site.metric("buffered_bytes").await > full).then_some(())).await;
+    eventually("what waits is all that may", 2 * SOON, async || (site.metric("buffered_bytes").await > full).then_some(()))
+        .await;
     assert!(!serves(site.echo).await, "nobody new is let in");
     site.gateway.audited("refused", |row| row["code"] == "memory_short").await;
     site.lives_on(&mut client).await;

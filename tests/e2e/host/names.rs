@@ -46,9 +46,7 @@ impl Named {
         let token = gateway.token("acme", "dc1").await;
         agent.enrollment(&token).run().await.ok();
         let port = echo.address().port();
-        agent.configure(&format!(
-            "targets:\n  echo: {{kind: tcp, address: \"{TARGET}:{port}\", allow_loopback: true}}\n"
-        ));
+        agent.configure(&format!("targets:\n  echo: {{kind: tcp, address: \"{TARGET}:{port}\", allow_loopback: true}}\n"));
         Self { gateway, agent, names, client, echo, _dns: dns }
     }
 
@@ -124,7 +122,8 @@ async fn f38_three_bad_addresses_of_four_cost_less_than_a_second_each() {
     let mut site = Named::new(V4).await;
     let silent = Silent::at((Ipv4Addr::new(127, 66, 1, 1), site.gateway.at.port()).into()).await;
     let mute = Silent::at((Ipv4Addr::new(127, 66, 1, 2), site.echo.address().port()).into()).await;
-    let bad = |at: &Silent| vec![Ipv4Addr::new(127, 66, 0, 1).into(), at.address().ip(), Ipv4Addr::new(127, 66, 0, 2).into(), V4];
+    let bad =
+        |at: &Silent| vec![Ipv4Addr::new(127, 66, 0, 1).into(), at.address().ip(), Ipv4Addr::new(127, 66, 0, 2).into(), V4];
     site.gateway_is(Answer::Addresses(bad(&silent)));
     site.target_is(Answer::Addresses(bad(&mute)));
     site.agent.start().await;
