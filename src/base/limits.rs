@@ -23,6 +23,11 @@
 //! 0.36 MiB = 1 GiB. One that merely moves much has some 128 KiB under way for each stream at each end; a stream with nothing under way
 //! has no buffer, and a lane on which nothing comes no read buffer. A session has up to [`MAX_LANES`] lanes, and its streams
 //! are counted over all of them by whoever opens them. What a splice takes at once counts each chunk with [`CHUNK_COST`], too.
+//!
+//! Over all connections of a process what waits for readers (unread bytes of lanes, and what splices hold that nobody takes) is told to
+//! one budget ([`crate::base::memory`]): half of the memory that the host, a control group or a limit leaves the process. At three
+//! quarters of it new streams are refused, beyond it each lane gives back all but [`SPARED_BUFFER`]. What is not told of a stalled stream is some
+//! 40 KiB, and of a lane its 0.5 MiB: the other half is for these.
 
 use std::time::Duration;
 
