@@ -5,6 +5,7 @@ pub mod agent;
 pub mod connect;
 pub mod explain;
 pub mod gateway;
+mod memory;
 pub mod ops;
 pub mod process;
 pub mod quickstart;

@@ -12,6 +12,7 @@ pub mod grant;
 pub mod id;
 pub mod light;
 pub mod limits;
+pub mod memory;
 pub mod random;
 pub mod scope;
 pub mod secret;

@@ -317,14 +317,15 @@
 //! |---|---|---|
 //! | `targets_changed` | agent | Offers more, fewer or other targets; also those that did not fit into `Hello`. The gateway remembers 10,000. |
 //! | `stream_closed` | both | Why the sender is about to reset a stream. |
-//! | `drain` | both | The sender takes no new streams and ends after so long. |
+//! | `drain` | both | The agent takes no new streams; the gateway wants another session. What is open ends after so long at the latest. |
 //! | `revoked` | gateway | The agent's certificate was revoked; the session ends now. |
 //! | `lanes` | gateway | More lanes would help: the agent should have so many in all. |
 //! | `renew` | gateway | Reserved. |
 //!
-//! **Drain.** After the gateway's `drain` the agent dials anew (another instance may answer) and ends the old session
-//! with its last stream. After the agent's `drain` the gateway opens no more streams and sends a `drain` back; the agent ends
-//! the session once that has come and its last stream is done. Streams that were on their way are refused with
+//! **Drain.** After the gateway's `drain` (it shuts down, or the ids of lane 0 run out) the agent dials anew; another instance may
+//! answer. Once that attempt is over, well or not, the agent sends its own `drain`. After the agent's `drain` the gateway opens no more
+//! streams, which until then it MAY, and sends a `drain` back, also if it has sent one before; the agent ends the session once
+//! that has come and its last stream is done. Streams that were on their way when the agent shuts down are refused with
 //! `agent_draining`.
 //!
 //! Any other stream that the agent opens is reset.

@@ -2,7 +2,7 @@
 //! sleep, and what may be compiled in. What the documents say is held by `readme`.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise, with its place")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -158,6 +158,7 @@ fn no_file_names_the_machine_it_was_written_on() {
     files.extend(
         [
             "tests/run",
+            "tests/FAULTS.md",
             "tests/peers/yamux-echo/main.go",
             "tests/peers/websocket-echo/README.md",
             "benches/run",
@@ -243,4 +244,113 @@ fn rooms_used(code: &str) -> BTreeSet<String> {
 fn the_reader_of_edges_sees_both_forms() {
     let used = rooms_used("use crate::pki::{pin, tls};\nuse crate::{base::{id, code}, wire};\ncrate::app::run();");
     assert_eq!(used, ["app", "base", "pki", "wire"].map(str::to_owned).into());
+}
+
+/// The list of faults is that of the tests. `UPDATE=1` writes which tests a row has.
+#[test]
+fn each_fault_in_a_tests_name_has_its_row_and_each_test_in_a_row_is_there() {
+    const LIST: &str = "tests/FAULTS.md";
+    let tests = tests_by_id();
+    let (mut wrong, mut stale, mut listed, mut lines) = (Vec::new(), Vec::new(), BTreeSet::new(), Vec::new());
+    let text = std::fs::read_to_string(LIST).unwrap();
+    for line in text.lines() {
+        let Some((id, cells, cell)) = row(line) else {
+            lines.push(line.to_owned());
+            continue;
+        };
+        if !listed.insert(id.to_owned()) {
+            wrong.push(format!("{id} has two rows"));
+        }
+        let there = tests.get(id).cloned().unwrap_or_default();
+        let named: BTreeSet<String> = cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        let kept: Vec<_> = named.intersection(&there).take(2).cloned().collect();
+        let names = if kept.is_empty() { there.into_iter().take(2).collect() } else { kept };
+        let right = match names.as_slice() {
+            [] if cell.starts_with('-') => cell.to_owned(),
+            [] => "-".to_owned(),
+            names => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+        };
+        if right != cell {
+            stale.push(format!("{id}: {right}, and not {cell}"));
+        }
+        lines.push(format!("{cells} {right} |"));
+    }
+    wrong.extend(tests.iter().filter(|(id, _)| !listed.contains(*id)).map(|(id, names)| format!("{id} has no row: {names:?}")));
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(LIST, lines.join("\n") + "\n").unwrap();
+        stale.clear();
+    }
+    wrong.extend(stale);
+    assert!(wrong.is_empty(), "{LIST} (UPDATE=1 writes names): {wrong:#?}");
+}
+
+/// A row's id, all of it but the last cell, and that.
+fn row(line: &str) -> Option<(&str, &str, &str)> {
+    let (cells, cell) = line.strip_suffix('|')?.rsplit_once('|')?;
+    let id = line.strip_prefix("| ")?.split(' ').next()?;
+    let is_id = id.starts_with(|c: char| c.is_ascii_uppercase()) && id.contains(|c: char| c.is_ascii_digit());
+    is_id.then_some((id, &line[..=cells.len()], cell.trim()))
+}
+
+/// Every test whose name begins with ids of faults, by each of these.
+fn tests_by_id() -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in ["src", "tests", "certs"].into_iter().flat_map(rust_files) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut lines = text.lines().map(str::trim);
+        while let Some(line) = lines.next() {
+            if !line.starts_with("#[test]") && !line.starts_with("#[tokio::test") {
+                continue;
+            }
+            let head = lines.by_ref().find(|line| line.contains("fn ")).unwrap();
+            let name = head.split("fn ").nth(1).unwrap().split('(').next().unwrap();
+            for id in ids_of(name) {
+                found.entry(id).or_default().insert(name.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// `c1_f07_what_holds` is of C1 and F7, `cve_2022_3294_e2_what_holds` of CVE-2022-3294 and E2.
+fn ids_of(name: &str) -> Vec<String> {
+    let words: Vec<_> = name.split('_').collect();
+    let (mut ids, mut rest) = (Vec::new(), words.as_slice());
+    loop {
+        rest = match rest {
+            ["cve" | "rustsec", year, number, after @ ..] => {
+                ids.push(format!("{}-{year}-{number}", rest[0].to_uppercase()));
+                after
+            }
+            ["ghsa", one, two, three, after @ ..] => {
+                ids.push(format!("GHSA-{one}-{two}-{three}"));
+                after
+            }
+            [word, after @ ..] if is_short_id(word) => {
+                let (letter, number) = word.split_at(1);
+                ids.push(letter.to_uppercase() + number.trim_start_matches('0'));
+                after
+            }
+            _ => return ids,
+        };
+    }
+}
+
+/// A letter and a number, such as `f7`, `f07` or `t2b`.
+fn is_short_id(word: &str) -> bool {
+    let digits = word.get(1..).unwrap_or_default().trim_end_matches('b');
+    word.starts_with(|c: char| c.is_ascii_lowercase()) && !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())
+}
+
+#[test]
+fn the_reader_of_tests_names_sees_their_ids() {
+    for (name, ids) in [
+        ("c1_f07_a_silent_path", &["C1", "F7"][..]),
+        ("t2b_fragments", &["T2b"]),
+        ("cve_2022_35922_rustsec_2020_0043_d2_no_length", &["CVE-2022-35922", "RUSTSEC-2020-0043", "D2"]),
+        ("ghsa_vxx9_2994_q338_the_mux", &["GHSA-vxx9-2994-q338"]),
+        ("a_name_f7_without", &[]),
+    ] {
+        assert_eq!(ids_of(name), ids, "{name}");
+    }
 }

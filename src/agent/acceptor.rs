@@ -20,6 +20,7 @@ use super::policy::{Permit, Service};
 use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
 use crate::base::limits::OPEN_DEADLINE;
+use crate::base::memory::PROCESS;
 use crate::tunnel::ledger::{Asked, Ledger};
 use crate::tunnel::listen::reset_on_close;
 use crate::tunnel::mux::{Stream, lost, lost_because};
@@ -142,6 +143,7 @@ async fn bridge(context: &Context, arrived: &Arrived, asked: &mut Asked) -> Resu
     if agent.drain.begun() {
         return Err(Refusal::new(Code::AgentDraining, "this agent is shutting down"));
     }
+    PROCESS.ready()?;
     let slot = agent.slots.clone().try_acquire_owned().map_err(|_| {
         let limit = agent.settings.max_streams;
         Refusal::new(Code::AgentStreams, format_args!("this agent has its {limit} streams"))
@@ -273,6 +275,7 @@ async fn both_ways(
 /// What the closing row says, and the notice to the gateway, unless the gateway knows better.
 fn code_of(outcome: Outcome, lanes: &Lanes) -> Option<Code> {
     match outcome {
+        _ if outcome.own_code().is_some() => outcome.own_code(),
         Outcome::Finished => None,
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Far, _) => Some(Code::TargetReset),

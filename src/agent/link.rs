@@ -77,6 +77,15 @@ struct Held {
     tasks: Tasks,
 }
 
+/// How a session that its gateway wants to end is left.
+#[derive(Clone, Default)]
+struct Leave {
+    /// The gateway has asked for it: another is dialled.
+    released: CancellationToken,
+    /// That attempt is over, well or not.
+    succeeded: CancellationToken,
+}
+
 /// How an attempt ended, and how long its session had lived.
 struct Ended {
     why: Failure,
@@ -92,9 +101,9 @@ impl Ended {
 /// Keeps a session with one endpoint until the drain begins.
 pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
     let mut backoff = Backoff::new(RECONNECT_BASE, RECONNECT_MAX);
-    let mut woken = agent.wakes.subscribe();
+    let (mut woken, mut before) = (agent.wakes.subscribe(), None);
     while !agent.drain.begun() {
-        let Ended { why: failure, lived } = hold(&agent, &endpoint).await;
+        let Ended { why: failure, lived } = hold(&agent, &endpoint, &mut before).await;
         if lived >= SESSION_PROVEN {
             backoff.reset();
         }
@@ -116,8 +125,9 @@ pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
     }
 }
 
-/// One session, from the dial until it takes no more streams; yields why.
-async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Ended {
+/// One session, from the dial until it takes no more streams; yields why. `before` is the session that this one replaces, and then the
+/// one to be replaced: its streams go on, and new ones may come until the next attempt is over.
+async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint, before: &mut Option<CancellationToken>) -> Ended {
     agent.board.connecting(endpoint);
     let too_slow =
         || Failure::new(Code::GatewayTimeout, format_args!("{endpoint}: no session within {} s", DIAL_DEADLINE.as_secs()));
@@ -126,6 +136,9 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Ended {
         () = agent.drain.begins() => Ok(Err(Failure::new(Code::Stopping, "closed by this side"))),
         dialled = tokio::time::timeout(DIAL_DEADLINE, connect(agent, endpoint)) => dialled,
     };
+    if let Some(before) = before.take() {
+        before.cancel();
+    }
     let held = match dialled.unwrap_or_else(|_| Err(too_slow())) {
         Ok(held) => held,
         Err(failure) => return Ended::unborn(failure),
@@ -144,12 +157,15 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint) -> Ended {
     }
     tracing::info!(%endpoint, session = %connected.session, gateway = %connected.gateway, "connected");
     // The session outlives this link's interest in it when the gateway drains: a new one is dialled at once.
-    let (released, why) = (CancellationToken::new(), watch::Sender::new(None));
+    let (leave, why) = (Leave::default(), watch::Sender::new(None));
     let mut ended = why.subscribe();
-    agent.tasks.spawn(serve(agent.clone(), endpoint.clone(), held, released.clone(), why));
+    agent.tasks.spawn(serve(agent.clone(), endpoint.clone(), held, leave.clone(), why));
     let why = tokio::select! {
         biased;
-        () = released.cancelled() => Failure::new(Code::Stopping, "the gateway is shutting down"),
+        () = leave.released.cancelled() => {
+            *before = Some(leave.succeeded);
+            Failure::new(Code::Stopping, "the gateway asked for another session")
+        }
         why = ended.wait_for(Option::is_some) => {
             let why = why.ok().and_then(|why| why.clone());
             why.unwrap_or_else(|| Failure::new(Code::Stopping, "closed by this side"))
@@ -222,13 +238,7 @@ fn tell_offers(session: &Session, added: Vec<Offer>, removed: Vec<crate::base::i
 }
 
 /// Serves a session to its end, which is: the connection breaks, or one side drains and the last stream is done.
-async fn serve(
-    agent: Arc<Agent>,
-    endpoint: Endpoint,
-    held: Held,
-    released: CancellationToken,
-    why: watch::Sender<Option<Failure>>,
-) {
+async fn serve(agent: Arc<Agent>, endpoint: Endpoint, held: Held, leave: Leave, why: watch::Sender<Option<Failure>>) {
     let Held { mut session, welcome, grounds, origin, tasks } = held;
     let identity = &agent.settings.agent;
     let peer = endpoint.to_string();
@@ -241,14 +251,14 @@ async fn serve(
         let (session, direct_address) = (welcome.session, welcome.direct_address);
         let (agent, grounds) = (agent.clone(), grounds.clone());
         let connector = Arc::new(Connector { agent, endpoint, origin, session, secret, grounds, direct_address });
-        tasks.spawn(resume::keep(connector.clone(), lanes.first().clone(), released.clone()));
+        tasks.spawn(resume::keep(connector.clone(), lanes.first().clone(), leave.released.clone()));
         let (notifier, lanes, streams, serving) = (notifier.clone(), lanes.clone(), streams.clone(), serving.clone());
         let further = Further { connector, notifier, lanes, streams, serving };
-        tasks.spawn(lanes::keep(further, wanted.subscribe(), released.clone()));
+        tasks.spawn(lanes::keep(further, wanted.subscribe(), leave.released.clone()));
     }
     let lane = lanes.first().clone();
     let context = Arc::new(Context { agent: agent.clone(), session: welcome.session, notifier, lane, lanes });
-    let failure = attend(&mut session, &context, &grounds, &streams, &released, &wanted).await;
+    let failure = attend(&mut session, &context, &grounds, &streams, &leave, &wanted).await;
     session.lanes.close();
     // Each ends with its lane, and says why.
     streams.join().await;
@@ -263,7 +273,7 @@ async fn attend(
     context: &Arc<Context>,
     grounds: &ArcSwap<Grounds>,
     streams: &Tasks,
-    released: &CancellationToken,
+    leave: &Leave,
     wanted: &watch::Sender<u32>,
 ) -> Failure {
     let agent = &context.agent;
@@ -274,7 +284,7 @@ async fn attend(
     let (mut told, mut acknowledged) = (false, false);
     loop {
         // Either side drains: the session ends with its last stream, once no new one can come.
-        let finishing = released.is_cancelled() || (told && acknowledged);
+        let finishing = told && acknowledged;
         tokio::select! {
             biased;
             failure = session.link.ended() => return failure,
@@ -284,7 +294,7 @@ async fn attend(
             },
             notice = session.notices.recv() => match notice {
                 Some(Notice::Drain { deadline }) if told => { let _ = deadline; acknowledged = true; }
-                Some(Notice::Drain { deadline }) => gateway_drains(deadline, released),
+                Some(Notice::Drain { deadline }) => gateway_drains(deadline, &leave.released),
                 Some(Notice::Revoked) => {
                     let why = Failure::new(Code::Revoked, "the gateway says so; enroll again with a fresh token");
                     session.lanes.close_because(&why);
@@ -301,7 +311,7 @@ async fn attend(
                     session.lanes.close_because(&why);
                 } else if grounds.is_outlived() {
                     // A new session, with the gateway's new certificate, takes the streams to come.
-                    released.cancel();
+                    leave.released.cancel();
                 }
             }
             Ok(()) = woken.changed() => session.lanes.woken(*woken.borrow_and_update()),
@@ -314,6 +324,10 @@ async fn attend(
                 session.notifier.tell(Notice::Drain { deadline: agent.settings.drain_timeout });
                 told = true;
             }
+            () = leave.succeeded.cancelled(), if !told => {
+                session.notifier.tell(Notice::Drain { deadline: agent.settings.drain_timeout });
+                told = true;
+            }
             () = streams.join(), if finishing => {
                 session.lanes.close();
                 return session.link.ended().await;
@@ -323,7 +337,7 @@ async fn attend(
 }
 
 fn gateway_drains(deadline: Duration, released: &CancellationToken) {
-    tracing::info!(seconds = deadline.as_secs(), "the gateway is shutting down; open streams may finish");
+    tracing::info!(seconds = deadline.as_secs(), "the gateway asks for another session; open streams may finish");
     released.cancel();
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::memory::limit_buffers;
 use super::process::{Signals, Wish, raise_descriptor_limit, ready};
 use super::targets::policy;
 use super::{Place, ops, process};
@@ -80,12 +81,13 @@ pub async fn enroll(place: &Place, token: &EnrollmentToken, name: Option<&Name>,
     let key = PrivateKey::load_or_generate(&pending_key(&files.key))?;
     let Enrollment { credential, agent, root, endpoints } = redeem(token, key, name, egress).await?;
     pem::save(&files.root, [&root])?;
-    credential.save(&files.certificate, &files.key)?;
     let config = place.config(CONFIG);
     let config_written = config.symlink_metadata().is_err();
     if config_written {
         files::write_private(&config, starter(&endpoints).as_bytes())?;
     }
+    // Last: with it the key is in force, and nobody could repeat what failed behind it.
+    credential.save(&files.certificate, &files.key)?;
     Ok(Enrolled { agent, not_after: credential.identity().not_after, config, config_written })
 }
 
@@ -202,6 +204,7 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
     let config = config::load_agent(&path)?;
     let _log = log::init(&config.log.settings())?;
     raise_descriptor_limit();
+    limit_buffers();
     let metrics = metrics::install("agent")?;
     let mut signals = Signals::listen()?;
     let audit = Audit::open(&config.audit.settings(&place.state_dir))?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
+use super::memory::limit_buffers;
 use super::process::{Signals, Wish, raise_descriptor_limit, ready};
 use super::{Place, ops, process};
 use crate::base::allow::AllowFrom;
@@ -248,6 +249,7 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
     let config = config::load_gateway(&path)?;
     let _log = log::init(&config.log.settings())?;
     raise_descriptor_limit();
+    limit_buffers();
     let metrics = metrics::install("gateway")?;
     let mut signals = Signals::listen()?;
     let audit = Audit::open(&config.audit.settings(&place.state_dir))?;

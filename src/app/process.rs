@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::base::code::{Code, Exit, Failure, OrFail};
 use crate::base::drain::Drained;
+use crate::base::memory::PROCESS;
 use crate::observe::audit::{Audit, Event};
 use crate::observe::metrics;
 
@@ -113,6 +114,7 @@ pub fn measure() {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let resident = pages.split(' ').nth(1).and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
     metrics::process(open, limit, resident * rustix::param::page_size() as u64);
+    metrics::buffered(PROCESS.kept());
 }
 
 /// Says something to systemd; without systemd nobody listens.

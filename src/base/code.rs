@@ -156,6 +156,9 @@ codes! {
     OutOfDescriptors "out_of_descriptors" Agent Unavailable true:
         "The process has no file descriptors left: an agent refuses streams, a listener pauses." ;
         "Raise `LimitNOFILE=` of its service unit, or add an agent."
+    MemoryShort "memory_short" Agent Unavailable true:
+        "As many bytes wait for their readers as the process has memory for: it takes no new streams." ;
+        "Look for readers that have stopped (`memory_budget` in the audit); give the process more memory, or add an agent."
     AgentDraining "agent_draining" Agent Unavailable true:
         "The agent is shutting down and takes no new streams." ;
         "Nothing if another agent serves the group; else wait for its return."

@@ -159,7 +159,9 @@ fn untrusted(path: &Path, why: impl std::fmt::Display) -> Failure {
 
 fn unopened(path: &Path, error: &io::Error) -> Failure {
     let symlink = error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
+    let exhausted = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error())).contains(&error.raw_os_error());
     match error.kind() {
+        _ if exhausted => Failure::new(Code::OutOfDescriptors, format_args!("cannot read {}: {error}", path.display())),
         _ if symlink => untrusted(path, "is a symbolic link"),
         ErrorKind::NotFound => Failure::new(Code::StateMissing, format_args!("{} does not exist", path.display())),
         _ => Failure::new(Code::ConfigUnreadable, format_args!("cannot read {}: {error}", path.display())),

@@ -24,6 +24,11 @@
 //! 0.36 MiB = 1.05 GiB. One that merely moves much has some 128 KiB under way for each stream at each end; a stream with nothing under way
 //! has no buffer, and a lane on which nothing comes no read buffer. A session has up to [`MAX_LANES`] lanes, and its streams
 //! are counted over all of them by whoever opens them. What a splice takes at once counts each chunk with [`CHUNK_COST`], too.
+//!
+//! Over all connections of a process what waits for readers (unread bytes of lanes, and what splices hold that nobody takes) is told to
+//! one budget ([`crate::base::memory`]): half of the memory that the host, a control group or a limit leaves the process. At three
+//! quarters of it new streams are refused, beyond it each lane gives back all but [`SPARED_BUFFER`]. What is not told of a stalled stream is some
+//! 40 KiB, and of a lane its 0.5 MiB: the other half is for these.
 
 use std::time::Duration;
 
@@ -47,6 +52,12 @@ pub const SESSION_GROWTH: usize = 32 * 1024 * 1024;
 /// What unread bytes may hold of a lane's memory; beyond it the stream that holds most is reset. Some
 /// 250 streams whose readers have stopped at once, with the window that each begins with.
 pub const SESSION_BUFFER: usize = 64 * 1024 * 1024;
+
+/// What a lane may hold in any case, also while the process is short of memory: the windows of some streams that are read.
+pub const SPARED_BUFFER: usize = 1024 * 1024;
+
+/// What is kept is told to the process's budget in steps of so much. 1000 keepers are off by 16 MiB.
+pub const MEMORY_STEP: usize = 16 * 1024;
 
 /// A peer is told of room in steps of at most this, so that a large window is refilled before it has run half empty.
 pub const CREDIT_STEP: u32 = 512 * 1024;
@@ -87,6 +98,9 @@ pub const CHURN_BURST: u32 = 10_000;
 
 /// The same, each second, once the burst is used up.
 pub const CHURN_PER_SECOND: u32 = 5_000;
+
+/// Ids of streams that a connection has left when its session begins anew: of 2^31 in all, and those of a minute at 15,000 a second.
+pub const LAST_IDS: u32 = 2 * 1024 * 1024;
 
 /// Empty WebSocket frames of one second; a peer that sends more wants work done for nothing.
 pub const EMPTY_FRAMES_PER_SECOND: u32 = 1000;
@@ -258,6 +272,10 @@ pub const MAX_ADDRESSES: usize = 16;
 
 /// A name's addresses are used this long.
 pub const DNS_CACHE: Duration = Duration::from_secs(10);
+
+/// How long name servers may take to answer for a gateway's name when it is known where it led last: enough for one that is slow, and so
+/// little that [`DIAL_DEADLINE`] leaves most to what is tried then.
+pub const DNS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Names whose addresses are kept; targets are few, so this is never reached in earnest.
 pub const DNS_CACHE_ENTRIES: usize = 1024;

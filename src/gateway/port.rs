@@ -350,6 +350,7 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
                 told = true;
             }
             _ = doubts.tick(), if !doubted => doubted = report_duplicate(gateway, live),
+            () = live.lanes.wear_out(), if !live.draining() => replace(gateway, live),
             count = live.lanes.wanted(), if !live.draining() => {
                 tracing::info!(session = %live.session, agent = %live.agent, count, "asking for more lanes");
                 session.notifier.tell(Notice::Lanes { count });
@@ -396,6 +397,13 @@ async fn expires(gateway: &Gateway, live: &Live) {
     tokio::time::sleep(deadline).await;
 }
 
+/// Has the agent begin another session before this one runs out of ids for streams. It serves until the agent says that it has one, and
+/// what is open then ends in its own time.
+fn replace(gateway: &Gateway, live: &Live) {
+    tracing::info!(session = %live.session, agent = %live.agent, "the session's ids for streams run out: asking for another session");
+    live.notifier.tell(Notice::Drain { deadline: gateway.settings.drain_timeout });
+}
+
 /// Tells of an agent whose identity another process has held for longer; whether there is one. Each process that joins others is
 /// told of once, by its eldest session.
 fn report_duplicate(gateway: &Gateway, live: &Live) -> bool {
@@ -422,8 +430,8 @@ fn report_duplicate(gateway: &Gateway, live: &Live) -> bool {
 
 fn noticed(live: &Live, notice: Notice) {
     match notice {
-        Notice::Drain { deadline } if !live.draining() => {
-            tracing::info!(session = %live.session, agent = %live.agent, seconds = deadline.as_secs(), "the agent is shutting down");
+        Notice::Drain { deadline } => {
+            tracing::info!(session = %live.session, agent = %live.agent, seconds = deadline.as_secs(), "the agent takes no more streams");
             live.drain();
             // Said back, so that the agent knows when no further stream will come.
             live.notifier.tell(Notice::Drain { deadline });

@@ -19,6 +19,7 @@ use super::router::Route;
 use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
 use crate::base::limits::{EARLY_DATA, REPLY_DEADLINE, RESUME_PATIENCE};
+use crate::base::memory::PROCESS;
 use crate::tunnel::ledger::{Asked, Ledger, Pace};
 use crate::tunnel::mux::{self, Stream};
 use crate::tunnel::session::Wired;
@@ -170,6 +171,7 @@ async fn open<Io: ClientIo>(
     early: &mut Early,
 ) -> Result<(Opened, Slots), Refusal> {
     gateway.ready()?;
+    PROCESS.ready()?;
     // Asked before anything is sent: once a target has had bytes, a refusal would come too late.
     gateway.audit.ready()?;
     wanted.caller.may(&wanted.target)?;
@@ -371,8 +373,8 @@ async fn carry<Io: ClientIo>(mut client: Io, early: Early, begun: Begun, wanted:
     };
     let code = ended.as_ref().map_or(Some(Code::CallerRevoked), |outcome| code_of(&agent, outcome));
     match code {
-        // What the agent can't know by itself: why the client's side ended.
-        Some(code) if matches!(ended, None | Some(Outcome::Broken(End::Near, _) | Outcome::Idle)) => {
+        // What the agent can't know by itself: why this side ended.
+        Some(code) if is_own(ended.as_ref()) => {
             agent.live.notifier.closing(agent.lane, agent.stream.id(), code);
         }
         Some(_) => {}
@@ -437,9 +439,15 @@ impl AsyncWrite for Silent {
     }
 }
 
+/// Whether this side ended a stream, and not the agent's.
+fn is_own(ended: Option<&Outcome>) -> bool {
+    ended.is_none_or(|outcome| matches!(outcome, Outcome::Broken(End::Near, _) | Outcome::Idle) || outcome.own_code().is_some())
+}
+
 /// What the closing row says. A clean end of which the agent said otherwise was a reset that the mux could not tell.
 fn code_of(agent: &AgentEnd, outcome: &Outcome) -> Option<Code> {
     match outcome {
+        _ if outcome.own_code().is_some() => outcome.own_code(),
         Outcome::Finished => agent.live.notifier.closed(agent.lane, agent.stream.id()),
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Near, _) => Some(Code::ClientReset),

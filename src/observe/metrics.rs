@@ -71,6 +71,8 @@ metrics! {
         "Agents whose identity several processes hold at the same time."
     CONNECTS_REFUSED "underpass_connects_refused_total" Counter Count ["code"]
         "Connections to the gateway that did not become a session or a lane of one, by why."
+    ACCEPT_PAUSES "underpass_accept_pauses_total" Counter Count []
+        "Times that a listener began to pause because descriptors or memory had run out."
     STREAMS_OPEN "underpass_streams_open" Gauge Count []
         "Streams open now."
     STREAMS_OPENED "underpass_streams_opened_total" Counter Count []
@@ -109,6 +111,8 @@ metrics! {
         "File descriptors this process has open."
     DESCRIPTORS_LIMIT "underpass_descriptors_limit" Gauge Count []
         "File descriptors this process may have."
+    BUFFERED_BYTES "underpass_buffered_bytes" Gauge Bytes []
+        "What waits for readers that are slower than what they read; at three eighths of the process's memory new streams are refused."
     RESIDENT_BYTES "underpass_resident_bytes" Gauge Bytes []
         "Memory this process has resident."
 }
@@ -197,6 +201,16 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }
+}
+
+/// What is kept for slow readers.
+pub fn buffered(bytes: usize) {
+    gauge!(BUFFERED_BYTES).set(bytes as f64);
+}
+
+/// A listener has run out of descriptors or memory.
+pub fn accept_paused() {
+    counter!(ACCEPT_PAUSES).increment(1);
 }
 
 /// Counts an established session while it lives. `gateway` is the endpoint on an agent, the own id on a gateway.

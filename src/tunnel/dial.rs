@@ -1,6 +1,9 @@
 //! Out to a host: every address of a name, through a proxy when one is set, TLS on top. It refuses to know what is said then,
 //! and which hosts may be dialled.
 
+mod names;
+
+use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +23,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::listen::{prepare, prepare_tunnel};
+use self::names::{Found, Led};
+use super::listen::{is_out_of_descriptors, prepare, prepare_tunnel};
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::{Host, HostPort};
 use crate::base::limits::{HAPPY_EYEBALLS_DELAY, MAX_ADDRESSES, MAX_HTTP_REQUEST, SOCKET_BUFFER};
@@ -101,9 +105,11 @@ pub async fn secure_at(
     proxy: Option<&Proxy>,
     config: Arc<ClientConfig>,
 ) -> Result<Secured, Failure> {
-    let stream = reach(at, proxy).await?;
+    let (stream, led) = reach(at, proxy).await?;
     prepare_tunnel(&stream);
-    shake_hands(stream, to, config).await
+    let secured = shake_hands(stream, to, config).await?;
+    led.there();
+    Ok(secured)
 }
 
 /// As [`secure`], for a connection that is one client's stream. It has not what a tunnel has beside: its reader may rest for as
@@ -112,17 +118,17 @@ pub async fn secure_at(
 /// # Errors
 /// As [`secure`].
 pub async fn secure_stream(to: &HostPort, proxy: Option<&Proxy>, config: Arc<ClientConfig>) -> Result<Secured, Failure> {
-    let stream = reach(to, proxy).await?;
+    let (stream, _) = reach(to, proxy).await?;
     shake_hands(stream, to, config).await
 }
 
-async fn reach(at: &HostPort, proxy: Option<&Proxy>) -> Result<TcpStream, Failure> {
-    let stream = match proxy {
+async fn reach(at: &HostPort, proxy: Option<&Proxy>) -> Result<(TcpStream, Led), Failure> {
+    let (stream, led) = match proxy {
         Some(proxy) => through_proxy(proxy, at).await?,
         None => resolve_and_race(at, &Wording::GATEWAY).await?,
     };
     prepare(&stream);
-    Ok(stream)
+    Ok((stream, led))
 }
 
 async fn shake_hands(stream: TcpStream, to: &HostPort, config: Arc<ClientConfig>) -> Result<Secured, Failure> {
@@ -212,29 +218,34 @@ impl Wording {
     };
 }
 
-async fn resolve_and_race(to: &HostPort, wording: &Wording) -> Result<TcpStream, Failure> {
-    let addresses = match &to.host {
-        Host::Ip(ip) => vec![SocketAddr::new(*ip, to.port)],
-        Host::Dns(name) => {
-            let resolved = tokio::net::lookup_host((name.as_str(), to.port)).await;
-            let fail = |error| Failure::new(wording.dns, format_args!("resolving the {} {name}: {error}", wording.what));
-            resolved.map_err(fail)?.collect()
-        }
+async fn resolve_and_race(to: &HostPort, wording: &Wording) -> Result<(TcpStream, Led), Failure> {
+    let unresolved =
+        |why: &dyn Display| Failure::new(wording.dns, format_args!("resolving the {} {}: {why}", wording.what, to.host));
+    let found = match &to.host {
+        Host::Ip(ip) => Found::literal(*ip),
+        Host::Dns(name) => names::resolve(name.as_str()).await.map_err(|error| unresolved(&error))?,
     };
-    race(addresses, TcpStream::connect).await.map_err(|error| {
-        let code = match error.kind() {
-            io::ErrorKind::ConnectionRefused => wording.refused,
-            io::ErrorKind::TimedOut => wording.timeout,
-            io::ErrorKind::AddrNotAvailable => wording.dns,
-            _ => wording.unreachable,
-        };
-        Failure::new(code, format_args!("connecting to the {} {to}: {error}", wording.what))
-    })
+    let addresses = found.addresses.iter().map(|ip| SocketAddr::new(*ip, to.port)).collect();
+    let error = match race(addresses, TcpStream::connect).await {
+        Ok(stream) => return Ok((stream, found.led())),
+        Err(error) => error,
+    };
+    if let Some(unanswered) = found.unanswered {
+        return Err(unresolved(&format_args!("{unanswered}; where it led last: {error}")));
+    }
+    let code = match error.kind() {
+        io::ErrorKind::ConnectionRefused => wording.refused,
+        io::ErrorKind::TimedOut => wording.timeout,
+        io::ErrorKind::AddrNotAvailable => wording.dns,
+        _ if is_out_of_descriptors(&error) => Code::OutOfDescriptors,
+        _ => wording.unreachable,
+    };
+    Err(Failure::new(code, format_args!("connecting to the {} {to}: {error}", wording.what)))
 }
 
 /// CONNECT (RFC 9110, 9.3.6). The proxy resolves the name.
-async fn through_proxy(proxy: &Proxy, to: &HostPort) -> Result<TcpStream, Failure> {
-    let stream = resolve_and_race(&proxy.at, &Wording::PROXY).await?;
+async fn through_proxy(proxy: &Proxy, to: &HostPort) -> Result<(TcpStream, Led), Failure> {
+    let (stream, led) = resolve_and_race(&proxy.at, &Wording::PROXY).await?;
     let broken =
         |error: hyper::Error| Failure::new(Code::ProxyProtocol, format_args!("CONNECT {to} through {}: {error}", proxy.at));
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
@@ -264,7 +275,7 @@ async fn through_proxy(proxy: &Proxy, to: &HostPort) -> Result<TcpStream, Failur
     if !parts.read_buf.is_empty() {
         return Err(Failure::new(Code::ProxyProtocol, format_args!("{} sent bytes before TLS began", proxy.at)));
     }
-    Ok(parts.io.into_inner())
+    Ok((parts.io.into_inner(), led))
 }
 
 /// Runs an HTTP connection for as long as an exchange over it takes. A connection that ends first leaves the exchange to say how.

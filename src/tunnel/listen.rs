@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::base::code::{Code, Failure, OrFail};
 use crate::base::drain::Drain;
@@ -22,6 +23,7 @@ use crate::base::limits::{
     TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT,
 };
 use crate::base::tasks::Tasks;
+use crate::observe::metrics;
 use places::Places;
 
 /// Connections the kernel keeps for us while we are busy; the usual `net.core.somaxconn`.
@@ -29,6 +31,9 @@ const BACKLOG: i32 = 4096;
 
 /// The pause after running out of descriptors: long enough not to spin, short enough not to be noticed.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Without running out again for this long, it is over.
+const EXHAUSTED_OVER: Duration = Duration::from_secs(1);
 
 /// How many connections a listener serves, and how many of them may still be in their handshake.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +141,7 @@ where
 {
     let connections = Arc::new(Semaphore::new(caps.connections));
     let places = Places::new(caps.handshakes, (caps.handshakes / HANDSHAKE_SHARES).max(1), HANDSHAKES_WAITING);
+    let mut exhaustion = Exhaustion::default();
     loop {
         // The permit first: what we can't serve waits in the kernel's backlog, at no cost to us.
         let accepted = async {
@@ -147,6 +153,9 @@ where
             () = drain.begins() => return,
             accepted = accepted => accepted,
         };
+        if accepted.is_ok() {
+            exhaustion.passed();
+        }
         match accepted {
             Ok((io, peer)) if service.admits(&peer) => {
                 let (places, service) = (places.clone(), service.clone());
@@ -157,11 +166,39 @@ where
             }
             Ok(_) => {}
             Err(error) if is_exhaustion(&error) => {
-                tracing::warn!(code = %Code::OutOfDescriptors, %error, "accepting pauses: the system has no descriptors or memory left");
+                exhaustion.met(&error);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
             // The one connection failed before it was ours.
             Err(error) => tracing::debug!(%error, "a connection was lost before it was accepted"),
+        }
+    }
+}
+
+/// A lack of descriptors, told once when it begins and once when it is over, however often it is met between.
+#[derive(Default)]
+struct Exhaustion {
+    /// When it was first and last met.
+    met: Option<(Instant, Instant)>,
+}
+
+impl Exhaustion {
+    fn met(&mut self, error: &io::Error) {
+        let now = Instant::now();
+        if self.met.is_none() {
+            metrics::accept_paused();
+            tracing::warn!(code = %Code::OutOfDescriptors, %error, "accepting pauses: the system has no descriptors or memory left");
+        }
+        self.met = Some((self.met.map_or(now, |(first, _)| first), now));
+    }
+
+    /// A connection was accepted.
+    fn passed(&mut self) {
+        if let Some((first, last)) = self.met
+            && last.elapsed() >= EXHAUSTED_OVER
+        {
+            self.met = None;
+            tracing::info!(seconds = first.elapsed().as_secs(), "accepting goes on");
         }
     }
 }

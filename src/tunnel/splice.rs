@@ -16,7 +16,9 @@ use tokio_util::io::poll_read_buf;
 
 use super::mux::Stream;
 use super::vectored::poll_write_chunks;
-use crate::base::limits::{RATE_LOOK, SPLICE_BUFFER, SPLICE_BUFFER_MIN, TURN};
+use crate::base::code::{Code, Failure};
+use crate::base::limits::{CHUNK_COST, RATE_LOOK, READ_BUFFER, SEND_QUEUE, SPLICE_BUFFER, SPLICE_BUFFER_MIN, TURN};
+use crate::base::memory::{Account, PROCESS};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,19 @@ pub enum Outcome {
     Broken(End, io::Error),
     /// Nothing moved for the idle timeout; both must be reset.
     Idle,
+}
+
+impl Outcome {
+    /// Why this side itself broke the stream of a tunnel: for its memory, or for what the peer sent.
+    #[must_use]
+    pub fn own_code(&self) -> Option<Code> {
+        match self {
+            Self::Broken(_, error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                error.get_ref()?.downcast_ref::<Failure>().map(|failure| failure.code)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What every chunk passes: slowed to a rate before it is written on, counted after.
@@ -87,6 +102,11 @@ pub trait Duplex {
     /// # Errors
     /// When this end takes no more.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Bytes that were taken and have not gone on, when no more are taken.
+    fn queued(&self) -> usize {
+        0
+    }
 
     /// Whether this end is known to be gone although it has not been read to its end. Asked while what it said waits for a rate.
     fn gone(&self) -> Option<io::Error> {
@@ -178,6 +198,8 @@ struct Pump<'a, T> {
     ended: Option<Half>,
     toll: &'a T,
     moved: &'a LastMove,
+    /// What is told of `chunks` while nobody takes them.
+    memory: Account,
 }
 
 /// A wait for a rate, which is no idleness.
@@ -193,9 +215,9 @@ impl<'a, T: Toll> Pump<'a, T> {
             End::Near => (End::Far, Direction::Up),
             End::Far => (End::Near, Direction::Down),
         };
-        let (chunks, rest) = (VecDeque::new(), VecDeque::new());
-        let mut pump =
-            Self { from, to, direction, chunks, length: 0, wait: None, rest, ending: false, ended: None, toll, moved };
+        let (chunks, rest, memory) = (VecDeque::new(), VecDeque::new(), PROCESS.account());
+        let (length, wait, ending, ended) = (0, None, false, None);
+        let mut pump = Self { from, to, direction, chunks, length, wait, rest, ending, ended, toll, moved, memory };
         if !said.is_empty() {
             pump.chunks.push_back(said);
             pump.charge();
@@ -219,7 +241,9 @@ impl<'a, T: Toll> Pump<'a, T> {
                 if let Err(error) = ready!(self.poll_wait(cx, from)) {
                     return Poll::Ready(Half::ReadBroken(self.from, error));
                 }
-                if let Err(error) = ready!(to.poll_take(cx, &mut self.chunks)) {
+                let taken = to.poll_take(cx, &mut self.chunks);
+                self.memory.keeps(if taken.is_pending() { self.kept() + to.queued() } else { 0 });
+                if let Err(error) = ready!(taken) {
                     return Poll::Ready(Half::WriteBroken(self.to, error));
                 }
                 self.toll.count(self.direction, self.length);
@@ -255,6 +279,12 @@ impl<'a, T: Toll> Pump<'a, T> {
                 self.charge();
             }
         }
+    }
+
+    /// What `chunks` keep in memory: a large one the whole buffer in which it lies.
+    fn kept(&self) -> usize {
+        let kept = |chunk: &Bytes| if chunk.len() < READ_BUFFER / 4 { CHUNK_COST + chunk.len() } else { READ_BUFFER };
+        self.chunks.iter().map(kept).sum()
     }
 
     /// Begins the wait for a rate, if there is one, with what has come to `chunks`.
@@ -388,6 +418,10 @@ impl Duplex for Stream {
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Self::poll_finish(self, cx)
+    }
+
+    fn queued(&self) -> usize {
+        SEND_QUEUE
     }
 }
 

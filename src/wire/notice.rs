@@ -28,7 +28,7 @@ pub enum Control {
 /// One side tells the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// The sender takes no new streams and ends the session after this long at the latest.
+    /// The agent takes no new streams; the gateway wants another session in the place of this one.
     Drain {
         /// Until open streams are cut.
         deadline: Duration,

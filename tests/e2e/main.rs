@@ -15,6 +15,7 @@ mod connect;
 mod enrollment;
 mod floods;
 mod groups;
+mod host;
 mod hostile;
 mod http;
 mod identity;

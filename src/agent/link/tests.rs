@@ -1,5 +1,7 @@
 //! A session's life at an agent, and a link without one. Refuses to know TLS and what streams carry.
 
+use tokio::io::AsyncWriteExt;
+
 use super::*;
 use crate::agent::fixture::{agent, policy, spec};
 use crate::pki::identity::{Role, Serial};
@@ -31,7 +33,7 @@ struct Site {
     gateway: Session,
     /// Of the gateway's end, and the connection.
     connection: Tasks,
-    released: CancellationToken,
+    leave: Leave,
     why: watch::Receiver<Option<Failure>>,
     grounds: Arc<ArcSwap<Grounds>>,
 }
@@ -47,10 +49,10 @@ async fn site() -> Site {
         origin: origin(),
         tasks: tasks.child(),
     };
-    let (released, why) = (CancellationToken::new(), watch::Sender::new(None));
+    let (leave, why) = (Leave::default(), watch::Sender::new(None));
     let ended = why.subscribe();
-    tasks.spawn(serve(agent.clone(), endpoint(), held, released.clone(), why));
-    Site { agent, rows, tasks, gateway, connection, released, why: ended, grounds }
+    tasks.spawn(serve(agent.clone(), endpoint(), held, leave.clone(), why));
+    Site { agent, rows, tasks, gateway, connection, leave, why: ended, grounds }
 }
 
 impl Site {
@@ -95,10 +97,19 @@ async fn a_session_that_nobody_serves_is_dismissed_with_its_tasks() {
 #[tokio::test]
 async fn f05_a_gateway_that_drains_releases_the_link_and_the_session_ends_with_its_last_stream() {
     let mut site = site().await;
-    site.gateway.notifier.tell(Notice::Drain { deadline: Duration::from_secs(9) });
-    site.released.cancelled().await;
+    let drain = Notice::Drain { deadline: Duration::from_secs(9) };
+    site.gateway.notifier.tell(drain.clone());
+    site.leave.released.cancelled().await;
+    // It serves on until there is another session, or can be none.
+    let (mut stream, _place) = site.gateway.lanes.open().await.unwrap();
+    stream.write_all(b"\0").await.unwrap();
+    site.leave.succeeded.cancel();
+    assert!(matches!(site.gateway.notices.recv().await, Some(Notice::Drain { .. })));
+    drop(stream);
+    assert!(site.why.borrow().is_none(), "a stream may still be under way");
+    site.gateway.notifier.tell(drain);
     site.ended().await;
-    assert_eq!(site.rows.take(), ["connected", "disconnected stopping"]);
+    assert_eq!(site.rows.take(), ["connected", "refused open_invalid", "disconnected stopping"]);
     assert_eq!(site.gateway.link.ended().await.code, Code::LinkClosed);
 }
 
@@ -182,7 +193,7 @@ async fn a_gateways_certificate_that_has_ended_releases_the_link_before_it_ends_
     let site = site().await;
     let just_now = OffsetDateTime::now_utc() - time::Duration::seconds(1);
     site.grounds.store(Arc::new(Grounds { gateway_not_after: just_now, ..Grounds::clone(&site.grounds.load()) }));
-    site.released.cancelled().await;
+    site.leave.released.cancelled().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -123,6 +123,28 @@ async fn s1_behind_tls_an_agent_begins_a_session_and_nobody_else() {
     assert_eq!(site.rows.take(), ["connected", "disconnected link_closed", "connect_refused certificate_refused"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn f50_a_session_whose_ids_run_out_serves_until_the_agent_has_another() {
+    let mut site = site();
+    let mut agent = site.joins(InstanceId::fresh()).await;
+    let open = async |live: &Arc<Live>| live.lanes.open().await.map(drop);
+    open(&agent.live).await.unwrap();
+    assert!(site.within(60).await.is_empty());
+    agent.live.link.wear();
+    open(&agent.live).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(1), agent.session.notices.recv()).await;
+    let Ok(Some(Notice::Drain { deadline })) = told else { panic!("{told:?}") };
+    // There are ids for more than a minute yet.
+    for _ in 0..100 {
+        open(&agent.live).await.unwrap();
+    }
+    assert!(agent.live.usable(), "requests are served meanwhile");
+    agent.session.notifier.tell(Notice::Drain { deadline });
+    let understood = tokio::time::timeout(Duration::from_secs(1), agent.session.notices.recv()).await;
+    assert!(matches!(understood, Ok(Some(Notice::Drain { .. }))), "{understood:?}: it is asked for once");
+    assert!(agent.live.draining());
+}
+
 #[tokio::test]
 async fn d1_a_source_is_one_whatever_it_calls_itself() {
     let Site { gateway, .. } = site();

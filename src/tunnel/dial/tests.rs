@@ -148,7 +148,7 @@ async fn proxy(answer: Vec<u8>) -> (Proxy, tokio::task::JoinHandle<Option<String
 #[tokio::test]
 async fn f40_connect_carries_bytes_both_ways_and_the_login() {
     let (proxy, served) = proxy(b"HTTP/1.1 200 Connection established\r\nVia: squid\r\n\r\n".to_vec()).await;
-    let mut stream = through_proxy(&proxy, &at("gw.example:443")).await.unwrap();
+    let (mut stream, _) = through_proxy(&proxy, &at("gw.example:443")).await.unwrap();
     stream.write_all(b"ping").await.unwrap();
     let mut echo = [0; 4];
     stream.read_exact(&mut echo).await.unwrap();

@@ -15,6 +15,7 @@ use super::frame::{Flags, Header, Kind};
 use super::receive::{Churn, Parser};
 use crate::base::code::{Code, Failure};
 use crate::base::limits::{MUX_SLACK, SESSION_GROWTH, WINDOW_IDLE};
+use crate::base::memory::{Account, PROCESS};
 
 /// One end of a yamux connection.
 pub(super) struct Engine {
@@ -39,8 +40,9 @@ pub(super) struct Engine {
     pub(super) bulk: VecDeque<u32>,
     /// Bytes that have gone before the bulk since it last had a turn.
     pub(super) ahead: usize,
-    /// What unread bytes keep in memory.
+    /// What unread bytes keep in memory, and where that is told.
     pub(super) held: usize,
+    pub(super) memory: Account,
     /// What windows may still grow by.
     pub(super) growth: usize,
     /// The shortest round trip of late; zero before the first is known.
@@ -76,6 +78,7 @@ impl Engine {
             bulk: VecDeque::new(),
             ahead: 0,
             held: 0,
+            memory: PROCESS.account(),
             growth: SESSION_GROWTH,
             round_trip: Duration::ZERO,
             farewell: false,
@@ -98,6 +101,11 @@ impl Engine {
         self.streams.insert(id, Entry::new(Greeting::Open, now));
         self.live += 1;
         Some(id)
+    }
+
+    #[cfg(test)]
+    pub(super) fn wear(&mut self) {
+        self.next = u32::MAX - crate::base::limits::LAST_IDS + (self.next + 1) % 2;
     }
 
     /// Takes another number of streams from here on; those that are open stay.
@@ -132,6 +140,7 @@ impl Engine {
         }
         if let Some((bytes, freed)) = entry.reading.take(max) {
             self.held -= freed;
+            self.memory.keeps(self.held);
             if entry.reading.consume(bytes.len(), now, self.round_trip, &mut self.growth) {
                 self.updates.push_back(id);
                 self.kicked = true;
@@ -210,6 +219,7 @@ impl Engine {
         let Some(entry) = self.streams.get_mut(&id) else { return };
         self.live -= 1;
         self.held -= entry.reading.discard();
+        self.memory.keeps(self.held);
         self.growth += entry.reading.shrink();
         entry.orphan = true;
         entry.reading.waker = None;
@@ -240,6 +250,7 @@ impl Engine {
     pub(super) fn fail(&mut self, id: u32, code: Code) {
         let Some(entry) = self.streams.get_mut(&id) else { return };
         self.held -= entry.reading.discard();
+        self.memory.keeps(self.held);
         self.growth += entry.reading.shrink();
         entry.failed = entry.failed.or(Some(code));
         entry.writing.clear();

@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::entry::{End, Entry, Greeting, Last};
 use super::frame::{Flags, HEADER, Header, Kind};
 use crate::base::code::Code;
-use crate::base::limits::{CHURN_BURST, CHURN_PER_SECOND, CONTROL_QUEUE, SESSION_BUFFER, STREAM_WINDOW_MAX};
+use crate::base::limits::{CHURN_BURST, CHURN_PER_SECOND, CONTROL_QUEUE, SESSION_BUFFER, SPARED_BUFFER, STREAM_WINDOW_MAX};
 
 /// Where in a frame the next byte is.
 #[derive(Default)]
@@ -162,8 +162,9 @@ impl Engine {
             return;
         }
         self.held += entry.reading.deliver(part);
+        self.memory.keeps(self.held);
         self.wakes.extend(entry.reading.waker.take());
-        while self.held > SESSION_BUFFER {
+        while self.held > SESSION_BUFFER || (self.held > SPARED_BUFFER && self.memory.is_short()) {
             let most = self.streams.iter().max_by_key(|(_, entry)| entry.reading.held).map(|(id, _)| *id);
             self.fail(most.unwrap_or(id), Code::MemoryBudget);
         }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::load::{Load, Rate, choose, is_bulk, lanes_wanted};
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE, SLEEP_BREAKS};
+use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE, LAST_IDS, SLEEP_BREAKS};
 use crate::base::tasks::Tasks;
 use crate::tunnel::mux::{self, Incoming, Link, Opener, Side, Stream};
 use crate::tunnel::upgrade::Upgraded;
@@ -56,6 +56,7 @@ struct Shared {
     busier: Notify,
     /// What its streams end with, when it ends for a reason of its own.
     why: OnceLock<Code>,
+    worn: Notify,
 }
 
 #[derive(Default)]
@@ -77,6 +78,8 @@ struct Connection {
     /// Streams placed here, and when their number last changed, in milliseconds.
     streams: AtomicUsize,
     changed: AtomicU64,
+    /// The ids of its streams run out.
+    worn: AtomicBool,
 }
 
 /// One stream's rate.
@@ -105,6 +108,7 @@ impl Lanes {
             bulk: Mutex::default(),
             busier: Notify::new(),
             why: OnceLock::new(),
+            worn: Notify::new(),
         }))
     }
 
@@ -155,7 +159,10 @@ impl Lanes {
         })?;
         let mut place = self.place(slot);
         match place.lane.0.opener.open().await {
-            Ok(stream) => Ok((stream, place)),
+            Ok(stream) => {
+                self.note_id(&place.lane, stream.id());
+                Ok((stream, place))
+            }
             Err(failure) if place.lane.number() == 0 => Err(failure),
             Err(_) => {
                 place.move_to(self.first().clone());
@@ -170,14 +177,29 @@ impl Lanes {
     /// # Errors
     /// As [`Lanes::open`].
     pub async fn open_canary(&self) -> Result<Stream, Failure> {
-        self.first().0.opener.open().await
+        let stream = self.first().0.opener.open().await?;
+        self.note_id(self.first(), stream.id());
+        Ok(stream)
+    }
+
+    /// A further lane whose ids run out gets no more streams and ends when it is idle; with lane 0 the session has to begin anew.
+    fn note_id(&self, lane: &Lane, stream: u32) {
+        if u32::MAX - stream < LAST_IDS && !lane.0.worn.swap(true, Ordering::Relaxed) && lane.number() == 0 {
+            self.0.worn.notify_one();
+        }
+    }
+
+    /// Ends once when the ids of lane 0 run out.
+    pub async fn wear_out(&self) {
+        self.0.worn.notified().await;
     }
 
     fn place(&self, slot: OwnedSemaphorePermit) -> Place {
         let now = self.now();
         let table = self.table();
         // One that is closing, or has no connection, would keep the stream waiting.
-        let usable = table.further.values().flatten().filter(|lane| !lane.link().is_lost() && !lane.link().is_paused());
+        let waits = |lane: &Lane| lane.link().is_lost() || lane.link().is_paused() || lane.is_worn();
+        let usable = table.further.values().flatten().filter(|lane| !waits(lane));
         let first = Some(self.first()).filter(|first| !first.link().is_paused());
         let mut lanes: Vec<_> = first.into_iter().chain(usable).collect();
         if lanes.is_empty() {
@@ -329,8 +351,8 @@ impl Lanes {
 
 impl Lane {
     fn new(number: u32, opener: Opener, link: Link, now: u64) -> Self {
-        let (streams, changed) = (AtomicUsize::new(0), AtomicU64::new(now));
-        Self(Arc::new(Connection { number, opener, link, rate: Rate::default(), streams, changed }))
+        let (streams, changed, worn) = (AtomicUsize::new(0), AtomicU64::new(now), AtomicBool::new(false));
+        Self(Arc::new(Connection { number, opener, link, rate: Rate::default(), streams, changed, worn }))
     }
 
     /// Its number: 0 for the first.
@@ -343,6 +365,10 @@ impl Lane {
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.0.link
+    }
+
+    fn is_worn(&self) -> bool {
+        self.0.worn.load(Ordering::Relaxed)
     }
 
     fn enter(&self, now: u64) {

@@ -24,6 +24,7 @@ pub(crate) struct Program {
     user: Option<String>,
     netns: Option<String>,
     resolver: Option<PathBuf>,
+    group: Option<PathBuf>,
     stdin: Vec<u8>,
 }
 
@@ -36,6 +37,7 @@ impl Program {
             user: None,
             netns: None,
             resolver: None,
+            group: None,
             stdin: Vec::new(),
         }
     }
@@ -82,6 +84,12 @@ impl Program {
         self
     }
 
+    /// Runs in this control group, a directory.
+    pub(crate) fn group(mut self, group: &Path) -> Self {
+        self.group = Some(group.to_owned());
+        self
+    }
+
     pub(crate) fn stdin(mut self, input: impl AsRef<[u8]>) -> Self {
         self.stdin = input.as_ref().to_owned();
         self
@@ -97,6 +105,10 @@ impl Program {
             let swap = r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#;
             line.extend(["unshare", "--mount", "--", "sh", "-c", swap].map(OsString::from));
             line.push(file.into());
+        }
+        if let Some(group) = &self.group {
+            line.extend(["sh", "-c", r#"echo $$ >"$0" && exec "$@""#].map(OsString::from));
+            line.push(group.join("cgroup.procs").into());
         }
         // The kernel ends the program with the thread that started it, so a killed test leaves nothing behind.
         line.extend(["setpriv", "--pdeathsig", "KILL"].map(OsString::from));
@@ -193,6 +205,15 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has a size");
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// The processor time that it has used, of all its threads.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        // The name, in brackets, may hold anything; user and system time are the 12th and 13th of what follows, in hundredths.
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
+        Duration::from_millis(10 * (ticks(11) + ticks(12)))
     }
 
     /// How many file descriptors it has open.

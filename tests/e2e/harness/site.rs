@@ -24,6 +24,8 @@ pub(crate) struct Gateway {
     endpoint: String,
     metrics: u16,
     netns: Option<String>,
+    envs: Vec<(String, String)>,
+    group: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -41,13 +43,27 @@ impl Gateway {
 
     /// The same on loopback, known to agents by a name.
     pub(crate) async fn init_named(name: &str) -> Self {
-        let at = loopback(free_port());
+        Self::init_named_at(name, Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// The same at another address.
+    pub(crate) async fn init_named_at(name: &str, address: IpAddr) -> Self {
+        let at = SocketAddr::new(address, free_port());
         Self::make(format!("{name}:{}", at.port()), at, None).await
     }
 
     async fn make(host: String, at: SocketAddr, netns: Option<&str>) -> Self {
         let (scratch, netns, endpoint) = (Scratch::new(), netns.map(str::to_owned), format!("wss://{host}"));
-        let gateway = Self { scratch, at, endpoint: endpoint.clone(), metrics: free_port(), netns, process: None };
+        let gateway = Self {
+            scratch,
+            at,
+            endpoint: endpoint.clone(),
+            metrics: free_port(),
+            netns,
+            envs: Vec::new(),
+            group: None,
+            process: None,
+        };
         let init = ["gateway", "init", "--endpoint", &endpoint, "--trust-domain", TRUST_DOMAIN];
         gateway.admin(&init).run().await.ok();
         gateway.configure("");
@@ -59,7 +75,7 @@ impl Gateway {
         let (scratch, at) = (Scratch::new(), SocketAddr::new(self.at.ip(), free_port()));
         Program::new("cp").arg("-a").arg(self.dir()).arg(scratch.path("gateway")).run().await.ok();
         let (endpoint, netns) = (self.endpoint.clone(), self.netns.clone());
-        let twin = Self { scratch, at, endpoint, metrics: free_port(), netns, process: None };
+        let twin = Self { scratch, at, endpoint, metrics: free_port(), netns, envs: Vec::new(), group: None, process: None };
         twin.configure("");
         twin
     }
@@ -101,12 +117,26 @@ impl Gateway {
         if let Some(netns) = &self.netns {
             program = program.netns(netns);
         }
+        if let Some(group) = &self.group {
+            program = program.group(group);
+        }
+        program = self.envs.iter().fold(program, |program, (name, value)| program.env(name, value));
         self.process = Some(program.start());
         eventually("the gateway is ready", SOON, async || {
             assert!(self.process.as_mut().unwrap().is_running(), "the gateway ended");
             self.admin(&["agents", "list", "--json"]).run().await.status.success().then_some(())
         })
         .await;
+    }
+
+    /// The environment of the process from its next start on.
+    pub(crate) fn set_env(&mut self, envs: &[(String, String)]) {
+        self.envs = envs.to_vec();
+    }
+
+    /// The control group of the process from its next start on.
+    pub(crate) fn set_group(&mut self, group: &Path) {
+        self.group = Some(group.to_owned());
     }
 
     /// A command of the operator's, on this state directory.
@@ -232,6 +262,11 @@ impl Agent {
     pub(crate) fn with_env(mut self, name: &str, value: &str) -> Self {
         self.envs.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// What its commands and its process, from its next start on, have beside the test's own environment.
+    pub(crate) fn set_env(&mut self, envs: &[(String, String)]) {
+        self.envs = envs.to_vec();
     }
 
     pub(crate) fn dir(&self) -> PathBuf {

@@ -63,12 +63,17 @@ impl Target {
 
     /// Sends back what it receives, and ends when the client has.
     pub(crate) async fn echo() -> Self {
-        Self::start(|stream| async move {
+        Self::echo_at(super::loopback(0)).await
+    }
+
+    /// The same at an address.
+    pub(crate) async fn echo_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        Self::serve(listener, |stream| async move {
             let (mut from, mut to) = split(stream);
             copy(&mut from, &mut to).await?;
             to.shutdown().await
         })
-        .await
     }
 
     /// Says a line and ends: tells which target answered.

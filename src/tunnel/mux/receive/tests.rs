@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::limits::{MAX_MESSAGE, STREAM_WINDOW};
+use crate::base::memory::Budget;
 use crate::tunnel::mux::engine::Broken;
 use crate::tunnel::mux::rig::{ACK, FIN, NONE, RST, Rig, SYN, data};
 
@@ -347,6 +348,28 @@ fn d4_beyond_the_budget_the_stream_that_holds_most_is_reset_and_others_are_whole
     assert_eq!(rig.read(last), (vec![9; 2 * MAX_MESSAGE], Poll::Pending));
     rig.engine.release(most);
     assert!(rig.told().contains(&(Kind::Data, 2 | 8, most, 0)));
+}
+
+#[test]
+fn f31_without_memory_for_all_connections_each_gives_back_what_it_need_not_hold() {
+    let budget: &'static Budget = Box::leak(Box::new(Budget::new(SESSION_BUFFER / 4)));
+    let mut rigs = [Rig::new(), Rig::new()];
+    for rig in &mut rigs {
+        rig.engine.memory = budget.account();
+    }
+    let fill = |rig: &mut Rig, id: u32| (0..4).for_each(|_| rig.data(NONE, id, &[1; STREAM_WINDOW / 4]));
+    for id in 0..200 {
+        for rig in &mut rigs {
+            let id = rig.accepted(2 * id + 1);
+            fill(rig, id);
+        }
+    }
+    assert!(budget.kept() <= SESSION_BUFFER / 4 + SPARED_BUFFER, "{} bytes are kept", budget.kept());
+    let failed = |rig: &Rig| rig.engine.streams.values().filter(|entry| entry.failed == Some(Code::MemoryBudget)).count();
+    assert!(rigs.iter().all(|rig| failed(rig) > 0 && rig.engine.held >= SPARED_BUFFER / 2), "both gave way, and kept some");
+    drop(rigs);
+    assert_eq!(budget.kept(), 0);
+    assert!(budget.ready().is_ok());
 }
 
 #[test]

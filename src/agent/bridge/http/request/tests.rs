@@ -31,7 +31,7 @@ fn rebuilt(headers: &[(&str, &str)], caller: &Caller) -> HeaderMap {
 }
 
 #[test]
-fn b1_a_head_with_two_readings_is_refused() {
+fn e3_a_head_with_two_readings_is_refused() {
     let host = ("host", "erp");
     for (parts, code) in [
         (plain(&[host]), None),
