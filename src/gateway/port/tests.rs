@@ -184,5 +184,6 @@ async fn f16_a_long_sleep_breaks_every_session() {
     let agent = site.joins(InstanceId::fresh()).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     site.gateway.wakes.tell(Duration::from_secs(60));
-    assert_eq!(agent.live.link.ended().await.code, Code::LinkDead);
+    let ended = tokio::time::timeout(Duration::from_secs(2), agent.live.link.ended());
+    assert_eq!(ended.await.unwrap().code, Code::LinkDead);
 }

@@ -21,6 +21,11 @@ async fn s0_10_the_first_end_of_its_lanes_certificates_is_the_sessions() {
     assert_eq!(code(live), Some(Code::CertificateExpired));
     live.certificates().forget(1);
     assert_eq!(code(live), None);
+    for scope in ["acme/dc1/a", "acme/dc1", "acme"] {
+        gateway.revocations.publish_disabled([scope.parse().unwrap()].into());
+        assert_eq!(code(live), Some(Code::AgentDisabled), "{scope}");
+    }
+    gateway.revocations.publish_disabled(["acme/dc1/b".parse().unwrap(), "acme/dc2".parse().unwrap()].into());
     let (began, renewed) = (live.certificates().first(), certificate(2));
     live.certificates().shown(0, renewed);
     assert_eq!(live.certificates().until(), renewed.not_after, "resumed with another certificate");

@@ -102,3 +102,17 @@ fn s5_who_holds_an_identity_is_the_eldest_session_of_each_process_that_lasts() {
     assert_eq!(held(&[(10, b), (60, a), (9, b)]), [60, 10]);
     assert_eq!(held(&[(60, a), (10, b), (3, c), (11, c)]), [60, 11, 10]);
 }
+
+#[tokio::test]
+async fn c13_an_agent_that_does_not_serve_comes_after_all_that_may() {
+    let registry = Registry::default();
+    let agents = three(&registry).await;
+    agents[0].live.serving.show(Serving::NotServing, Some(Code::AgentNotServing));
+    agents[1].live.serving.show(Serving::Serving, None);
+    // Even though they have more to do.
+    let _busy = [agents[1].live.lanes.open().await.unwrap(), agents[2].live.lanes.open().await.unwrap()];
+    let picked: HashSet<_> = (0..6).map(|_| pick(&registry, &[]).unwrap()).collect();
+    assert_eq!(picked, ["b", "c"].map(str::to_owned).into());
+    let others = [agents[1].live.session, agents[2].live.session];
+    assert_eq!(pick(&registry, &others).unwrap(), "a", "rather than nobody");
+}
