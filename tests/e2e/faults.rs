@@ -4,6 +4,8 @@
 mod checker;
 mod detection;
 mod flow;
+mod impairment;
+mod processes;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,8 +15,9 @@ use serde_json::Value;
 
 use crate::fixtures::forwarder::{Break, Forwarder};
 use crate::fixtures::routed::{GATEWAY, Routed, Way};
+use crate::harness::process::Process;
 use crate::harness::site::{Agent, Gateway};
-use crate::harness::{SOON, eventually, free_port, loopback};
+use crate::harness::{SOON, always, eventually, free_port, loopback};
 use checker::{Load, Report, Traffic};
 
 /// A dead path is noticed within 6 s; the rest is what a busy machine and the looking itself take.
@@ -43,7 +46,9 @@ pub(crate) enum Fault {
     GatewayStopped,
     /// The router has another address from now on, and has forgotten every connection.
     RouterRenumbered,
-    /// The site has.
+    /// The router has forgotten every connection, and drops what comes of them.
+    RouterForgot,
+    /// The site has another address.
     SiteRenumbered,
     /// A program in the middle breaks the connection.
     Broken(Break),
@@ -52,7 +57,7 @@ pub(crate) enum Fault {
 impl Fault {
     /// Whether only time tells at least one end that the connection is of no use.
     pub(crate) fn is_silent(self) -> bool {
-        !matches!(self, Self::Resets | Self::Broken(Break::Reset | Break::End | Break::After(_) | Break::HalfOpenFar))
+        !matches!(self, Self::Resets | Self::RouterRenumbered | Self::Broken(Break::Reset | Break::End | Break::After(_) | Break::HalfOpenFar))
     }
 }
 
@@ -125,6 +130,7 @@ impl Rig {
             Fault::AgentStopped => agent.running().signal(Signal::STOP),
             Fault::GatewayStopped => self.gateway.running().signal(Signal::STOP),
             Fault::RouterRenumbered => networks.renumber_router().await,
+            Fault::RouterForgot => networks.forgets().await,
             Fault::SiteRenumbered => networks.renumber_site().await,
             Fault::Broken(how) => forwarder.break_all(how),
         }
@@ -136,7 +142,7 @@ impl Rig {
         match fault {
             Fault::AgentStopped => agent.running().signal(Signal::CONT),
             Fault::GatewayStopped => self.gateway.running().signal(Signal::CONT),
-            Fault::RouterRenumbered | Fault::SiteRenumbered | Fault::Broken(_) => {}
+            Fault::RouterRenumbered | Fault::RouterForgot | Fault::SiteRenumbered | Fault::Broken(_) => {}
             _ => networks.mend().await,
         }
     }
@@ -160,6 +166,13 @@ impl Rig {
         self.gateway.audit().into_iter().filter(told).collect()
     }
 
+    /// Lets time pass, in which no end may take the link for broken.
+    pub(crate) async fn stays_connected(&self, what: &str, during: Duration) {
+        let before = self.breaks();
+        always(what, during, async || self.breaks().len() == before.len()).await;
+        assert!(self.members[0].agent.is_connected().await, "{what}");
+    }
+
     /// Ends all traffic, which has to have been whole.
     pub(crate) async fn finish(self) -> Report {
         let report = self.traffic.finish(SOON).await;
@@ -171,6 +184,14 @@ impl Rig {
 /// How long a fault of ten minutes lasts: its full length when the environment says so.
 pub(crate) fn shortened(seconds: u64) -> Duration {
     Duration::from_secs(if std::env::var_os("FULL").is_some() { 600 } else { seconds })
+}
+
+/// The seconds of processor time that a process has used.
+pub(crate) fn cpu_seconds(process: &Process) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
+    // After the name in brackets: the 12th and 13th fields, in hundredths.
+    let (_, rest) = stat.rsplit_once(") ").expect("a process has a name");
+    rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }
 
 /// Prints a figure that a report can quote.

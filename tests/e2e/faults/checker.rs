@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use underpass::base::tasks::Tasks;
 
 use super::flow::{Flow, Told};
-use crate::harness::target::Target;
+use crate::harness::target::{Target, echoes, pattern};
 
 /// What a stream does, for as long as it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,9 @@ pub(crate) enum Kind {
 pub(crate) const KINDS: [Kind; 6] =
     [Kind::Echo, Kind::Upload, Kind::Download, Kind::Ask, Kind::ClientEnds, Kind::TargetEnds];
 
+/// In the place of a stream's number: a stream that nobody keeps an account of.
+const ASKED: u32 = u32::MAX;
+
 const QUESTION: usize = 100;
 const ANSWER: usize = 2000;
 
@@ -55,6 +58,8 @@ pub(crate) struct Load {
 impl Load {
     /// Some 13 MB/s over all streams and directions.
     pub(crate) const MIXED: Self = Self { streams: 64, chunk: 4096, every: Duration::from_millis(20) };
+    /// All that the path can carry.
+    pub(crate) const BULK: Self = Self { streams: 1, chunk: 256 * 1024, every: Duration::from_millis(1) };
     /// What a slow path can carry beside the heartbeats.
     pub(crate) const LIGHT: Self = Self { streams: 6, chunk: 500, every: Duration::from_millis(100) };
 }
@@ -133,6 +138,13 @@ impl Traffic {
                 stream.lose("client", &error);
             }
         });
+    }
+
+    /// One question and its answer, on a stream of its own.
+    pub(crate) async fn ask(entry: SocketAddr) -> io::Result<()> {
+        let mut io = TcpStream::connect(entry).await?;
+        io.write_all(&ASKED.to_be_bytes()).await?;
+        echoes(&mut io, &pattern(QUESTION)).await
     }
 
     fn all(&self) -> Vec<Arc<Stream>> {
@@ -260,6 +272,10 @@ async fn client(entry: SocketAddr, id: u32, stream: &Stream, stop: &Cancellation
 async fn serve(mut io: TcpStream, known: Known) -> io::Result<()> {
     io.set_nodelay(true)?;
     let id = io.read_u32().await?;
+    if id == ASKED {
+        let (mut from, mut to) = io.split();
+        return copy(&mut from, &mut to).await.map(drop);
+    }
     let stream = known.streams.lock().unwrap().get(&id).cloned();
     let stream = stream.ok_or_else(|| io::Error::other("a stream that nobody has opened"))?;
     let served = serve_stream(io, &stream, &known.stop).await;
