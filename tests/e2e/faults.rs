@@ -1,7 +1,9 @@
 //! Faults of networks and processes, each applied to real agents and gateways that carry traffic of which every byte is known.
 //! Refuses to know how a tunnel survives them.
 
+mod chaos;
 mod checker;
+mod cuts;
 mod detection;
 mod flow;
 mod impairment;
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::fixtures::forwarder::{Break, Forwarder};
+use crate::fixtures::forwarder::{Break, Forwarder, Manner};
 use crate::fixtures::routed::{GATEWAY, Routed, Way};
 use crate::harness::process::Process;
 use crate::harness::site::{Agent, Gateway};
@@ -79,11 +81,11 @@ pub(crate) struct Rig {
 impl Rig {
     /// One agent.
     pub(crate) async fn new() -> Self {
-        Self::with(1, "").await
+        Self::with(1, "", Manner::default()).await
     }
 
-    /// Several, with more keys at the top of gateway.yaml.
-    pub(crate) async fn with(agents: usize, keys: &str) -> Self {
+    /// Several, with more keys at the top of gateway.yaml, over paths on which bytes pass so.
+    pub(crate) async fn with(agents: usize, keys: &str, manner: Manner) -> Self {
         let mut networks = Vec::new();
         for _ in 0..agents {
             networks.push(Routed::new().await);
@@ -95,6 +97,7 @@ impl Rig {
         let mut members = Vec::new();
         for (number, networks) in networks.into_iter().enumerate() {
             let forwarder = Forwarder::start((GATEWAY, 0).into(), gateway.at).await;
+            forwarder.pass(manner);
             let agent = Agent::enroll(&gateway, &format!("a{number}")).await.in_netns(networks.site());
             let target = SocketAddr::new(networks.lan(), traffic.target().port());
             let targets = format!("targets:\n  any: {{kind: tcp, address: \"{target}\"}}\n");
@@ -184,6 +187,11 @@ impl Rig {
 /// How long a fault of ten minutes lasts: its full length when the environment says so.
 pub(crate) fn shortened(seconds: u64) -> Duration {
     Duration::from_secs(if std::env::var_os("FULL").is_some() { 600 } else { seconds })
+}
+
+/// How often an event is in rows of an audit.
+pub(crate) fn count(rows: &[Value], event: &str) -> usize {
+    rows.iter().filter(|row| row["event"] == event).count()
 }
 
 /// The seconds of processor time that a process has used.

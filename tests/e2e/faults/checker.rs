@@ -120,7 +120,7 @@ impl Traffic {
         }
         crate::harness::eventually("every stream carries bytes", crate::harness::SOON, async || {
             self.assert_whole();
-            self.all().iter().all(|stream| stream.up.arrived() + stream.down.arrived() > 0).then_some(())
+            self.is_settled().then_some(())
         })
         .await;
         self.gap();
@@ -169,6 +169,11 @@ impl Traffic {
             before.iter().all(moved).then_some(())
         })
         .await;
+    }
+
+    /// Whether every stream is lost or has carried bytes.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.all().iter().all(|stream| stream.is_lost() || stream.up.arrived() + stream.down.arrived() > 0)
     }
 
     /// Fails the test at the first stream that is lost, or byte that is wrong.

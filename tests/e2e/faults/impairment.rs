@@ -12,9 +12,9 @@ use crate::harness::{SOON, eventually, heavy};
 /// 80 % or more of what a window of 256 KiB allows.
 async fn a_long_path_is_used_well(round_trip: Duration) {
     let _turn = heavy().await;
-    let rig = Rig::loaded(Load::LIGHT).await;
-    rig.members[0].forwarder.pass(Manner { delay: round_trip / 2, jitter: round_trip / 20, ..Manner::default() });
-    rig.traffic.flows(SOON).await;
+    let far = Manner { delay: round_trip / 2, jitter: round_trip / 20, ..Manner::default() };
+    let rig = Rig::with(1, "", far).await;
+    rig.traffic.start(rig.entry, Load::LIGHT).await;
     let (since, before) = (Instant::now(), rig.traffic.report().bytes);
     rig.traffic.open(rig.entry, Kind::Download, Load::BULK);
     let within = Duration::from_secs(10);

@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use rustix::process::Signal;
 use tokio::time::{interval, timeout};
 
-use super::checker::{Kind, Load, Traffic};
+use super::checker::{Load, Traffic};
 use super::{Fault, NOTICED, Rig, cpu_seconds, measured, shortened};
+use crate::fixtures::forwarder::Manner;
 use crate::harness::{SOON, always, eventually, heavy};
 
 /// Asks 200 times a second for a while; yields when each question that failed was asked.
@@ -31,7 +31,7 @@ async fn asked(rig: &Rig, during: Duration) -> Vec<Instant> {
 #[tokio::test]
 async fn f1_a_killed_agents_group_answers_on() {
     let _turn = heavy().await;
-    let mut rig = Rig::with(3, "").await;
+    let mut rig = Rig::with(3, "", Manner::default()).await;
     let mut victim = rig.members[0].agent.take_process();
     let killed = Cell::new(None);
     let (failed, ()) = tokio::join!(asked(&rig, Duration::from_secs(4)), async {
@@ -67,7 +67,7 @@ async fn f1_an_agent_that_is_started_again_ends_what_its_predecessor_had() {
 
 #[tokio::test]
 async fn f3_a_stopped_agent_is_left_out_and_goes_on_where_it_was() {
-    let rig = Rig::with(2, "").await;
+    let rig = Rig::with(2, "", Manner::default()).await;
     rig.traffic.start(rig.entry, Load::LIGHT).await;
     let (since, before) = (Instant::now(), rig.breaks().len());
     rig.apply(0, Fault::AgentStopped).await;
@@ -128,8 +128,6 @@ fn told(log: &str) -> usize {
 #[tokio::test]
 async fn f22_who_wakes_from_suspension_is_connected_at_once() {
     let rig = Rig::new().await;
-    // A stream that does not outlive the resume window.
-    rig.traffic.open(rig.entry, Kind::Echo, Load::LIGHT);
     let since = Instant::now();
     rig.apply(0, Fault::AgentStopped).await;
     let asleep = shortened(12);
@@ -141,5 +139,4 @@ async fn f22_who_wakes_from_suspension_is_connected_at_once() {
     })
     .await;
     measured(&format!("the return after {:.0} s of sleep", (woken - since).as_secs_f64()), woken);
-    rig.members[0].agent.running().signal(Signal::CONT);
 }
