@@ -150,29 +150,28 @@ impl Rig {
         }
     }
 
-    /// Waits until the agent no longer says that it is connected; yields its session's status.
-    pub(crate) async fn noticed_by_agent(&self) -> Value {
-        eventually("the agent no longer says connected", NOTICED, async || {
-            self.members[0].agent.session().await.filter(|session| session["state"] != "connected")
-        })
-        .await
+    /// Waits until the agent no longer says that it is connected, or, since it may be again at once, that it was not.
+    pub(crate) async fn noticed_by_agent(&self) {
+        let agent = &self.members[0].agent;
+        let noticed = async || !breaks(&agent.audit()).is_empty() || !agent.is_connected().await;
+        eventually("the agent no longer says connected", NOTICED, async || noticed().await.then_some(())).await;
     }
 
-    /// Waits until the gateway's audit has more rows of a dead link than before.
+    /// Waits until the gateway's audit has more rows of a broken link than before.
     pub(crate) async fn noticed_by_gateway(&self, before: usize) -> Value {
-        eventually("the gateway has noticed", NOTICED, async || self.breaks().into_iter().nth(before)).await
+        let rows = async || breaks(&self.gateway.audit()).into_iter().nth(before);
+        eventually("the gateway has noticed", NOTICED, rows).await
     }
 
-    /// The rows of the gateway's audit that tell of a link that was broken.
-    pub(crate) fn breaks(&self) -> Vec<Value> {
-        let told = |row: &Value| row["event"] == "lane_broken" || row["event"] == "disconnected";
-        self.gateway.audit().into_iter().filter(told).collect()
+    /// How many broken links the gateway's audit has.
+    pub(crate) fn breaks(&self) -> usize {
+        breaks(&self.gateway.audit()).len()
     }
 
     /// Lets time pass, in which no end may take the link for broken.
     pub(crate) async fn stays_connected(&self, what: &str, during: Duration) {
         let before = self.breaks();
-        always(what, during, async || self.breaks().len() == before.len()).await;
+        always(what, during, async || self.breaks() == before).await;
         assert!(self.members[0].agent.is_connected().await, "{what}");
     }
 
@@ -187,6 +186,11 @@ impl Rig {
 /// How long a fault of ten minutes lasts: its full length when the environment says so.
 pub(crate) fn shortened(seconds: u64) -> Duration {
     Duration::from_secs(if std::env::var_os("FULL").is_some() { 600 } else { seconds })
+}
+
+/// The rows of an audit that tell of a link that was broken.
+pub(crate) fn breaks(rows: &[Value]) -> Vec<Value> {
+    rows.iter().filter(|row| row["event"] == "lane_broken" || row["event"] == "disconnected").cloned().collect()
 }
 
 /// How often an event is in rows of an audit.

@@ -85,6 +85,7 @@ async fn cut(rig: &Rig, fault: Fault, lasts: u64) -> Duration {
     eventually(&what, NOTICED, async || {
         rig.traffic.assert_whole();
         let now = rig.gateway.audit();
+        eprintln!("{:?}", &now[rows.len()..]);
         resumed(&rows, &now).then_some(())
     })
     .await;

@@ -69,7 +69,7 @@ async fn f1_an_agent_that_is_started_again_ends_what_its_predecessor_had() {
 async fn f3_a_stopped_agent_is_left_out_and_goes_on_where_it_was() {
     let rig = Rig::with(2, "", Manner::default()).await;
     rig.traffic.start(rig.entry, Load::LIGHT).await;
-    let (since, before) = (Instant::now(), rig.breaks().len());
+    let (since, before) = (Instant::now(), rig.breaks());
     rig.apply(0, Fault::AgentStopped).await;
     rig.noticed_by_gateway(before).await;
     measured("a stopped agent, by the gateway", since);
@@ -90,9 +90,8 @@ async fn f3_a_stopped_gateways_streams_go_on_where_they_were() {
     let rig = Rig::loaded(Load::LIGHT).await;
     let since = Instant::now();
     rig.apply(0, Fault::GatewayStopped).await;
-    let status = rig.noticed_by_agent().await;
+    rig.noticed_by_agent().await;
     measured("a stopped gateway, by the agent", since);
-    assert_eq!(status["last_error"]["code"], "link_dead", "{status}");
     rig.mend(0, Fault::GatewayStopped).await;
     rig.traffic.flows(SOON).await;
     rig.finish().await;
