@@ -3,6 +3,7 @@
 
 pub mod acceptor;
 pub mod bridge;
+mod connector;
 pub mod enroll;
 #[cfg(test)]
 mod fixture;
@@ -10,6 +11,8 @@ pub mod floor;
 mod lanes;
 pub mod link;
 pub mod policy;
+pub(crate) mod reach;
+mod resume;
 pub mod status;
 
 use std::sync::Arc;
@@ -23,10 +26,12 @@ use crate::base::id::{AgentId, InstanceId};
 use crate::base::tasks::Tasks;
 use crate::observe::audit::Audit;
 use crate::tunnel::dial::Egress;
+use acceptor::{Acceptor, Serve};
 use bridge::resolve::Resolver;
 use floor::Floor;
 use link::CredentialFiles;
 use policy::Policy;
+use reach::{Dialer, Reach};
 use status::Board;
 
 /// What an agent is told by whoever starts it.
@@ -50,6 +55,8 @@ pub struct Settings {
 /// One agent process.
 pub struct Agent {
     settings: Settings,
+    reach: Box<dyn Reach>,
+    serve: Box<dyn Serve>,
     instance: InstanceId,
     policy: watch::Sender<Arc<Policy>>,
     slots: Arc<Semaphore>,
@@ -64,7 +71,23 @@ impl Agent {
     /// An agent that has not dialled yet.
     #[must_use]
     pub fn new(settings: Settings, policy: Policy, audit: Audit, drain: Drain, tasks: Tasks) -> Arc<Self> {
+        let reach = Dialer { credential: settings.credential.clone(), egress: settings.egress.clone() };
+        Self::with(settings, policy, audit, drain, tasks, Box::new(reach), Box::new(Acceptor))
+    }
+
+    /// The same over another network, or with something else at the end of its streams.
+    pub(crate) fn with(
+        settings: Settings,
+        policy: Policy,
+        audit: Audit,
+        drain: Drain,
+        tasks: Tasks,
+        reach: Box<dyn Reach>,
+        serve: Box<dyn Serve>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            reach,
+            serve,
             instance: InstanceId::fresh(),
             policy: watch::Sender::new(Arc::new(policy)),
             slots: Arc::new(Semaphore::new(settings.max_streams)),
@@ -82,8 +105,9 @@ impl Agent {
         let (drain, watch) = (self.drain.clone(), link::watch_certificate(self.clone()));
         self.tasks.spawn(async move {
             tokio::select! {
-                () = watch => {}
+                biased;
                 () = drain.begins() => {}
+                () = watch => {}
             }
         });
         for endpoint in &self.settings.endpoints {

@@ -11,6 +11,7 @@ pub mod floor;
 pub mod grant;
 pub mod id;
 pub mod limits;
+pub mod random;
 pub mod secret;
 pub mod size;
 pub mod tasks;

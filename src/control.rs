@@ -98,6 +98,7 @@ impl Control {
         daily.tick().await;
         loop {
             let due = tokio::select! {
+                biased;
                 changed = revocations.changed() => changed.map(|()| Due::Revocations),
                 changed = client_tokens.changed() => changed.map(|()| Due::ClientTokens),
                 _ = daily.tick() => Ok(Due::Sweep),

@@ -22,7 +22,10 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter};
 use time::OffsetDateTime;
 
 use crate::base::allow::AllowFrom;
@@ -32,7 +35,7 @@ use crate::base::endpoint::HostPort;
 use crate::base::id::{AgentId, InstanceId, Name};
 use crate::base::limits::{
     HANDSHAKE_DEADLINE, LANES_PER_MINUTE, LOGIN_FAILURES_PER_MINUTE, MAX_ENROLLING, MAX_ENROLLING_PER_SOURCE,
-    MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, THROTTLED_SOURCES,
+    MAX_SESSIONS_PER_AGENT, RESUMES_PER_MINUTE, SESSIONS_PER_MINUTE, THROTTLED_SOURCES,
 };
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
@@ -70,6 +73,8 @@ pub struct Settings {
     pub max_lanes: usize,
     /// Where agents reach this instance past any balancer, for further lanes.
     pub direct_address: Option<HostPort>,
+    /// How long a broken lane waits for another connection; zero: not at all.
+    pub resume_window: Duration,
     /// How long open streams may go on at the end.
     pub drain_timeout: Duration,
 }
@@ -92,9 +97,11 @@ pub struct Gateway {
     enrolling: Arc<Shares<IpAddr>>,
     /// Agents' sessions, from before their greeting, and how fast each agent begins them.
     held: Arc<Shares<AgentId>>,
-    begun: DefaultKeyedRateLimiter<AgentId>,
+    begun: PerMinute,
     /// How fast each agent tries further lanes.
-    joined: DefaultKeyedRateLimiter<AgentId>,
+    joined: PerMinute,
+    /// How fast it tries to take up broken ones.
+    resumed: PerMinute,
     /// Streams that clients' requests share.
     streams: http::Streams,
     /// Clients' connections, which a drain waits for.
@@ -131,6 +138,7 @@ impl Gateway {
             held: Shares::new(MAX_SESSIONS_PER_AGENT, usize::MAX),
             begun: per_minute(SESSIONS_PER_MINUTE),
             joined: per_minute(LANES_PER_MINUTE),
+            resumed: per_minute(RESUMES_PER_MINUTE),
             streams: http::Streams::default(),
             clients: tasks.child(),
             sessions: tasks.child(),
@@ -209,6 +217,21 @@ impl Gateway {
     }
 }
 
-fn per_minute(count: u32) -> DefaultKeyedRateLimiter<AgentId> {
-    RateLimiter::keyed(Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)))
+/// So many of each agent in a minute.
+type PerMinute = RateLimiter<AgentId, DefaultKeyedStateStore<AgentId>, Monotonic, NoOpMiddleware<Duration>>;
+
+/// The runtime's clock, which a simulation sets.
+struct Monotonic(tokio::time::Instant);
+
+impl Clock for Monotonic {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+fn per_minute(count: u32) -> PerMinute {
+    let quota = Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN));
+    RateLimiter::new(quota, DefaultKeyedStateStore::default(), Monotonic(tokio::time::Instant::now()))
 }

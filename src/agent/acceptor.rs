@@ -2,6 +2,7 @@
 //! It refuses to know sessions' beginnings and ends.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,21 @@ pub struct Context {
     pub lanes: Lanes,
 }
 
+/// What becomes of a stream that a gateway has opened.
+pub(crate) trait Serve: Send + Sync {
+    /// Serves it to its end. The end of its lane is the end of a stream, however stuck it is.
+    fn serve(&self, context: Arc<Context>, stream: Stream) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+/// Serves streams by the agent's policy.
+pub(super) struct Acceptor;
+
+impl Serve for Acceptor {
+    fn serve(&self, context: Arc<Context>, stream: Stream) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(serve(context, stream))
+    }
+}
+
 /// A stream with its complete `Open`, and what came after it.
 struct Arrived {
     open: Open,
@@ -76,8 +92,7 @@ enum Messages {
     Search,
 }
 
-/// Serves one stream to its end. The end of its lane is the end of a stream, however stuck it is.
-pub async fn serve(context: Arc<Context>, stream: Stream) {
+async fn serve(context: Arc<Context>, stream: Stream) {
     let Some(arrived) = arrive(&context, stream).await else { return };
     let agent = &context.agent;
     let Open { request, target, caller, source, .. } = &arrived.open;

@@ -11,9 +11,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Agent;
-use super::acceptor::{self, Context};
-use super::lanes::{self, Further, Origin};
+use super::acceptor::Context;
+use super::connector::{Connector, Origin};
+use super::lanes::{self, Further};
 use super::policy::Policy;
+use super::reach::Secured;
+use super::resume;
 use super::status::Connected;
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
@@ -22,13 +25,13 @@ use crate::base::limits::{DIAL_DEADLINE, RECONNECT_BASE, RECONNECT_MAX, SESSION_
 use crate::base::tasks::Tasks;
 use crate::observe::metrics;
 use crate::pki::identity::Serial;
+use crate::pki::pem;
 use crate::pki::renew::Credential;
 use crate::pki::tls::AgentTls;
-use crate::pki::{pem, tls};
 use crate::tunnel::ledger::Attendance;
 use crate::tunnel::session::{Session, greet};
-use crate::tunnel::{dial, upgrade};
-use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, VERSIONS, Welcome};
+use crate::tunnel::upgrade;
+use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, RESUME, VERSIONS, Welcome};
 use crate::wire::notice::Notice;
 
 /// How often the agent looks at its certificate's age.
@@ -100,8 +103,9 @@ pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
         }
         agent.board.waiting(&endpoint, failure, Instant::now() + wait);
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            biased;
             () = agent.drain.begins() => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
@@ -157,18 +161,15 @@ async fn dismiss(held: Held) {
 }
 
 async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failure> {
-    let (credential, tls) = agent.settings.credential.tls()?;
-    let proxy = agent.settings.egress.proxy_for(&endpoint.0)?;
-    agent.board.via(endpoint, proxy.as_ref().map(|proxy| proxy.at.to_string()));
-    let stream = dial::secure(&endpoint.0, proxy.as_ref(), tls.client_config()).await?;
-    let gateway = tls::peer_identity(stream.get_ref().1)?.role;
-    let address = if proxy.is_some() { None } else { dial::peer_address(&stream) };
-    let pipe = upgrade::client(stream, endpoint, None).await?;
+    let proxy = agent.reach.proxy(endpoint)?;
+    agent.board.via(endpoint, proxy.map(|proxy| proxy.to_string()));
+    let Secured { io, gateway, address, serial, .. } = agent.reach.secure(&endpoint.0, endpoint).await?;
+    let pipe = upgrade::client(io, endpoint, None).await?;
     let tasks = agent.tasks.child();
     let greeted = greet(pipe, hello(agent), &tasks).await;
     let (welcome, session) = greeted.map_err(|failure| failure.context(endpoint))?;
     tell_offers(&session, agent.policy().offers().into_iter().skip(OFFERS_PER_MESSAGE).collect(), Vec::new());
-    Ok(Held { session, welcome, serial: credential.identity().serial, origin: Origin { gateway, address }, tasks })
+    Ok(Held { session, welcome, serial, origin: Origin { gateway, address }, tasks })
 }
 
 /// Warns, as long as the agent runs, when its certificate is in the last third of its life.
@@ -201,7 +202,7 @@ fn hello(agent: &Agent) -> Hello {
         instance: agent.instance,
         targets,
         capacity: u32::try_from(agent.settings.max_streams).unwrap_or(u32::MAX),
-        capabilities: Vec::new(),
+        capabilities: vec![RESUME.to_owned()],
     }
 }
 
@@ -230,18 +231,11 @@ async fn serve(
     let (streams, serving) = (tasks.child(), tasks.child());
     let wanted = watch::Sender::new(1);
     if let Some(secret) = welcome.resume_secret {
-        let further = Further {
-            agent: agent.clone(),
-            endpoint,
-            origin,
-            session: welcome.session,
-            secret,
-            direct_address: welcome.direct_address,
-            notifier: notifier.clone(),
-            lanes: lanes.clone(),
-            streams: streams.clone(),
-            serving: serving.clone(),
-        };
+        let (session, direct_address) = (welcome.session, welcome.direct_address);
+        let connector = Arc::new(Connector { agent: agent.clone(), endpoint, origin, session, secret, direct_address });
+        tasks.spawn(resume::keep(connector.clone(), lanes.first().clone(), released.clone()));
+        let (notifier, lanes, streams, serving) = (notifier.clone(), lanes.clone(), streams.clone(), serving.clone());
+        let further = Further { connector, notifier, lanes, streams, serving };
         tasks.spawn(lanes::keep(further, wanted.subscribe(), released.clone()));
     }
     let lane = lanes.first().clone();
@@ -274,7 +268,7 @@ async fn attend(
             biased;
             failure = session.link.ended() => return failure,
             stream = session.incoming.accept() => match stream {
-                Some(stream) => { streams.spawn(acceptor::serve(context.clone(), stream)); }
+                Some(stream) => { streams.spawn(agent.serve.serve(context.clone(), stream)); }
                 None => return session.link.ended().await,
             },
             notice = session.notices.recv() => match notice {

@@ -46,7 +46,8 @@ pub struct Connected {
 pub struct LinkStatus {
     /// What is dialled.
     pub endpoint: String,
-    /// `connected`, `connecting`, `waiting`, or `silent` when a session's frames stay out.
+    /// `connected`, `connecting`, `waiting`, `resuming` while a session's broken connection is replaced, or `silent` when its frames stay
+    /// out.
     pub state: String,
     /// The proxy on the way, without credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,6 +156,7 @@ impl Row {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let session = self.session.as_ref();
         let state = match session {
+            Some(session) if session.pulse.is_paused() => "resuming",
             Some(session) if session.pulse.alive() => "connected",
             Some(_) => "silent",
             None if self.connecting => "connecting",

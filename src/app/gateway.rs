@@ -339,6 +339,7 @@ fn settings(config: &GatewayConfig) -> Settings {
         max_streams: config.limits.max_streams,
         max_lanes: config.limits.max_lanes,
         direct_address: config.gateway.direct_address.clone(),
+        resume_window: config.gateway.resume_window,
         drain_timeout: config.drain.timeout,
     }
 }

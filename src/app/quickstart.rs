@@ -73,6 +73,7 @@ pub async fn run(target: Option<HostPort>, listen: SocketAddr, mut show: impl Fn
     show(Shown::Ready { url: format!("{scheme}://{at}/"), target: target.to_string() });
     loop {
         tokio::select! {
+            biased;
             wish = signals.next() => if wish == process::Wish::End { break },
             row = stage.rows.recv() => match row {
                 Ok(row) => show(Shown::Row(row)),

@@ -328,7 +328,7 @@ codes! {
         "The peer broke the protocol." ;
         "Compare the versions of agent and gateway; if they match, report a defect or look for an attacker."
     LinkDead "link_dead" Network Unavailable false:
-        "Nothing was received for 5 s on an open connection." ;
+        "Nothing was received for 5 s on an open connection, or nothing that was sent got through for 4 s." ;
         "Nothing: the agent reconnects. If it repeats, look for a firewall or NAT that drops idle or large packets."
     LinkClosed "link_closed" Network Unavailable false:
         "The other side closed the connection." ;
@@ -337,11 +337,14 @@ codes! {
         "Two endpoints lead to the same gateway instance; one session is enough." ;
         "Nothing; the second endpoint is tried again in case the instances become two."
     NotHere "not_here" Network Unavailable false:
-        "A further lane reached another gateway instance than the one that holds its session." ;
-        "Nothing: the session goes on with the lanes it has. Behind a balancer set `gateway.direct_address` in gateway.yaml."
+        "A further lane, or one that takes up a broken one, reached another gateway instance than the one that holds its session, or that has forgotten it." ;
+        "Nothing: the session goes on with the lanes it has, or the agent begins a new one. Behind a balancer set `gateway.direct_address` in gateway.yaml."
+    ResumeExpired "resume_expired" Network Unavailable false:
+        "A session's connection broke and could not be taken up again within `resume_window`; its streams were reset." ;
+        "Look at what lies between agent and gateway, or whether the agent's process ended. A longer `gateway.resume_window` in gateway.yaml waits longer."
     LaneRefused "lane_refused" Agent Denied false:
-        "A further lane did not prove that it belongs to the session that it named." ;
-        "Nothing if it was once: the session goes on. If it repeats, somebody replays what this agent sent: look for its source."
+        "A further lane, or one that takes up a broken one again, did not prove that it belongs to the session that it named." ;
+        "Nothing if it was once: the agent begins a new session. If it repeats, somebody replays what this agent sent: look for its source."
     SessionLanes "session_lanes" Agent Unavailable false:
         "The session has its lanes, or its agent has asked for too many in a minute." ;
         "Nothing: the session goes on with the lanes it has. `limits.max_lanes` in gateway.yaml is how many it may have."

@@ -136,6 +136,42 @@ pub const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Without any frame for this long a peer is dead.
 pub const DEAD_AFTER: Duration = Duration::from_secs(5);
 
+/// A path on which nothing of what was sent gets through for this long, though the peer is heard, is dead. Twice [`HEARTBEAT`], so that one
+/// heartbeat may be late by a whole interval.
+pub const STUCK_AFTER: Duration = Duration::from_secs(4);
+
+/// What was sent and not acknowledged, for each lane, with [`CHUNK_COST`]; beyond it nothing more goes out. As much as windows grow by
+/// ([`SESSION_GROWTH`]): no stream that may send waits for it on a path of 1 Gbit/s and 80 ms, whose 10 MB are acknowledged 50 ms late.
+pub const RETAINED: usize = 32 * 1024 * 1024;
+
+/// How long a broken lane waits for another connection unless the gateway's configuration says otherwise: the failover of a firewall or
+/// proxy, a new address. Two attempts of an agent that finds nobody take less.
+pub const RESUME_WINDOW: Duration = Duration::from_secs(30);
+
+/// The longest that may be configured: what is retained, and whoever waits for its streams, waits for so long.
+pub const MAX_RESUME_WINDOW: Duration = Duration::from_secs(300);
+
+/// How long an open waits, from its beginning, when every agent of its group has just lost its connection: a reset is mended in less.
+pub const RESUME_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The first wait after an attempt to take up a lane failed, at most; the first attempt itself is made at once.
+pub const RESUME_BASE: Duration = Duration::from_millis(100);
+
+/// The longest wait between two such attempts: a window has room for some of them.
+pub const RESUME_MAX: Duration = Duration::from_secs(2);
+
+/// One such attempt, from its name's resolution to the gateway's answer, so that the next address has its turn.
+pub const RESUME_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Attempts of one agent to take up lanes in a minute, over all its sessions; more are refused. Its own pace is a tenth of it on a lane.
+pub const RESUMES_PER_MINUTE: u32 = 600;
+
+/// Bytes received after which the peer is told at once, so that it lets go of them.
+pub const ACKNOWLEDGE_BYTES: u64 = 256 * 1024;
+
+/// Fewer bytes received are told after this long.
+pub const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(50);
+
 /// Unacknowledged bytes end the TCP connection after this long (`TCP_USER_TIMEOUT`).
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(6);
 

@@ -15,7 +15,7 @@ use super::callers::{Caller, Callers};
 use super::ingress::{Answer, ClientIo, Entry, Terms, Wanted};
 use super::issuer::{EnrollAsk, Enrolling, Issuer};
 use super::quota::Limits;
-use super::registry::{Facts, Live};
+use super::registry::{Certificate, Facts, Live};
 use super::{Gateway, Settings};
 use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
@@ -61,6 +61,7 @@ pub(crate) fn gateway() -> (Arc<Gateway>, Rows, Tasks) {
         caps: Caps::default(),
         max_streams: 1024,
         max_lanes: 4,
+        resume_window: Duration::from_secs(30),
         direct_address: None,
         drain_timeout: Duration::from_secs(5),
     };
@@ -83,14 +84,19 @@ pub(crate) async fn agent(name: &str, targets: &[&str]) -> Agent {
     process(name, targets, InstanceId::fresh()).await.0
 }
 
+/// One that has some time left.
+pub(crate) fn certificate() -> Certificate {
+    let not_after = time::OffsetDateTime::now_utc() + time::Duration::days(30);
+    Certificate { serial: Serial::random().unwrap(), not_after }
+}
+
 /// The same of one process of that agent, with the gateway's end, to be attended to.
 pub(crate) async fn process(name: &str, targets: &[&str], instance: InstanceId) -> (Agent, Session) {
     let (theirs, ours, tasks) = sessions(targets).await;
     let facts = Facts {
         session: SessionId::fresh(),
         agent: format!("acme/dc1/{name}").parse::<AgentId>().unwrap(),
-        serial: Serial::random().unwrap(),
-        not_after: time::OffsetDateTime::now_utc() + time::Duration::days(30),
+        certificate: certificate(),
         instance,
         version: "test".to_owned(),
         peer: "192.0.2.1:1".parse().unwrap(),

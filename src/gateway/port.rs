@@ -14,7 +14,7 @@ use super::callers::passes;
 use super::ingress::socks5::Refused;
 use super::ingress::{Wanted, dismiss};
 use super::lanes::{self, Joining};
-use super::registry::{Facts, Live};
+use super::registry::{Certificate, Facts, Live};
 use super::relay::relay;
 use super::shares::Share;
 use super::{Gateway, Settings, enrollment};
@@ -29,16 +29,17 @@ use crate::observe::audit::{Event, Holder};
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
 use crate::pki::tls::{self, Protocol};
+use crate::tunnel::Io;
 use crate::tunnel::half_close::HalfClose;
 use crate::tunnel::ledger::Attendance;
 use crate::tunnel::listen::{self, Service, prepare_tunnel};
 use crate::tunnel::proxy_header;
 use crate::tunnel::session::{self, Session};
 use crate::tunnel::upgrade::{self, Upgraded};
-use crate::wire::hello::{Hello, Welcome};
+use crate::wire::hello::{Hello, RESUME, Welcome};
 use crate::wire::notice::Notice;
 use crate::wire::refusal::Refusal;
-use crate::wire::resume::{self, Resume};
+use crate::wire::resume::{self, Exporter, Resume};
 
 /// Targets of one session that are remembered for routing.
 const MAX_OFFERS: usize = 10_000;
@@ -57,11 +58,23 @@ pub fn serve(gateway: &Arc<Gateway>, socket: TcpListener) {
 
 struct Port(Arc<Gateway>);
 
+/// A connection behind TLS, with the certificate that was shown on it: the seam below which a simulation has its own network.
+pub(crate) struct Shown {
+    /// What is said from here on is confidential.
+    pub(crate) io: Box<dyn Io>,
+    /// Who shows it.
+    pub(crate) identity: Identity,
+    /// What this connection alone has.
+    pub(crate) exporter: Exporter,
+    /// Where it comes from.
+    pub(crate) peer: SocketAddr,
+}
+
 /// What came through the handshake.
 #[allow(clippy::large_enum_variant, reason = "both are large, few, and boxed")]
 enum Ready {
-    Tunnel { upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
-    Lane { upgraded: Upgraded<Secured>, joining: Joining, peer: SocketAddr },
+    Tunnel { upgraded: Upgraded, identity: Identity, agent: AgentId, peer: SocketAddr },
+    Lane { upgraded: Upgraded, joining: Joining, certificate: Certificate, peer: SocketAddr },
     Enroll { stream: Secured, peer: SocketAddr, share: Share<IpAddr> },
     Client { stream: HalfClose<Secured>, wanted: Result<Wanted, Vec<u8>> },
 }
@@ -94,7 +107,9 @@ impl Service<TcpStream, SocketAddr> for Port {
     async fn serve(&self, ready: Box<Ready>) {
         match *ready {
             Ready::Tunnel { upgraded, identity, agent, peer } => self.tunnel(upgraded, identity, agent, peer).await,
-            Ready::Lane { upgraded, joining, peer } => lanes::serve(&self.0, joining, upgraded, peer).await,
+            Ready::Lane { upgraded, joining, certificate, peer } => {
+                lanes::serve(&self.0, joining, upgraded, certificate, peer).await;
+            }
             Ready::Enroll { stream, peer, share: _share } => enrollment::serve(&self.0, stream, peer.ip()).await,
             Ready::Client { mut stream, wanted: Err(say) } => dismiss(&mut stream, &say).await,
             Ready::Client { stream, wanted: Ok(wanted) } => {
@@ -162,19 +177,27 @@ impl Port {
         // Not a client's, whose reader may rest for as long as it likes: that looks like acknowledging nothing.
         prepare_tunnel(stream.get_ref().0.get_ref());
         let identity = tls::peer_identity(stream.get_ref().1)?;
+        let exporter = tls::exporter(stream.get_ref().1, resume::EXPORTER_LABEL)?;
+        self.upgrade(Shown { io: Box::new(stream), identity, exporter, peer }).await
+    }
+
+    /// From there to a tunnel, or to a further lane of one.
+    async fn upgrade(&self, shown: Shown) -> Result<Ready, Failure> {
+        let gateway = &self.0;
+        let Shown { io, identity, exporter, peer } = shown;
         let Role::Agent { agent, .. } = identity.role.clone() else {
             return Err(Failure::new(Code::CertificateRefused, "the certificate is no agent's"));
         };
-        let exporter = tls::exporter(stream.get_ref().1, resume::EXPORTER_LABEL)?;
         let admit = |resume: Option<Resume>| {
             if gateway.drain.begun() {
                 return Err(Failure::new(Code::Stopping, "the gateway is shutting down"));
             }
-            resume.map(|resume| lanes::admit(gateway, &agent, &resume, &exporter)).transpose()
+            let admitted = resume.map(|resume| lanes::admit(gateway, &agent, &resume, &exporter)).transpose()?;
+            Ok(admitted.map_or((None, None), |(joining, received)| (Some(joining), received)))
         };
-        Ok(match upgrade::server(stream, admit).await? {
+        Ok(match upgrade::server(io, admit).await? {
             (upgraded, None) => Ready::Tunnel { upgraded, identity, agent, peer },
-            (upgraded, Some(joining)) => Ready::Lane { upgraded, joining, peer },
+            (upgraded, Some(joining)) => Ready::Lane { upgraded, joining, certificate: certificate(&identity), peer },
         })
     }
 
@@ -183,12 +206,12 @@ impl Port {
         self.0.refused(peer, failure, "connection refused");
     }
 
-    async fn tunnel(&self, upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr) {
+    async fn tunnel(&self, upgraded: Upgraded, identity: Identity, agent: AgentId, peer: SocketAddr) {
         let gateway = &self.0;
         let tasks = gateway.sessions.child();
         // Until the session's end.
         let share = gateway.held.take(&agent).filter(|_| gateway.begun.check_key(&agent).is_ok());
-        let decide = |_: &Hello, version| decide(gateway, version, share.is_some());
+        let decide = |hello: &Hello, version| decide(gateway, hello, version, share.is_some());
         match session::welcome(upgraded, decide, &tasks).await {
             Ok((hello, welcome, session)) => {
                 let live = enter(gateway, &hello, welcome, &session, identity, agent, peer);
@@ -205,14 +228,18 @@ impl Port {
 
     async fn live(&self, live: Arc<Live>, mut session: Session) {
         let gateway = &self.0;
-        let serial = live.serial.to_string();
+        let serial = live.ends_first().map_or_else(String::new, |certificate| certificate.serial.to_string());
         let peer = live.peer.to_string();
         tracing::info!(session = %live.session, agent = %live.agent, %peer, version = live.version, "agent connected");
         let attendance = Attendance::open(&gateway.audit, live.session, &live.agent, &serial, &peer);
         let entered = Entered(gateway, &live);
         let id = gateway.settings.id.as_str();
         let _open = (metrics::session(id), metrics::lane(id));
-        let failure = attend(gateway, &live, &mut session).await;
+        let failure = tokio::select! {
+            biased;
+            failure = attend(gateway, &live, &mut session) => failure,
+            never = lanes::watch(gateway, &live, live.lanes.first()) => match never {},
+        };
         drop(entered);
         // Whatever ended the first lane.
         live.lanes.close();
@@ -229,7 +256,7 @@ impl Drop for Entered<'_> {
     }
 }
 
-fn decide(gateway: &Gateway, version: u32, has_share: bool) -> Result<Welcome, Refusal> {
+fn decide(gateway: &Gateway, hello: &Hello, version: u32, has_share: bool) -> Result<Welcome, Refusal> {
     if !has_share {
         let limits = format!("{MAX_SESSIONS_PER_AGENT} at a time, {SESSIONS_PER_MINUTE} begun in a minute");
         return Err(Refusal::new(Code::AgentSessions, limits));
@@ -238,13 +265,15 @@ fn decide(gateway: &Gateway, version: u32, has_share: bool) -> Result<Welcome, R
         return Err(Refusal::new(Code::Stopping, "the gateway is shutting down"));
     }
     let max_lanes = gateway.settings.max_lanes;
-    let resume_secret = if max_lanes > 1 { Some(Secret::random()?) } else { None };
+    let resumes = hello.capabilities.iter().any(|capability| capability == RESUME);
+    let resume_window = if resumes { gateway.settings.resume_window } else { Duration::ZERO };
+    let resume_secret = if max_lanes > 1 || !resume_window.is_zero() { Some(Secret::random()?) } else { None };
     Ok(Welcome {
         version,
         gateway: gateway.instance,
         session: SessionId::fresh(),
         resume_secret,
-        resume_window: Duration::ZERO,
+        resume_window,
         direct_address: gateway.settings.direct_address.clone(),
         max_streams: u32::try_from(gateway.settings.max_streams).unwrap_or(u32::MAX),
         max_lanes: u32::try_from(max_lanes).unwrap_or(u32::MAX),
@@ -263,8 +292,7 @@ fn enter(
     let facts = Facts {
         session: welcome.session,
         agent,
-        serial: identity.serial,
-        not_after: identity.not_after,
+        certificate: certificate(&identity),
         instance: hello.instance,
         version: hello.agent_version.clone(),
         peer,
@@ -273,8 +301,13 @@ fn enter(
     };
     let live = Live::new(facts, &hello.targets, session.lanes.clone(), session.notifier.clone());
     let live = Arc::new(live);
+    gateway.registry.replaced(&live);
     gateway.registry.add(live.clone());
     live
+}
+
+fn certificate(identity: &Identity) -> Certificate {
+    Certificate { serial: identity.serial, not_after: identity.not_after }
 }
 
 /// A session's life: what the agent tells, what is to be told, and the revocation or the end of its certificate.
@@ -287,23 +320,23 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
     let mut doubted = false;
     loop {
         // Also before the first change: the certificate may have been revoked during the handshake.
-        if gateway.revocations.contains(&live.serial) {
+        if let Some(revoked) = live.certificates().iter().find(|shown| gateway.revocations.contains(&shown.serial)) {
             live.drain();
             session.notifier.tell(Notice::Revoked);
             // An honest agent ends the session when it reads this; the others have it ended for them.
             let _ = tokio::time::timeout(LAST_WORD, live.link.ended()).await;
             live.lanes.close();
             live.link.ended().await;
-            return Failure::new(Code::Revoked, format_args!("certificate {}", live.serial));
+            return Failure::new(Code::Revoked, format_args!("certificate {}", revoked.serial));
         }
         tokio::select! {
             biased;
             failure = live.link.ended() => return failure,
             Ok(()) = revoked.changed() => {}
-            () = &mut expired => {
+            failure = &mut expired => {
                 live.lanes.close();
                 live.link.ended().await;
-                return Failure::new(Code::CertificateExpired, format_args!("certificate {}", live.serial));
+                return failure;
             }
             notice = session.notices.recv() => match notice {
                 Some(notice) => noticed(live, notice),
@@ -327,13 +360,21 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
 
 /// Ends when the certificate has ended and its session's streams had the time of a drain. A session must not outlive what it was
 /// granted on: after a new enrollment, nobody who revokes the agent would think of it.
-async fn expires(gateway: &Gateway, live: &Live) {
-    passes(live.not_after).await;
+async fn expires(gateway: &Gateway, live: &Live) -> Failure {
+    // A lane that was taken up again may have shown a newer one.
+    let ended = loop {
+        let Some(next) = live.ends_first() else { return std::future::pending().await };
+        passes(next.not_after).await;
+        if live.certificates().contains(&next) {
+            break next;
+        }
+    };
     live.drain();
     let deadline = gateway.settings.drain_timeout;
     live.notifier.tell(Notice::Drain { deadline });
     tracing::warn!(session = %live.session, agent = %live.agent, code = %Code::CertificateExpired, "the session's certificate has ended");
     tokio::time::sleep(deadline).await;
+    Failure::new(Code::CertificateExpired, format_args!("certificate {}", ended.serial))
 }
 
 /// Tells of an agent whose identity another process has held for longer; whether there is one. Each process that joins others is
@@ -370,6 +411,17 @@ fn noticed(live: &Live, notice: Notice) {
         }
         Notice::TargetsChanged { added, removed } => live.offers_changed(added, &removed, MAX_OFFERS),
         _ => {}
+    }
+}
+
+/// Serves a connection that came in by another way than a socket's to its end, as the port serves its own.
+#[cfg(test)]
+pub(crate) async fn take(gateway: Arc<Gateway>, shown: Shown) {
+    let (port, peer) = (Port(gateway), shown.peer);
+    match tokio::time::timeout(HANDSHAKE_DEADLINE, port.upgrade(shown)).await {
+        Ok(Ok(ready)) => port.serve(Box::new(ready)).await,
+        Ok(Err(failure)) => port.report(peer, &failure),
+        Err(_) => port.timed_out(peer),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::base::code::Code;
+use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, GroupId, InstanceId, Name, SessionId};
 use crate::base::limits::DUPLICATE_AFTER;
 use crate::base::secret::Secret;
@@ -33,10 +33,6 @@ pub struct Live {
     pub session: SessionId,
     /// Whose it is, from the verified certificate.
     pub agent: AgentId,
-    /// That certificate.
-    pub serial: Serial,
-    /// When that certificate ends, and the session with it.
-    pub not_after: OffsetDateTime,
     /// The agent's process.
     pub instance: InstanceId,
     /// The agent's program version.
@@ -57,8 +53,19 @@ pub struct Live {
     pub notifier: Notifier,
     /// The connection of lane 0, with which the session ends.
     pub link: Link,
+    /// What each lane's connection has shown; the session ends with any of them.
+    certificates: RwLock<BTreeMap<u32, Certificate>>,
     offers: RwLock<HashMap<Name, Kind>>,
     draining: AtomicBool,
+}
+
+/// What a session is granted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// By which it is revoked.
+    pub serial: Serial,
+    /// When it ends.
+    pub not_after: OffsetDateTime,
 }
 
 /// What is fixed about a session when it begins.
@@ -67,10 +74,8 @@ pub struct Facts {
     pub session: SessionId,
     /// See [`Live`].
     pub agent: AgentId,
-    /// See [`Live`].
-    pub serial: Serial,
-    /// See [`Live`].
-    pub not_after: OffsetDateTime,
+    /// What its first connection has shown.
+    pub certificate: Certificate,
     /// See [`Live`].
     pub instance: InstanceId,
     /// See [`Live`].
@@ -88,6 +93,16 @@ impl Registry {
     pub fn add(&self, live: Arc<Live>) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.entry(live.agent.group.clone()).or_default().push(live);
+    }
+
+    /// A process of the same agent takes the place of one that is gone: what waits for that one's connections waits no more. A connection
+    /// can't be taken up by another process, which doesn't have what was sent on it.
+    pub fn replaced(&self, by: &Live) {
+        for live in self.sessions() {
+            if live.agent == by.agent && live.instance != by.instance && live.is_resuming() {
+                live.link.close_because(Failure::new(Code::ResumeExpired, "the agent's process was replaced by another one"));
+            }
+        }
     }
 
     /// Forgets a session.
@@ -119,6 +134,14 @@ impl Registry {
         least.map(|live| Arc::clone(live)).ok_or_else(|| {
             Refusal::new(Code::TargetUnknown, format_args!("no connected agent of {group} has a target `{target}`"))
         })
+    }
+
+    /// The group's sessions that were not `tried` and wait for another connection.
+    #[must_use]
+    pub fn resuming(&self, group: &GroupId, tried: &[SessionId]) -> Vec<Arc<Live>> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        let sessions = groups.get(group).map(Vec::as_slice).unwrap_or_default().iter();
+        sessions.filter(|live| live.is_resuming() && !live.draining() && !tried.contains(&live.session)).cloned().collect()
     }
 
     /// A session of this group by its id.
@@ -169,15 +192,13 @@ impl Live {
     /// A session as the greeting left it.
     #[must_use]
     pub fn new(facts: Facts, targets: &[Offer], lanes: Lanes, notifier: Notifier) -> Self {
-        let Facts { session, agent, serial, not_after, instance, version, peer, capacity, resume_secret } = facts;
+        let Facts { session, agent, certificate, instance, version, peer, capacity, resume_secret } = facts;
         let link = lanes.first().link().clone();
         let offers = RwLock::new(targets.iter().map(|offer| (offer.name.clone(), offer.kind)).collect());
         let (since, began, draining) = (OffsetDateTime::now_utc(), Instant::now(), AtomicBool::new(false));
         Self {
             session,
             agent,
-            serial,
-            not_after,
             instance,
             version,
             peer,
@@ -188,9 +209,38 @@ impl Live {
             lanes,
             notifier,
             link,
+            certificates: RwLock::new(BTreeMap::from([(0, certificate)])),
             offers,
             draining,
         }
+    }
+
+    /// A lane's connection has shown this certificate, perhaps in another's stead.
+    pub fn shown(&self, lane: u32, certificate: Certificate) {
+        self.certificates.write().unwrap_or_else(PoisonError::into_inner).insert(lane, certificate);
+    }
+
+    /// A lane is over.
+    pub fn forget(&self, lane: u32) {
+        self.certificates.write().unwrap_or_else(PoisonError::into_inner).remove(&lane);
+    }
+
+    /// What its lanes' connections have shown, the first lane's first.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<Certificate> {
+        self.certificates.read().unwrap_or_else(PoisonError::into_inner).values().copied().collect()
+    }
+
+    /// The first of them to end.
+    #[must_use]
+    pub fn ends_first(&self) -> Option<Certificate> {
+        self.certificates().into_iter().min_by_key(|certificate| certificate.not_after)
+    }
+
+    /// Whether its connection has broken and another one is waited for.
+    #[must_use]
+    pub fn is_resuming(&self) -> bool {
+        self.link.is_paused() && !self.link.has_ended()
     }
 
     /// The agent offers other targets now; at most `max` are remembered.

@@ -295,6 +295,28 @@ pub enum Event<'a> {
         #[serde(serialize_with = "optional_capped", skip_serializing_if = "Option::is_none")]
         detail: Option<&'a str>,
     },
+    /// A lane's connection broke, and the lane waits for another.
+    LaneBroken {
+        session: SessionId,
+        #[serde(serialize_with = "text")]
+        agent: &'a AgentId,
+        lane: u32,
+        code: Code,
+        #[serde(serialize_with = "capped")]
+        detail: &'a str,
+    },
+    /// A lane went on with another connection: the agent's attempt of this number, with this certificate, after so many milliseconds without one.
+    LaneResumed {
+        session: SessionId,
+        #[serde(serialize_with = "text")]
+        agent: &'a AgentId,
+        lane: u32,
+        generation: u64,
+        serial: &'a str,
+        #[serde(serialize_with = "capped")]
+        peer: &'a str,
+        paused_ms: u64,
+    },
     /// A connection did not become a session or a lane of one.
     ConnectRefused {
         source: IpAddr,

@@ -56,6 +56,10 @@ metrics! {
         "Established sessions: on an agent to the endpoint, on a gateway its own."
     LANES "underpass_lanes" Gauge Count ["gateway"]
         "Connections that carry the established sessions: one each, more where bulk streams ask for them."
+    LANES_BROKEN "underpass_lanes_broken_total" Counter Count ["code"]
+        "Connections of lanes that broke and were waited for, by why."
+    LANE_PAUSE_SECONDS "underpass_lane_pause_seconds" Histogram Seconds []
+        "From a lane's broken connection, as noticed, to the one that it went on with."
     SESSION_LAST_FRAME_AGE "underpass_session_last_frame_age_seconds" Gauge Seconds ["gateway"]
         "Since the last frame received from the endpoint; a dead peer shows here first."
     RECONNECTS "underpass_reconnects_total" Counter Count ["code"]
@@ -109,6 +113,9 @@ metrics! {
 /// The upper bounds of [`OPEN_SECONDS`]: a local target answers in 1 ms, the reply's deadline is 15 s.
 const OPEN_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
 
+/// The upper bounds of [`LANE_PAUSE_SECONDS`]: a reset on a near path takes 10 ms, the longest window five minutes.
+const PAUSE_BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
 /// The upper bounds of [`HTTP_REQUEST_SECONDS`]: a local origin answers in 1 ms, a report takes minutes.
 const REQUEST_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
@@ -152,6 +159,7 @@ fn build() -> Result<PrometheusHandle, Failure> {
 fn recorder() -> Result<PrometheusRecorder, Failure> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(OPEN_SECONDS.to_owned()), OPEN_BUCKETS)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(LANE_PAUSE_SECONDS.to_owned()), PAUSE_BUCKETS))
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(HTTP_REQUEST_SECONDS.to_owned()), REQUEST_BUCKETS))
         .or_fail(Code::Internal, "metrics")?;
     Ok(builder.build_recorder())
@@ -196,6 +204,16 @@ pub fn session(gateway: &str) -> Held {
 /// Counts a lane of a session while it lives, the first one included. `gateway` is as for [`session`].
 pub fn lane(gateway: &str) -> Held {
     Held::one_of(gauge!(LANES, "gateway" => gateway.to_owned()))
+}
+
+/// A lane's connection broke for that reason, and the lane waits for another.
+pub fn lane_broken(code: Code) {
+    counter!(LANES_BROKEN, "code" => code.as_str()).increment(1);
+}
+
+/// A lane went on after so long.
+pub fn lane_resumed(paused: Duration) {
+    histogram!(LANE_PAUSE_SECONDS).record(paused);
 }
 
 /// The age of the last frame received from the endpoint.

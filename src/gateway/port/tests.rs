@@ -4,7 +4,8 @@ use super::*;
 use crate::base::id::InstanceId;
 use crate::base::tasks::Tasks;
 use crate::gateway::fixture::{Agent, gateway, process};
-use crate::tunnel::fixture::Rows;
+use crate::tunnel::fixture::{Rows, hello};
+use crate::tunnel::session::greet;
 
 /// A gateway, and those who attend to the sessions of `acme/dc1/a`.
 struct Site {
@@ -82,6 +83,38 @@ async fn s5_a_second_way_a_restart_and_a_handover_are_no_duplicates() {
     restarted.session.notifier.tell(Notice::Drain { deadline: Duration::from_secs(600) });
     let _next = site.joins(InstanceId::fresh()).await;
     assert!(site.within(60).await.is_empty() && site.duplicates().is_empty());
+}
+
+/// What an agent of that role would show.
+fn shown(io: Box<dyn Io>, role: &str) -> Shown {
+    let identity = Identity {
+        role: Role::parse(role).unwrap(),
+        serial: crate::pki::identity::Serial::random().unwrap(),
+        not_before: time::OffsetDateTime::UNIX_EPOCH,
+        not_after: time::OffsetDateTime::now_utc() + time::Duration::days(30),
+    };
+    Shown { io, identity, exporter: [9; 32], peer: "192.0.2.1:1".parse().unwrap() }
+}
+
+#[tokio::test]
+async fn s1_behind_tls_an_agent_begins_a_session_and_nobody_else() {
+    let mut site = site();
+    for role in ["tenant/acme/group/dc1/agent/a", "gateway/gw"] {
+        let (theirs, ours) = tokio::io::duplex(64 * 1024);
+        let taken =
+            site.tasks.spawn(take(site.gateway.clone(), shown(Box::new(ours), &format!("spiffe://test.example/{role}"))));
+        let upgraded = upgrade::client(Box::new(theirs), &"wss://gw.example".parse().unwrap(), None).await;
+        if role.starts_with("gateway") {
+            assert!(upgraded.is_err());
+        } else {
+            let (_, session) = greet(upgraded.unwrap(), hello(&["db"]), &site.tasks).await.unwrap();
+            assert_eq!(site.gateway.registry.sessions().len(), 1);
+            session.link.close();
+        }
+        taken.await.unwrap();
+        assert!(site.gateway.registry.sessions().is_empty());
+    }
+    assert_eq!(site.rows.take(), ["connected", "disconnected link_closed", "connect_refused certificate_refused"]);
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -42,6 +42,8 @@ pub struct Place {
 struct Shared {
     first: Lane,
     max: usize,
+    /// How long a broken lane waits for another connection.
+    resume_window: Duration,
     start: Instant,
     table: Mutex<Table>,
     /// Lanes that are attached, lane 0 included.
@@ -83,12 +85,15 @@ struct Meter {
 }
 
 impl Lanes {
-    /// A session with its first lane, which may have `max` in all, and `streams` over all of them.
-    pub(super) fn new(opener: Opener, link: Link, max: usize, streams: usize) -> Self {
+    /// A session with its first lane, which may have `max` in all, and `streams` over all of them; one that breaks may be taken up
+    /// again within `resume_window`.
+    pub(super) fn new(opener: Opener, link: Link, max: usize, streams: usize, resume_window: Duration) -> Self {
         link.allow(streams);
+        link.resumable(resume_window);
         Self(Arc::new(Shared {
             first: Lane::new(0, opener, link, 0),
             max,
+            resume_window,
             start: Instant::now(),
             table: Mutex::default(),
             count: Arc::new(AtomicUsize::new(1)),
@@ -103,6 +108,12 @@ impl Lanes {
     #[must_use]
     pub fn first(&self) -> &Lane {
         &self.0.first
+    }
+
+    /// The lane with this number, if the session has it.
+    #[must_use]
+    pub fn get(&self, number: u32) -> Option<Lane> {
+        if number == 0 { Some(self.first().clone()) } else { self.table().further.get(&number).cloned().flatten() }
     }
 
     /// How many lanes it has.
@@ -153,9 +164,13 @@ impl Lanes {
     fn place(&self, slot: OwnedSemaphorePermit) -> Place {
         let now = self.now();
         let table = self.table();
-        // One that is closing takes its time, and would keep the stream waiting.
-        let usable = table.further.values().flatten().filter(|lane| !lane.link().is_lost());
-        let lanes: Vec<_> = std::iter::once(self.first()).chain(usable).collect();
+        // One that is closing, or has no connection, would keep the stream waiting.
+        let usable = table.further.values().flatten().filter(|lane| !lane.link().is_lost() && !lane.link().is_paused());
+        let first = Some(self.first()).filter(|first| !first.link().is_paused());
+        let mut lanes: Vec<_> = first.into_iter().chain(usable).collect();
+        if lanes.is_empty() {
+            lanes.push(self.first());
+        }
         let load = |lane: &&Lane| Load::new(lane.0.rate.per_second(now), lane.0.streams.load(Ordering::Relaxed));
         let loads: Vec<_> = lanes.iter().map(load).collect();
         let lane = lanes[choose(&loads)].clone();
@@ -244,7 +259,7 @@ impl Lanes {
                 }
                 idle
             };
-            tokio::time::sleep(std::time::Duration::from_millis(limit - idle)).await;
+            tokio::time::sleep(Duration::from_millis(limit - idle)).await;
         }
     }
 
@@ -316,13 +331,11 @@ impl Seat {
     }
 
     /// Runs a mux over an upgraded connection and makes it the session's lane; one whose session is over is closed at once.
-    pub fn attach<S>(&self, upgraded: Upgraded<S>, side: Side, tasks: &Tasks) -> (Lane, Incoming)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    pub fn attach(&self, upgraded: Upgraded, side: Side, tasks: &Tasks) -> (Lane, Incoming) {
         let (opener, incoming, link) = mux::start(upgraded, side, tasks);
         let lanes = &self.lanes;
         link.allow(lanes.0.max_streams);
+        link.resumable(lanes.0.resume_window);
         let lane = Lane::new(self.number, opener, link, lanes.now());
         let mut table = lanes.table();
         if table.closed || lanes.first().link().has_ended() {
