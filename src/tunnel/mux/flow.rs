@@ -172,7 +172,7 @@ impl Flow {
 
     /// Frames what is to go out next: heartbeats, echoes and acknowledgements, then one message.
     pub(super) fn fill(&mut self, aside: &mut Aside, outbound: &mut VecDeque<Bytes>) {
-        if let Some(beat) = aside.heart.take_due(self.received, self.retained.sent()) {
+        if let Some(beat) = aside.heart.take_due(self.received, self.retained.gone_out()) {
             self.told = self.received;
             outbound.push_back(self.control(Opcode::Ping, &beat));
         }

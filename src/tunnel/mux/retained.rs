@@ -14,6 +14,8 @@ pub(super) struct Retained {
     chunks: VecDeque<Bytes>,
     /// What of that is still to go out on this connection, after an earlier one took it away.
     again: VecDeque<Bytes>,
+    /// How much that is.
+    left: u64,
     acknowledged: u64,
     sent: u64,
     /// What the chunks keep in memory.
@@ -51,6 +53,11 @@ impl Retained {
     /// Bytes sent since the lane began.
     pub(super) fn sent(&self) -> u64 {
         self.sent
+    }
+
+    /// The same without those that have still to go out again: what this connection has carried, if they were all to arrive.
+    pub(super) fn gone_out(&self) -> u64 {
+        self.sent - self.left
     }
 
     /// Bytes that the peer may not have.
@@ -103,6 +110,7 @@ impl Retained {
         self.check(offset)?;
         self.acknowledge(offset)?;
         self.again = self.chunks.clone();
+        self.left = self.again.iter().map(|chunk| chunk.len() as u64).sum();
         Ok(())
     }
 
@@ -115,6 +123,7 @@ impl Retained {
             len += part.len();
             parts.push(part);
         }
+        self.left -= len as u64;
         if self.again.is_empty() {
             self.again = VecDeque::new();
         }
@@ -123,7 +132,7 @@ impl Retained {
 
     /// Lets go of everything.
     pub(super) fn clear(&mut self) {
-        (self.chunks, self.again, self.cost) = (VecDeque::new(), VecDeque::new(), 0);
+        (self.chunks, self.again, self.cost, self.left) = (VecDeque::new(), VecDeque::new(), 0, 0);
     }
 
     fn out_of_range(&self, offset: u64) -> OutOfRange {
@@ -160,8 +169,9 @@ mod tests {
     fn a_connection_that_breaks_while_it_repeats_loses_nothing() {
         let mut retained = sent(&[b"abc", b"def"]);
         retained.rewind(1).unwrap();
+        assert_eq!((retained.sent(), retained.gone_out()), (6, 1), "an echo acknowledges nothing that is still to go out again");
         let (parts, len) = retained.take_again().unwrap();
-        assert_eq!((parts.concat(), len), (b"bcdef".to_vec(), 5));
+        assert_eq!((parts.concat(), len, retained.gone_out()), (b"bcdef".to_vec(), 5, 6));
         retained.send(Bytes::from_static(b"g"));
         retained.rewind(2).unwrap();
         assert_eq!(again(&mut retained), b"cdefg");
