@@ -56,13 +56,6 @@ pub(crate) enum Fault {
     Broken(Break),
 }
 
-impl Fault {
-    /// Whether only time tells at least one end that the connection is of no use.
-    pub(crate) fn is_silent(self) -> bool {
-        !matches!(self, Self::Resets | Self::RouterRenumbered | Self::Broken(Break::Reset | Break::End | Break::After(_) | Break::HalfOpenFar))
-    }
-}
-
 /// An agent whose way to the gateway can fail.
 pub(crate) struct Member {
     pub(crate) networks: Routed,
@@ -191,11 +184,6 @@ pub(crate) fn shortened(seconds: u64) -> Duration {
 /// The rows of an audit that tell of a link that was broken.
 pub(crate) fn breaks(rows: &[Value]) -> Vec<Value> {
     rows.iter().filter(|row| row["event"] == "lane_broken" || row["event"] == "disconnected").cloned().collect()
-}
-
-/// How often an event is in rows of an audit.
-pub(crate) fn count(rows: &[Value], event: &str) -> usize {
-    rows.iter().filter(|row| row["event"] == event).count()
 }
 
 /// The seconds of processor time that a process has used.
