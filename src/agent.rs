@@ -6,7 +6,7 @@ pub mod bridge;
 mod connector;
 pub mod enroll;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod floor;
 mod lanes;
 pub mod link;

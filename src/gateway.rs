@@ -4,7 +4,7 @@
 pub mod callers;
 pub mod enrollment;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub(crate) mod http;
 pub mod ingress;
 pub mod issuer;

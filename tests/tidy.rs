@@ -19,6 +19,7 @@ const RANKS: &[(&str, u8)] = &[
     ("agent", 3),
     ("client", 3),
     ("control", 4),
+    ("sim", 4),
     ("config", 5),
     ("app", 6),
     ("fuzzing", 6),

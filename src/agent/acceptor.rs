@@ -1,7 +1,6 @@
 //! One stream, from its `Open` to its end: authorize, connect, reply, splice. The straight line of the agent.
 //! It refuses to know sessions' beginnings and ends.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,7 @@ use crate::base::id::{RequestId, SessionId};
 use crate::base::limits::OPEN_DEADLINE;
 use crate::tunnel::ledger::{Asked, Ledger};
 use crate::tunnel::listen::reset_on_close;
-use crate::tunnel::mux::Stream;
+use crate::tunnel::mux::{Stream, lost, lost_because};
 use crate::tunnel::session::lanes::{Lane, Lanes};
 use crate::tunnel::session::{Notifier, Wired};
 use crate::tunnel::splice::{Direction, End, Outcome, Socket, Toll, splice};
@@ -209,7 +208,7 @@ async fn carry_messages(context: &Context, hop: Hop, messages: Messages) {
         biased;
         () = permit.withdrawn() => Some(Code::TargetRemoved),
         code = serve => code,
-        _ = context.lane.link().ended() => Some(Code::SessionLost),
+        why = context.lane.link().ended() => Some(lost_because(&why)),
     };
     ledger.ends(code);
     if let Some(code) = code
@@ -234,7 +233,7 @@ async fn carry_bytes(
         biased;
         () = permit.withdrawn() => Some(Code::TargetRemoved),
         outcome = both_ways(&mut stream, &mut target, early, idle, &ledger) => code_of(outcome),
-        _ = context.lane.link().ended() => Some(Code::SessionLost),
+        why = context.lane.link().ended() => Some(lost_because(&why)),
     };
     let (lane, id) = (context.lane.number(), stream.id());
     match code {
@@ -273,8 +272,7 @@ fn code_of(outcome: Outcome) -> Option<Code> {
         Outcome::Finished => None,
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Far, _) => Some(Code::TargetReset),
-        Outcome::Broken(End::Near, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(Code::SessionLost),
-        Outcome::Broken(End::Near, _) => Some(Code::ClientReset),
+        Outcome::Broken(End::Near, error) => lost(&error).or(Some(Code::ClientReset)),
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) async fn keep(connector: Arc<Connector>, lane: Lane, elsewhere: Cance
         LaneAccount { audit: &agent.audit, session: connector.session, agent: &agent.settings.agent, lane: lane.number() };
     while let Some(why) = lane.link().paused().await {
         account.broken(&why);
+        agent.board.resuming(&connector.endpoint, why);
         tokio::select! {
             biased;
             _ = lane.link().ended() => return,
@@ -74,6 +75,7 @@ async fn take_up(connector: &Connector, lane: &Lane, elsewhere: &CancellationTok
         let wait = backoff.draw();
         let Failure { code, detail } = failure;
         tracing::info!(session = %connector.session, lane = lane.number(), %code, detail, ?wait, "not resumed yet");
+        connector.agent.board.resuming(&connector.endpoint, Failure::new(code, detail));
         tokio::time::sleep(wait).await;
         turn += 1;
     }

@@ -125,6 +125,11 @@ impl Board {
         });
     }
 
+    /// The session's connection broke, or could not be replaced yet.
+    pub(super) fn resuming(&self, endpoint: &Endpoint, why: Failure) {
+        self.change(endpoint, |row| row.last_error = Some(why));
+    }
+
     fn change(&self, endpoint: &Endpoint, change: impl FnOnce(&mut Row)) {
         change(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(endpoint.clone()).or_default());
     }

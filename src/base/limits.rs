@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | lane | 64 MiB | unread, over all its streams: `SESSION_BUFFER`, and the chunk that went past it |
 //! | lane | 0.5 MiB | `READ_BUFFER`, `SOCKET_BUFFER`, a message on its way out, TLS's own, `CONTROL_QUEUE` answers |
+//! | lane | 32 MiB | sent and not acknowledged: `RETAINED`; twice that where a peer asks on, takes the answers and acknowledges nothing |
 //! | open stream | 366 KiB | to be sent: `SEND_QUEUE` and a chunk in 5 `SPLICE_BUFFER`s, a quarter full each; their places |
 //! | open stream | 384 KiB | in its splice: a `SPLICE_BUFFER` from its socket; 5 `READ_BUFFER`s, a quarter full each, to it |
 //! | open stream | 64 KiB | instead of these before its reply: `EARLY_DATA` |
@@ -19,8 +20,8 @@
 //! | ldap target | 128 MiB | `LDAP_TARGET_MEMORY`: larger messages, over all its streams and searches |
 //! | dropped stream | 366 KiB | what is still to be sent, as above; there are `MUX_SLACK` of them |
 //!
-//! A lane with 1024 streams that take nothing either way, of a peer that plays every card, so keeps 64.5 + 1024 x 0.73 + 512 x
-//! 0.36 MiB = 1 GiB. One that merely moves much has some 128 KiB under way for each stream at each end; a stream with nothing under way
+//! A lane with 1024 streams that take nothing either way, of a peer that plays every card, so keeps 64.5 + 64 + 1024 x 0.73 + 512 x
+//! 0.36 MiB = 1.05 GiB. One that merely moves much has some 128 KiB under way for each stream at each end; a stream with nothing under way
 //! has no buffer, and a lane on which nothing comes no read buffer. A session has up to [`MAX_LANES`] lanes, and its streams
 //! are counted over all of them by whoever opens them. What a splice takes at once counts each chunk with [`CHUNK_COST`], too.
 
@@ -161,7 +162,7 @@ pub const RESUME_BASE: Duration = Duration::from_millis(100);
 pub const RESUME_MAX: Duration = Duration::from_secs(2);
 
 /// One such attempt, from its name's resolution to the gateway's answer, so that the next address has its turn.
-pub const RESUME_DEADLINE: Duration = Duration::from_secs(3);
+pub const RESUME_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Attempts of one agent to take up lanes in a minute, over all its sessions; more are refused. Its own pace is a tenth of it on a lane.
 pub const RESUMES_PER_MINUTE: u32 = 600;

@@ -28,17 +28,22 @@ pub(crate) fn uuid() -> Uuid {
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
-pub use seeded::{Seeded, draw, seed};
+pub(crate) use seeded::Reordered;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use seeded::{Seeded, draw, mix, panicked, seed};
 
 #[cfg(any(test, feature = "fuzzing"))]
 mod seeded {
     use std::cell::Cell;
     use std::marker::PhantomData;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
     use uuid::{Builder, Uuid};
 
     thread_local! {
         static STATE: Cell<Option<State>> = const { Cell::new(None) };
+        static PANICKED: Cell<bool> = const { Cell::new(false) };
     }
 
     #[derive(Clone, Copy)]
@@ -46,6 +51,8 @@ mod seeded {
         at: u64,
         /// Stands in for the clock in ids.
         ids: u64,
+        /// Of 64 turns of a task, so many go to the others first.
+        yields: u64,
     }
 
     /// As long as it lives, this thread's chance comes from a seed.
@@ -60,20 +67,57 @@ mod seeded {
     /// Takes this thread's chance from a seed from here on.
     #[must_use]
     pub fn seed(seed: u64) -> Seeded {
-        STATE.set(Some(State { at: seed, ids: 0 }));
+        PANICKED.set(false);
+        STATE.set(Some(State { at: seed, ids: 0, yields: [0, 2, 8, 32][(seed % 4) as usize] }));
         Seeded(PhantomData)
     }
 
-    /// The next 64 bits of this thread's seed, if it has one: `SplitMix64`.
+    /// The next 64 bits of this thread's seed, if it has one.
     #[must_use]
     pub fn draw() -> Option<u64> {
         let mut state = STATE.get()?;
-        state.at = state.at.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let drawn = mix(&mut state.at);
         STATE.set(Some(state));
-        let mut mixed = state.at;
+        Some(drawn)
+    }
+
+    /// The next 64 bits of a generator with this state: `SplitMix64`.
+    #[must_use]
+    pub fn mix(state: &mut u64) -> u64 {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = *state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Some(mixed ^ (mixed >> 31))
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Whether a task of this thread has panicked since.
+    #[must_use]
+    pub fn panicked() -> bool {
+        PANICKED.get()
+    }
+
+    /// A future that by lot lets others have their turn first: whatever order tasks run in, what they do must be right.
+    pub(crate) struct Reordered<F>(pub(crate) Pin<Box<F>>);
+
+    impl<F: Future> Future for Reordered<F> {
+        type Output = F::Output;
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+            if STATE.get().is_some_and(|state| draw().is_some_and(|drawn| drawn % 64 < state.yields)) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.0.as_mut().poll(cx)
+        }
+    }
+
+    impl<F> Drop for Reordered<F> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                PANICKED.set(true);
+            }
+        }
     }
 
     pub(super) fn fill(bytes: &mut [u8]) -> bool {

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::base::grant::Grants;
 use crate::base::id::{AgentId, InstanceId, Name, SessionId};
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
+use crate::observe::audit::Audit;
 use crate::pki::authority::Authority;
 use crate::pki::identity::Serial;
 use crate::pki::revoke::Revocations;
@@ -45,14 +46,35 @@ impl Issuer for NoIssuer {
 }
 
 pub(crate) fn gateway() -> (Arc<Gateway>, Rows, Tasks) {
+    let (audit, rows) = audit();
+    let tasks = Tasks::new();
+    (gateway_with(settings(), audit, &tasks), rows, tasks)
+}
+
+/// One with these settings, to which nobody comes by a socket.
+pub(crate) fn gateway_with(settings: Settings, audit: Audit, tasks: &Tasks) -> Arc<Gateway> {
+    let parts = (Revocations::new(), Callers::new());
+    Gateway::new(settings, TLS.clone(), parts.0, parts.1, Arc::new(NoIssuer), audit, tasks)
+}
+
+/// All gateways of tests have the same.
+static TLS: LazyLock<Arc<GatewayTls>> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     let now = OffsetDateTime::now_utc();
     let authority = Authority::init(dir.path(), &"test.example".parse().unwrap(), now).unwrap();
     let id = Name::parse("gw").unwrap();
     let credential = authority.issue_gateway(&id, &["wss://gw.example".parse().unwrap()], now).unwrap();
-    let tls = GatewayTls::new(authority.root(), &credential, Revocations::new()).unwrap();
-    let settings = Settings {
-        id,
+    Arc::new(GatewayTls::new(authority.root(), &credential, Revocations::new()).unwrap())
+});
+
+/// Makes what all have in common, if nobody has; takes chance and time.
+pub(crate) fn prepare() {
+    LazyLock::force(&TLS);
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        id: Name::parse("gw").unwrap(),
         allow_from: AllowFrom::all(),
         enroll_from: AllowFrom::all(),
         clients_from: AllowFrom::all(),
@@ -64,12 +86,7 @@ pub(crate) fn gateway() -> (Arc<Gateway>, Rows, Tasks) {
         resume_window: Duration::from_secs(30),
         direct_address: None,
         drain_timeout: Duration::from_secs(5),
-    };
-    let (audit, rows) = audit();
-    let tasks = Tasks::new();
-    let parts = (Revocations::new(), Callers::new());
-    let gateway = Gateway::new(settings, Arc::new(tls), parts.0, parts.1, Arc::new(NoIssuer), audit, &tasks);
-    (gateway, rows, tasks)
+    }
 }
 
 /// The other end of a session that is in a gateway's registry.

@@ -414,15 +414,17 @@ fn noticed(live: &Live, notice: Notice) {
     }
 }
 
-/// Serves a connection that came in by another way than a socket's to its end, as the port serves its own.
+/// Serves a connection that came in by another way than a socket's, as the port serves its own, to its end.
 #[cfg(test)]
-pub(crate) async fn take(gateway: Arc<Gateway>, shown: Shown) {
-    let (port, peer) = (Port(gateway), shown.peer);
-    match tokio::time::timeout(HANDSHAKE_DEADLINE, port.upgrade(shown)).await {
-        Ok(Ok(ready)) => port.serve(Box::new(ready)).await,
-        Ok(Err(failure)) => port.report(peer, &failure),
-        Err(_) => port.timed_out(peer),
-    }
+pub(crate) fn take(gateway: &Arc<Gateway>, shown: Shown) -> tokio::task::JoinHandle<Option<()>> {
+    let (port, peer) = (Port(gateway.clone()), shown.peer);
+    gateway.sessions.spawn(async move {
+        match tokio::time::timeout(HANDSHAKE_DEADLINE, port.upgrade(shown)).await {
+            Ok(Ok(ready)) => port.serve(Box::new(ready)).await,
+            Ok(Err(failure)) => port.report(peer, &failure),
+            Err(_) => port.timed_out(peer),
+        }
+    })
 }
 
 #[cfg(test)]

@@ -287,7 +287,7 @@ impl Live {
     }
 
     /// Whether it takes streams, and requests on those that it has.
-    pub(super) fn usable(&self) -> bool {
+    pub(crate) fn usable(&self) -> bool {
         !self.draining() && !self.link.has_ended() && self.link.pulse().alive()
     }
 

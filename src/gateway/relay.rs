@@ -20,7 +20,7 @@ use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
 use crate::base::limits::{EARLY_DATA, REPLY_DEADLINE, RESUME_PATIENCE};
 use crate::tunnel::ledger::{Asked, Ledger, Pace};
-use crate::tunnel::mux::Stream;
+use crate::tunnel::mux::{self, Stream};
 use crate::tunnel::session::Wired;
 use crate::tunnel::session::lanes::{Lane, Place};
 use crate::tunnel::splice::{Delay, Direction, End, Outcome, Said, Socket, Toll, splice_said};
@@ -436,9 +436,8 @@ fn code_of(agent: &AgentEnd, outcome: &Outcome) -> Option<Code> {
         Outcome::Finished => agent.live.notifier.closed(agent.lane, agent.stream.id()),
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Near, _) => Some(Code::ClientReset),
-        Outcome::Broken(End::Far, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(Code::SessionLost),
         // Unless the agent says otherwise.
-        Outcome::Broken(End::Far, _) => Some(Code::TargetReset),
+        Outcome::Broken(End::Far, error) => mux::lost(error).or(Some(Code::TargetReset)),
     }
 }
 

@@ -21,6 +21,7 @@ mod stream;
 mod transport;
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -143,6 +144,11 @@ impl Link {
         self.shared.change(|driver| driver.resumable(window));
     }
 
+    /// Does not wait for another connection before the peer has all that was sent so far: it would know nothing to come back to.
+    pub fn introduces(&self) {
+        self.shared.change(Driver::introduces);
+    }
+
     /// Gives the connection up as if it had broken for that reason.
     pub fn give_up(&self, why: Failure) {
         self.shared.change(|driver| driver.give_up(why));
@@ -257,6 +263,19 @@ impl Link {
     pub fn streams(&self) -> usize {
         self.shared.streams()
     }
+}
+
+/// What a stream says that ended with its connection, if that is what the error is about.
+#[must_use]
+pub fn lost(error: &io::Error) -> Option<Code> {
+    let why = error.get_ref().and_then(|why| why.downcast_ref::<Failure>());
+    (error.kind() == io::ErrorKind::ConnectionAborted).then(|| why.map_or(Code::SessionLost, lost_because))
+}
+
+/// What the streams of a connection say that ended for this reason.
+#[must_use]
+pub fn lost_because(why: &Failure) -> Code {
+    if why.code == Code::ResumeExpired { why.code } else { Code::SessionLost }
 }
 
 impl Shared {

@@ -113,6 +113,8 @@ pub async fn welcome(
         match negotiate(&VERSIONS, &hello.versions).and_then(|version| decide(&hello, version)) {
             Ok(welcome) => {
                 control.send(&Control::Welcome(welcome.clone())).await?;
+                // An agent that never read it has no session to take up.
+                link.introduces();
                 Ok((hello, welcome, control))
             }
             Err(refusal) => {

@@ -28,6 +28,7 @@ mod precedents;
 mod proxy;
 mod reach;
 mod recovery;
+mod resume;
 mod search;
 mod secrets;
 mod storm;

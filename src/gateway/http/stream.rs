@@ -25,7 +25,7 @@ use crate::gateway::registry::Live;
 use crate::gateway::relay::{AgentEnd, Begun, Held, open_silent};
 use crate::tunnel::ledger::Ledger;
 use crate::tunnel::metered::Metered;
-use crate::tunnel::mux::Stream;
+use crate::tunnel::mux::{Stream, lost};
 use crate::tunnel::splice::Direction;
 use crate::wire::name::host_of;
 use crate::wire::refusal::Refusal;
@@ -155,9 +155,8 @@ impl Life {
 /// Why a stream of requests broke off, by what its connection says.
 fn code_of(error: &hyper::Error) -> Code {
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    match source.map(io::Error::kind) {
-        Some(io::ErrorKind::ConnectionAborted) => Code::SessionLost,
-        Some(_) => Code::TargetReset,
+    match source {
+        Some(error) => lost(error).unwrap_or(Code::TargetReset),
         None if error.is_canceled() || error.is_incomplete_message() => Code::StreamCut,
         None => Code::ClientReset,
     }

@@ -65,6 +65,12 @@ async fn d3_what_an_agent_tries_in_a_minute_is_limited_and_hurts_no_other() {
     let limited = refused.filter(|code| *code == Code::SessionLanes).count();
     assert!((1..=5).contains(&limited), "{limited}");
     assert_eq!(site.admit("acme/dc1/b", site.claim(1), "guessed").err(), Some(Code::LaneRefused));
+    // Attempts to take lanes up are counted by themselves.
+    let again = Claim { generation: 1, ..site.claim(0) };
+    let refused = (0..RESUMES_PER_MINUTE + 5).filter_map(|_| site.admit("acme/dc1/a", again, "guessed").err());
+    let limited = refused.filter(|code| *code == Code::SessionLanes).count();
+    assert!((1..=5).contains(&limited), "{limited}");
+    assert_eq!(site.admit("acme/dc1/b", again, "guessed").err(), Some(Code::LaneRefused));
 }
 
 /// How a lane ends of which the test says what becomes of it.

@@ -101,8 +101,7 @@ async fn s1_behind_tls_an_agent_begins_a_session_and_nobody_else() {
     let mut site = site();
     for role in ["tenant/acme/group/dc1/agent/a", "gateway/gw"] {
         let (theirs, ours) = tokio::io::duplex(64 * 1024);
-        let taken =
-            site.tasks.spawn(take(site.gateway.clone(), shown(Box::new(ours), &format!("spiffe://test.example/{role}"))));
+        let taken = take(&site.gateway, shown(Box::new(ours), &format!("spiffe://test.example/{role}")));
         let upgraded = upgrade::client(Box::new(theirs), &"wss://gw.example".parse().unwrap(), None).await;
         if role.starts_with("gateway") {
             assert!(upgraded.is_err());

@@ -158,12 +158,21 @@ impl Driver {
         self.flow.resumable(!window.is_zero());
     }
 
+    /// What was sent so far introduces the lane: a peer that has not got it does not come back.
+    pub(super) fn introduces(&mut self) {
+        self.flow.introduces();
+    }
+
+    fn may_wait(&self) -> bool {
+        !self.window.is_zero() && self.flow.is_known()
+    }
+
     /// Moves everything that can be moved; ready with the lane's end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         loop {
             match &mut self.connection {
                 Connection::Up(_) => match ready!(self.poll_connection(cx)) {
-                    Break::Broken(why) if !self.window.is_zero() => self.pause(why),
+                    Break::Broken(why) if self.may_wait() => self.pause(why),
                     Break::Broken(why) | Break::Over(why) => return Poll::Ready(why),
                 },
                 Connection::Paused(_, why, until) => {
@@ -209,7 +218,7 @@ impl Driver {
     /// Gives the connection up, if there is one, as if it had broken for that reason.
     pub(super) fn give_up(&mut self, why: Failure) {
         match self.connection {
-            Connection::Up(_) if !self.window.is_zero() => self.pause(why),
+            Connection::Up(_) if self.may_wait() => self.pause(why),
             Connection::Up(_) => self.shared.close_because(why),
             Connection::Paused(..) => {}
         }
@@ -232,7 +241,7 @@ impl Driver {
             let detail = format!("attempt {generation} is no newer than attempt {}", self.generation);
             return Err(Failure::new(Code::LaneRefused, detail));
         }
-        self.flow.check(received)?;
+        self.flow.has_got(received)?;
         self.give_up(Failure::new(Code::LinkClosed, "taken over by a newer connection"));
         self.generation = generation;
         Ok(self.flow.received())

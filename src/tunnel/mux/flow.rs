@@ -29,6 +29,8 @@ pub(super) struct Flow {
     told: u64,
     /// Whether the peer keeps what it has sent until it is told.
     acknowledges: bool,
+    /// What the peer must have before it knows of the lane.
+    introduction: u64,
 }
 
 /// What one connection has to say beside the lane's bytes.
@@ -60,7 +62,7 @@ impl Flow {
             Side::Agent => Sender::Client,
             Side::Gateway => Sender::Server,
         };
-        Self { shared, sender, retained: Retained::default(), received: 0, told: 0, acknowledges: false }
+        Self { shared, sender, retained: Retained::default(), received: 0, told: 0, acknowledges: false, introduction: 0 }
     }
 
     /// Reads what the peer's end of a connection sends.
@@ -84,9 +86,20 @@ impl Flow {
         }
     }
 
-    /// Whether a connection can go on from where the peer says that it is.
-    pub(super) fn check(&self, offset: u64) -> Result<(), Failure> {
-        self.retained.check(offset).map_err(|error| Failure::new(Code::LaneRefused, error))
+    /// The peer does not know of the lane unless it has all that was sent so far.
+    pub(super) fn introduces(&mut self) {
+        self.introduction = self.retained.sent();
+    }
+
+    /// Whether the peer knows of the lane, so that it may come back to it.
+    pub(super) fn is_known(&self) -> bool {
+        self.retained.acknowledged() >= self.introduction
+    }
+
+    /// The peer says how far it has got, so that another connection can go on from there.
+    pub(super) fn has_got(&mut self, offset: u64) -> Result<(), Failure> {
+        let got = self.retained.check(offset).and_then(|()| self.retained.acknowledge(offset));
+        got.map(drop).map_err(|error| Failure::new(Code::LaneRefused, error))
     }
 
     /// A new connection goes on from there.
@@ -170,7 +183,7 @@ impl Flow {
         decoded
     }
 
-    /// Frames what is to go out next: heartbeats, echoes and acknowledgements, then one message.
+    /// Frames what is to go out next: heartbeats and echoes, one message, an acknowledgement.
     pub(super) fn fill(&mut self, aside: &mut Aside, outbound: &mut VecDeque<Bytes>) {
         if let Some(beat) = aside.heart.take_due(self.received, self.retained.gone_out()) {
             self.told = self.received;
@@ -179,13 +192,15 @@ impl Flow {
         while let Some(echo) = aside.echoes.pop_front() {
             outbound.push_back(self.control(Opcode::Pong, &echo));
         }
-        if std::mem::take(&mut aside.acknowledge) && self.owes() {
+        if self.message(outbound) {
+            aside.heart.waits();
+        }
+        // Beside something else it costs next to nothing, so it need not be due.
+        let rides = !outbound.is_empty() && self.received - self.told >= ACKNOWLEDGE_BYTES / 4;
+        if (std::mem::take(&mut aside.acknowledge) || rides) && self.owes() {
             self.told = self.received;
             let word = Heartbeat { kind: Heartbeat::ACKNOWLEDGEMENT, sequence: 0, received: self.received };
             outbound.push_back(self.control(Opcode::Pong, &word.to_bytes()));
-        }
-        if self.message(outbound) {
-            aside.heart.waits();
         }
     }
 

@@ -50,9 +50,19 @@ impl Retained {
         self.cost >= 2 * RETAINED
     }
 
-    /// Up to where bytes have gone out on this connection, without those that it has still to repeat.
+    /// Bytes sent since the lane began.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes sent that this connection, or one before it, has carried; the rest is still to go out again.
     pub(super) fn gone_out(&self) -> u64 {
         self.sent - self.left
+    }
+
+    /// Bytes that the peer has.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acknowledged
     }
 
     /// Bytes that the peer may not have.
@@ -104,8 +114,7 @@ impl Retained {
     pub(super) fn rewind(&mut self, offset: u64) -> Result<(), OutOfRange> {
         self.check(offset)?;
         self.acknowledge(offset)?;
-        self.again = self.chunks.clone();
-        self.left = self.again.iter().map(|chunk| chunk.len() as u64).sum();
+        (self.again, self.left) = (self.chunks.clone(), self.outstanding());
         Ok(())
     }
 
@@ -118,16 +127,16 @@ impl Retained {
             len += part.len();
             parts.push(part);
         }
-        self.left -= len as u64;
         if self.again.is_empty() {
             self.again = VecDeque::new();
         }
+        self.left -= len as u64;
         (len > 0).then_some((parts, len))
     }
 
     /// Lets go of everything.
     pub(super) fn clear(&mut self) {
-        (self.chunks, self.again, self.cost, self.left) = (VecDeque::new(), VecDeque::new(), 0, 0);
+        (self.chunks, self.again, self.left, self.cost) = (VecDeque::new(), VecDeque::new(), 0, 0);
     }
 
     fn out_of_range(&self, offset: u64) -> OutOfRange {
@@ -164,7 +173,7 @@ mod tests {
     fn a_connection_that_breaks_while_it_repeats_loses_nothing() {
         let mut retained = sent(&[b"abc", b"def"]);
         retained.rewind(1).unwrap();
-        assert_eq!(retained.gone_out(), 1, "an echo acknowledges nothing that is still to go out again");
+        assert_eq!(retained.gone_out(), 1, "what lies behind is still to go out again");
         let (parts, len) = retained.take_again().unwrap();
         assert_eq!((parts.concat(), len, retained.gone_out()), (b"bcdef".to_vec(), 5, 6));
         retained.send(Bytes::from_static(b"g"));
