@@ -158,6 +158,7 @@ fn no_file_names_the_machine_it_was_written_on() {
     files.extend(
         [
             "tests/run",
+            "tests/chaos",
             "tests/peers/yamux-echo/main.go",
             "tests/peers/websocket-echo/README.md",
             "benches/run",

@@ -8,6 +8,7 @@ mod detection;
 mod flow;
 mod impairment;
 mod processes;
+mod targets;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use crate::harness::{SOON, always, eventually, free_port, loopback};
 use checker::{Load, Report, Traffic};
 
 /// A dead path is noticed within 6 s; the rest is what a busy machine and the looking itself take.
-const NOTICED: Duration = Duration::from_secs(9);
+const NOTICED: Duration = Duration::from_secs(7);
 
 /// What can be done to an agent's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +78,7 @@ impl Rig {
         Self::with(1, "", Manner::default()).await
     }
 
-    /// Several, with more keys at the top of gateway.yaml, over paths on which bytes pass so.
+    /// Several, with more keys under `gateway:` (each line indented by two spaces), over paths on which bytes pass so.
     pub(crate) async fn with(agents: usize, keys: &str, manner: Manner) -> Self {
         let mut networks = Vec::new();
         for _ in 0..agents {
@@ -85,7 +86,7 @@ impl Rig {
         }
         let traffic = Traffic::new([0, 0, 0, 0].into()).await;
         let (mut gateway, entry) = (Gateway::init_at(GATEWAY, None).await, loopback(free_port()));
-        gateway.configure(&(Gateway::listeners(&[(entry.port(), "acme/dc1/any")]) + keys));
+        gateway.configure_gateway(keys, &Gateway::listeners(&[(entry.port(), "acme/dc1/any")]));
         gateway.start().await;
         let mut members = Vec::new();
         for (number, networks) in networks.into_iter().enumerate() {
@@ -184,6 +185,11 @@ pub(crate) fn shortened(seconds: u64) -> Duration {
 /// The rows of an audit that tell of a link that was broken.
 pub(crate) fn breaks(rows: &[Value]) -> Vec<Value> {
     rows.iter().filter(|row| row["event"] == "lane_broken" || row["event"] == "disconnected").cloned().collect()
+}
+
+/// How often an event is in rows of an audit.
+pub(crate) fn count(rows: &[Value], event: &str) -> usize {
+    rows.iter().filter(|row| row["event"] == event).count()
 }
 
 /// The seconds of processor time that a process has used.

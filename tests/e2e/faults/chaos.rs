@@ -1,17 +1,19 @@
 //! One fault after another, drawn at random, on one of two agents at a time, under traffic of every kind: what callers have
 //! noticed of it. `tests/chaos` runs it for as long as one likes. Refuses to know which fault comes next.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use underpass::base::tasks::Tasks;
 
-use super::checker::{KINDS, Load, Traffic};
+use super::checker::{KINDS, Load, Report, Traffic};
 use super::{Fault, Rig};
 use crate::fixtures::forwarder::{Break, Manner};
 use crate::fixtures::routed::Way;
+use crate::harness::random::Random;
 use crate::harness::{SOON, always, eventually, heavy};
 
 /// A question that has no answer by then counts as a failure.
@@ -41,18 +43,6 @@ const FAULTS: [Option<Fault>; 20] = [
     Some(Fault::Broken(Break::Stall)),
 ];
 
-/// Pseudo-random numbers (splitmix64), the same for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
-
 /// What was asked on fresh streams, ten times a second.
 #[derive(Default)]
 struct Asked {
@@ -79,27 +69,27 @@ async fn chaos_of_random_faults_costs_time_and_no_byte() {
     let load = Load { streams: 24, ..Load::MIXED };
     rig.traffic.start(rig.entry, load).await;
     let (end, over) = (Instant::now() + Duration::from_secs(seconds), Cell::new(false));
-    let (asked, costs) = (Asked::default(), RefCell::new(BTreeMap::new()));
+    let (asked, mut costs) = (Asked::default(), BTreeMap::new());
     let entry = rig.entry;
     tokio::join!(asks(entry, &asked, &over), async {
         let mut random = Random(seed);
         while Instant::now() < end {
-            one_fault(&mut rig, &mut random, load, &asked, &mut costs.borrow_mut()).await;
+            one_fault(&mut rig, &mut random, load, &asked, &mut costs).await;
         }
         over.set(true);
     });
-    let expected = costs.borrow().get("agent killed").map_or(0, |cost: &Cost| cost.lost);
+    let expected = costs.get("agent killed").map_or(0, |cost: &Cost| cost.lost);
     let report = rig.traffic.finish(SOON).await;
-    print_table(seconds, seed, &costs.borrow(), &asked, &report);
+    print_table(seconds, seed, &costs, &asked, &report);
     assert!(report.told.is_right(), "{report}");
     assert!(report.lost_streams.len() <= expected, "streams lost without a killed agent: {report}");
 }
 
 /// Asks on fresh streams until it is over.
-async fn asks(entry: std::net::SocketAddr, asked: &Asked, over: &Cell<bool>) {
+async fn asks(entry: SocketAddr, asked: &Asked, over: &Cell<bool>) {
     let (tasks, mut ticks) = (Tasks::new(), interval(Duration::from_millis(100)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut open = std::collections::VecDeque::new();
+    let mut open = VecDeque::new();
     loop {
         ticks.tick().await;
         if over.get() && open.is_empty() {
@@ -141,10 +131,9 @@ async fn one_fault(rig: &mut Rig, random: &mut Random, load: Load, asked: &Asked
     }
     rig.traffic.flows(SOON).await;
     let name = fault.map_or("agent killed".to_owned(), |fault| format!("{fault:?}"));
-    let lost = rig.traffic.report().lost_streams.len() - lost;
-    let cost = costs.entry(name.clone()).or_default();
-    let gap = rig.traffic.gap();
+    let (lost, gap) = (rig.traffic.report().lost_streams.len() - lost, rig.traffic.gap());
     eprintln!("chaos: {name} at a{member} for {lasts:.1?}: gap {gap:.1?}, {lost} streams lost, {:.1?} in all", since.elapsed());
+    let cost = costs.entry(name).or_default();
     cost.times += 1;
     cost.gap = cost.gap.max(gap);
     cost.failed += asked.failed.get() - failed;
@@ -156,7 +145,7 @@ async fn one_fault(rig: &mut Rig, random: &mut Random, load: Load, asked: &Asked
     eventually("the new streams flow", SOON, async || rig.traffic.is_settled().then_some(())).await;
 }
 
-fn print_table(seconds: u64, seed: u64, costs: &BTreeMap<String, Cost>, asked: &Asked, report: &super::Report) {
+fn print_table(seconds: u64, seed: u64, costs: &BTreeMap<String, Cost>, asked: &Asked, report: &Report) {
     eprintln!("\nchaos: {seconds} s, seed {seed}\n");
     eprintln!("| fault | times | longest gap of a stream | questions failed | streams lost |\n|---|---:|---:|---:|---:|");
     for (name, Cost { times, gap, failed, lost }) in costs {

@@ -35,8 +35,7 @@ pub(crate) enum Kind {
     TargetEnds,
 }
 
-pub(crate) const KINDS: [Kind; 6] =
-    [Kind::Echo, Kind::Upload, Kind::Download, Kind::Ask, Kind::ClientEnds, Kind::TargetEnds];
+pub(crate) const KINDS: [Kind; 6] = [Kind::Echo, Kind::Upload, Kind::Download, Kind::Ask, Kind::ClientEnds, Kind::TargetEnds];
 
 /// In the place of a stream's number: a stream that nobody keeps an account of.
 const ASKED: u32 = u32::MAX;
@@ -154,7 +153,11 @@ impl Traffic {
     /// The longest time any stream has stood still since this was last asked.
     pub(crate) fn gap(&self) -> Duration {
         let all = self.all();
-        all.iter().filter(|stream| !stream.is_lost()).map(|stream| stream.up.gap().max(stream.down.gap())).max().unwrap_or_default()
+        all.iter()
+            .filter(|stream| !stream.is_lost())
+            .map(|stream| stream.up.gap().max(stream.down.gap()))
+            .max()
+            .unwrap_or_default()
     }
 
     /// Waits until every stream that is not lost has carried bytes after now: everybody has got over whatever it was.
@@ -164,7 +167,8 @@ impl Traffic {
         crate::harness::eventually("every stream goes on", within, async || {
             let moved = |(up, down, stream): &(u64, u64, Arc<Stream>)| {
                 stream.is_lost()
-                    || (stream.up.is_done() || stream.up.arrivals() > *up) && (stream.down.is_done() || stream.down.arrivals() > *down)
+                    || (stream.up.is_done() || stream.up.arrivals() > *up)
+                        && (stream.down.is_done() || stream.down.arrivals() > *down)
             };
             before.iter().all(moved).then_some(())
         })

@@ -62,7 +62,10 @@ async fn c1_f7_f9_the_link_is_cut_a_hundred_times_and_no_stream_notices() {
         let mut sorted: Vec<_> = pauses.iter().map(|(pause, _)| *pause).collect();
         sorted.sort();
         let (count, median) = (sorted.len(), sorted[sorted.len() / 2]);
-        eprintln!("measured: {count} {what} cuts: pause {median:.2?} in the middle, {:.2?} at most ({:?})", longest.0, longest.1);
+        eprintln!(
+            "measured: {count} {what} cuts: pause {median:.2?} in the middle, {:.2?} at most ({:?})",
+            longest.0, longest.1
+        );
         assert!(longest.0 < bound, "a pause of {longest:?}");
     }
     let report = rig.finish().await;

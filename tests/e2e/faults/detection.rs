@@ -72,7 +72,7 @@ async fn f7_another_address_of_the_site_is_noticed() {
 async fn f14_heartbeats_keep_a_router_from_forgetting_an_idle_connection() {
     let rig = Rig::new().await;
     rig.members[0].networks.router_knows(&KEEPS_FOR_SECONDS).await;
-    rig.stays_connected("the idle connection", shortened(20)).await;
+    rig.stays_connected("the idle connection", shortened(12)).await;
     Traffic::ask(rig.entry).await.unwrap();
 }
 

@@ -28,6 +28,12 @@ struct State {
     told: Told,
 }
 
+impl State {
+    fn is_done(&self) -> bool {
+        self.done || (self.arrived == self.sent && (self.ended || self.sent == 0))
+    }
+}
+
 /// Bytes that came otherwise than they were sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
@@ -123,7 +129,7 @@ impl Flow {
     pub(crate) fn gap(&self) -> Duration {
         let mut state = self.state.lock().unwrap();
         let open = match state.last {
-            Some(last) if !state.done && !(state.ended && state.arrived == state.sent) => last.elapsed(),
+            Some(last) if !state.is_done() => last.elapsed(),
             _ => Duration::ZERO,
         };
         std::mem::take(&mut state.gap).max(open)
@@ -144,8 +150,7 @@ impl Flow {
 
     /// Nothing more is to come: it was ended, or never begun.
     pub(crate) fn is_done(&self) -> bool {
-        let state = self.state.lock().unwrap();
-        state.done || (state.arrived == state.sent && (state.ended || state.sent == 0))
+        self.state.lock().unwrap().is_done()
     }
 
     /// Every byte that was sent has arrived.

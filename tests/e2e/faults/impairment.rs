@@ -47,7 +47,7 @@ async fn f12_a_narrow_link_full_of_bulk_is_not_called_dead() {
     for kind in [Kind::Download, Kind::Upload, Kind::Echo] {
         rig.traffic.open(rig.entry, kind, Load::BULK);
     }
-    rig.stays_connected("a link of 1 Mbit/s full of bulk", shortened(20)).await;
+    rig.stays_connected("a link of 1 Mbit/s full of bulk", shortened(15)).await;
     // Others still have their turn.
     let since = Instant::now();
     Traffic::ask(rig.entry).await.unwrap();

@@ -97,9 +97,12 @@ async fn f3_a_stopped_gateways_streams_go_on_where_they_were() {
     rig.finish().await;
 }
 
+/// So short that a test can be longer.
+const RESUME_WINDOW: &str = "  resume_window: 5s\n";
+
 #[tokio::test]
 async fn f6_a_gateway_that_stays_away_is_waited_for_without_work() {
-    let mut rig = Rig::new().await;
+    let mut rig = Rig::with(1, RESUME_WINDOW, Manner::default()).await;
     rig.gateway.process().kill();
     rig.noticed_by_agent().await;
     let agent = rig.members[0].agent.running();
@@ -110,11 +113,14 @@ async fn f6_a_gateway_that_stays_away_is_waited_for_without_work() {
     let (tries, lines) = (rig.members[0].forwarder.accepted() - tries, told(&agent.stderr()) - lines);
     eprintln!("measured: {away:?} without a gateway: {tries} attempts, {lines} lines, {cpu:.2} s of processor time");
     assert!(cpu < away.as_secs_f64() * 0.01 + 0.1, "{cpu} s of processor time");
-    assert!(lines <= tries + 1, "{lines} lines for {tries} attempts");
-    assert!(tries as u64 <= 20 + away.as_secs() / 5, "{tries} attempts");
+    assert!(lines <= tries + 2, "{lines} lines for {tries} attempts");
+    // At first for the session that may be taken up, then for another, each time after a longer wait.
+    assert!(tries as u64 <= 25 + away.as_secs() / 5, "{tries} attempts");
     let since = Instant::now();
     rig.gateway.start().await;
-    rig.members[0].agent.connected().await;
+    let within = Duration::from_secs(30).saturating_sub(since.elapsed());
+    let agent = &rig.members[0].agent;
+    eventually("the agent is back", within, async || agent.is_connected().await.then_some(())).await;
     measured("the return to a gateway that was away", since);
     Traffic::ask(rig.entry).await.unwrap();
 }
@@ -126,16 +132,23 @@ fn told(log: &str) -> usize {
 
 #[tokio::test]
 async fn f22_who_wakes_from_suspension_is_connected_at_once() {
-    let rig = Rig::new().await;
-    let since = Instant::now();
+    let rig = Rig::with(1, RESUME_WINDOW, Manner::default()).await;
+    rig.traffic.start(rig.entry, Load::LIGHT).await;
     rig.apply(0, Fault::AgentStopped).await;
     let asleep = shortened(12);
     always("asleep", asleep, async || true).await;
+    // Longer than anybody waits: what was open has ended at the end that was awake.
+    rig.gateway.audited("closed", |row| row["code"] == "resume_expired").await;
     rig.mend(0, Fault::AgentStopped).await;
     let woken = Instant::now();
-    eventually("a stream gets through", Duration::from_secs(3), async || {
-        timeout(Duration::from_secs(1), Traffic::ask(rig.entry)).await.ok()?.ok()
+    let answer = async || timeout(Duration::from_secs(1), Traffic::ask(rig.entry)).await.ok()?.ok();
+    eventually("a question is answered", Duration::from_secs(3), answer).await;
+    measured(&format!("an answer after {} s of sleep", asleep.as_secs()), woken);
+    let report = rig.traffic.report();
+    assert!(report.told.is_right(), "{report}");
+    eventually("both ends of every stream know", SOON, async || {
+        let report = rig.traffic.report();
+        (report.lost_streams.len() == report.streams).then_some(())
     })
     .await;
-    measured(&format!("the return after {:.0} s of sleep", (woken - since).as_secs_f64()), woken);
 }
