@@ -74,8 +74,14 @@ async fn c1_f7_f9_the_link_is_cut_a_hundred_times_and_no_stream_notices() {
 
 /// Cuts the link; yields the longest pause of any stream.
 async fn cut(rig: &Rig, fault: Fault, lasts: u64) -> Duration {
+    // What the last cut held back has gone through.
+    eventually("the traffic is steady", SOON, async || {
+        rig.traffic.gap();
+        rig.traffic.flows(SOON).await;
+        (rig.traffic.gap() < LOUD / 5).then_some(())
+    })
+    .await;
     let before = resumes(rig);
-    rig.traffic.gap();
     let since = Instant::now();
     rig.apply(0, fault).await;
     if lasts > 0 {
