@@ -57,6 +57,13 @@ pub(crate) enum Fault {
     Broken(Break),
 }
 
+impl Fault {
+    /// Whether nothing passes until it is mended, however often an agent tries.
+    pub(crate) fn holds(self) -> bool {
+        matches!(self, Self::Silence | Self::SilenceOf(_) | Self::LargeLost | Self::LinkDown)
+    }
+}
+
 /// An agent whose way to the gateway can fail.
 pub(crate) struct Member {
     pub(crate) networks: Routed,
@@ -182,14 +189,14 @@ pub(crate) fn shortened(seconds: u64) -> Duration {
     Duration::from_secs(if std::env::var_os("FULL").is_some() { 600 } else { seconds })
 }
 
+/// Lets a fault last.
+pub(crate) async fn lasts(during: Duration) {
+    always("time passes", during, async || true).await;
+}
+
 /// The rows of an audit that tell of a link that was broken.
 pub(crate) fn breaks(rows: &[Value]) -> Vec<Value> {
     rows.iter().filter(|row| row["event"] == "lane_broken" || row["event"] == "disconnected").cloned().collect()
-}
-
-/// How often an event is in rows of an audit.
-pub(crate) fn count(rows: &[Value], event: &str) -> usize {
-    rows.iter().filter(|row| row["event"] == event).count()
 }
 
 /// The seconds of processor time that a process has used.

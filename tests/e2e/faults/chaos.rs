@@ -10,11 +10,11 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use underpass::base::tasks::Tasks;
 
 use super::checker::{KINDS, Load, Report, Traffic};
-use super::{Fault, Rig};
+use super::{Fault, Rig, lasts};
 use crate::fixtures::forwarder::{Break, Manner};
 use crate::fixtures::routed::Way;
 use crate::harness::random::Random;
-use crate::harness::{SOON, always, eventually, heavy};
+use crate::harness::{SOON, eventually, heavy};
 
 /// A question that has no answer by then counts as a failure.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -113,17 +113,17 @@ async fn asks(entry: SocketAddr, asked: &Asked, over: &Cell<bool>) {
 
 async fn one_fault(rig: &mut Rig, random: &mut Random, load: Load, asked: &Asked, costs: &mut BTreeMap<String, Cost>) {
     let fault = FAULTS[random.below(FAULTS.len() as u64) as usize];
-    let (member, lasts) = (random.below(2) as usize, Duration::from_millis(500 + random.below(7500)));
+    let (member, during) = (random.below(2) as usize, Duration::from_millis(500 + random.below(7500)));
     let (failed, lost) = (asked.failed.get(), rig.traffic.report().lost_streams.len());
     let since = Instant::now();
     rig.traffic.gap();
     if let Some(fault) = fault {
         rig.apply(member, fault).await;
-        always("the fault", lasts, async || true).await;
+        lasts(during).await;
         rig.mend(member, fault).await;
     } else {
         rig.members[member].agent.process().kill();
-        always("the fault", lasts, async || true).await;
+        lasts(during).await;
         rig.members[member].agent.launch();
     }
     for member in &mut rig.members {
@@ -132,7 +132,10 @@ async fn one_fault(rig: &mut Rig, random: &mut Random, load: Load, asked: &Asked
     rig.traffic.flows(SOON).await;
     let name = fault.map_or("agent killed".to_owned(), |fault| format!("{fault:?}"));
     let (lost, gap) = (rig.traffic.report().lost_streams.len() - lost, rig.traffic.gap());
-    eprintln!("chaos: {name} at a{member} for {lasts:.1?}: gap {gap:.1?}, {lost} streams lost, {:.1?} in all", since.elapsed());
+    eprintln!(
+        "chaos: {name} at a{member} for {during:.1?}: gap {gap:.1?}, {lost} streams lost, {:.1?} in all",
+        since.elapsed()
+    );
     let cost = costs.entry(name).or_default();
     cost.times += 1;
     cost.gap = cost.gap.max(gap);

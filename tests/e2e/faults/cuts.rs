@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use super::checker::Load;
-use super::{Fault, NOTICED, Rig};
+use super::{Fault, NOTICED, Rig, lasts};
 use crate::fixtures::forwarder::Break;
 use crate::fixtures::routed::Way;
-use crate::harness::{SOON, always, eventually, heavy};
+use crate::harness::{SOON, eventually, heavy};
 
 const CUTS: usize = 100;
 
@@ -50,8 +50,8 @@ async fn c1_f7_f9_the_link_is_cut_a_hundred_times_and_no_stream_notices() {
     let every = if std::env::var_os("FULL").is_some() { 2 } else { 8 };
     for number in 0..CUTS {
         if number % every == every - 1 {
-            let (fault, lasts) = SILENT_CUTS[number / every % SILENT_CUTS.len()];
-            silent.push((cut(&rig, fault, lasts).await, fault));
+            let (fault, seconds) = SILENT_CUTS[number / every % SILENT_CUTS.len()];
+            silent.push((cut(&rig, fault, seconds).await, fault));
         } else {
             let fault = LOUD_CUTS[number % LOUD_CUTS.len()];
             loud.push((cut(&rig, fault, 0).await, fault));
@@ -73,7 +73,7 @@ async fn c1_f7_f9_the_link_is_cut_a_hundred_times_and_no_stream_notices() {
 }
 
 /// Cuts the link; yields the longest pause of any stream.
-async fn cut(rig: &Rig, fault: Fault, lasts: u64) -> Duration {
+async fn cut(rig: &Rig, fault: Fault, seconds: u64) -> Duration {
     // What the last cut held back has gone through.
     eventually("the traffic is steady", SOON, async || {
         rig.traffic.gap();
@@ -84,8 +84,8 @@ async fn cut(rig: &Rig, fault: Fault, lasts: u64) -> Duration {
     let before = resumes(rig);
     let since = Instant::now();
     rig.apply(0, fault).await;
-    if lasts > 0 {
-        always("the cut", Duration::from_secs(lasts).saturating_sub(since.elapsed()), async || true).await;
+    if seconds > 0 {
+        lasts(Duration::from_secs(seconds).saturating_sub(since.elapsed())).await;
         rig.mend(0, fault).await;
     } else {
         eventually(&format!("the session goes on after {fault:?}"), NOTICED, async || {

@@ -15,6 +15,9 @@ async fn a_long_path_is_used_well(round_trip: Duration) {
     let far = Manner { delay: round_trip / 2, jitter: round_trip / 20, ..Manner::default() };
     let rig = Rig::with(1, "", far).await;
     rig.traffic.start(rig.entry, Load::LIGHT).await;
+    let since = Instant::now();
+    Traffic::ask(rig.entry).await.unwrap();
+    assert!(since.elapsed() >= round_trip, "the path is long");
     let (since, before) = (Instant::now(), rig.traffic.report().bytes);
     rig.traffic.open(rig.entry, Kind::Download, Load::BULK);
     let within = Duration::from_secs(10);
@@ -48,6 +51,8 @@ async fn f12_a_narrow_link_full_of_bulk_is_not_called_dead() {
         rig.traffic.open(rig.entry, kind, Load::BULK);
     }
     rig.stays_connected("a link of 1 Mbit/s full of bulk", shortened(15)).await;
+    let (carried, seconds) = (rig.traffic.report().bytes, shortened(15).as_secs());
+    assert!((50_000 * seconds..500_000 * seconds).contains(&carried), "{carried} bytes: the link is full and narrow");
     // Others still have their turn.
     let since = Instant::now();
     Traffic::ask(rig.entry).await.unwrap();

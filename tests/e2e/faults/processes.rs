@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 use tokio::time::{interval, timeout};
 
 use super::checker::{Load, Traffic};
-use super::{Fault, NOTICED, Rig, cpu_seconds, measured, shortened};
+use super::{Fault, NOTICED, Rig, cpu_seconds, lasts, measured, shortened};
 use crate::fixtures::forwarder::Manner;
-use crate::harness::{SOON, always, eventually, heavy};
+use crate::harness::{SOON, eventually, heavy};
 
 /// Asks 200 times a second for a while; yields when each question that failed was asked.
 async fn asked(rig: &Rig, during: Duration) -> Vec<Instant> {
@@ -35,7 +35,7 @@ async fn f1_a_killed_agents_group_answers_on() {
     let mut victim = rig.members[0].agent.take_process();
     let killed = Cell::new(None);
     let (failed, ()) = tokio::join!(asked(&rig, Duration::from_secs(4)), async {
-        always("a while", Duration::from_secs(1), async || true).await;
+        lasts(Duration::from_secs(1)).await;
         victim.kill();
         killed.set(Some(Instant::now()));
     });
@@ -108,7 +108,7 @@ async fn f6_a_gateway_that_stays_away_is_waited_for_without_work() {
     let agent = rig.members[0].agent.running();
     let away = shortened(20);
     let (cpu, tries, lines) = (cpu_seconds(agent), rig.members[0].forwarder.accepted(), told(&agent.stderr()));
-    always("the gateway is away", away, async || true).await;
+    lasts(away).await;
     let cpu = cpu_seconds(agent) - cpu;
     let (tries, lines) = (rig.members[0].forwarder.accepted() - tries, told(&agent.stderr()) - lines);
     eprintln!("measured: {away:?} without a gateway: {tries} attempts, {lines} lines, {cpu:.2} s of processor time");
@@ -136,7 +136,7 @@ async fn f22_who_wakes_from_suspension_is_connected_at_once() {
     rig.traffic.start(rig.entry, Load::LIGHT).await;
     rig.apply(0, Fault::AgentStopped).await;
     let asleep = shortened(12);
-    always("asleep", asleep, async || true).await;
+    lasts(asleep).await;
     // Longer than anybody waits: what was open has ended at the end that was awake.
     rig.gateway.audited("closed", |row| row["code"] == "resume_expired").await;
     rig.mend(0, Fault::AgentStopped).await;

@@ -6,10 +6,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::{count, measured};
+use super::{lasts, measured, shortened};
 use crate::harness::site::Site;
 use crate::harness::target::{Target, serves, told};
-use crate::harness::{SOON, always, eventually, loopback};
+use crate::harness::{SOON, eventually, loopback};
 
 /// A listener that the kernel accepts nothing more for: a connection to it has no answer, as if packets vanished.
 async fn full() -> (TcpListener, Vec<TcpStream>) {
@@ -40,8 +40,8 @@ async fn f18_a_target_that_answers_no_connection_is_refused_in_time_and_holds_up
     measured("50 refusals of a target that answers no connection", since);
     assert!(answers.expect("refused once the connect timeout is over").iter().all(String::is_empty));
     eventually("each is in the audit with its code", SOON, async || {
-        let rows: Vec<_> = site.gateway.audit().into_iter().filter(|row| row["code"] == "target_timeout").collect();
-        (count(&rows, "refused") >= 50).then_some(())
+        let refused = |row: &&serde_json::Value| row["event"] == "refused" && row["code"] == "target_timeout";
+        (site.gateway.audit().iter().filter(refused).count() >= 50).then_some(())
     })
     .await;
 }
@@ -50,13 +50,13 @@ async fn f18_a_target_that_answers_no_connection_is_refused_in_time_and_holds_up
 async fn f18_a_target_that_is_long_silent_is_waited_for() {
     let slow = Target::start(|mut stream| async move {
         let asked = stream.read_u8().await?;
-        always("thinking", super::shortened(8), async || true).await;
+        lasts(shortened(8)).await;
         stream.write_u8(asked).await
     })
     .await;
     let site = Site::new(&[("slow", slow.address())]).await;
     let mut client = site.client("slow").await;
     client.write_u8(42).await.unwrap();
-    let answer = timeout(super::shortened(8) + SOON, client.read_u8()).await.expect("an answer in the end");
+    let answer = timeout(shortened(8) + SOON, client.read_u8()).await.expect("an answer in the end");
     assert_eq!(answer.unwrap(), 42);
 }
