@@ -4,6 +4,7 @@
 pub mod acceptor;
 pub mod bridge;
 mod connector;
+mod echo;
 pub mod enroll;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -12,6 +13,7 @@ mod lanes;
 pub mod link;
 pub mod policy;
 pub(crate) mod reach;
+pub(crate) mod reauthorise;
 mod resume;
 pub mod status;
 
@@ -23,6 +25,8 @@ use tokio::sync::{Semaphore, watch};
 use crate::base::drain::Drain;
 use crate::base::endpoint::Endpoint;
 use crate::base::id::{AgentId, InstanceId};
+use crate::base::limits::ECHOES;
+use crate::base::suspend::Wakes;
 use crate::base::tasks::Tasks;
 use crate::observe::audit::Audit;
 use crate::tunnel::dial::Egress;
@@ -60,11 +64,14 @@ pub struct Agent {
     instance: InstanceId,
     policy: watch::Sender<Arc<Policy>>,
     slots: Arc<Semaphore>,
+    /// Echoes that may be answered at this moment.
+    echoes: Semaphore,
     resolver: Resolver,
     audit: Audit,
     drain: Drain,
     tasks: Tasks,
     board: Board,
+    wakes: Wakes,
 }
 
 impl Agent {
@@ -91,8 +98,10 @@ impl Agent {
             instance: InstanceId::fresh(),
             policy: watch::Sender::new(Arc::new(policy)),
             slots: Arc::new(Semaphore::new(settings.max_streams)),
+            echoes: Semaphore::new(ECHOES),
             resolver: Resolver::default(),
             board: Board::new(&settings.endpoints),
+            wakes: Wakes::new(),
             settings,
             audit,
             drain,
@@ -102,10 +111,11 @@ impl Agent {
 
     /// Starts a link to every endpoint; they run until the drain begins, and end when their streams have.
     pub fn start(self: &Arc<Self>) {
-        let (drain, watch) = (self.drain.clone(), link::watch_certificate(self.clone()));
+        let (drain, wakes, watch) = (self.drain.clone(), self.wakes.clone(), link::watch_certificate(self.clone()));
         self.tasks.spawn(async move {
             tokio::select! {
                 biased;
+                () = wakes.watch() => {}
                 () = drain.begins() => {}
                 () = watch => {}
             }

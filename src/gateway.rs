@@ -2,6 +2,7 @@
 //! It refuses to know the agent's side, the store, who administers it, and files of configuration.
 
 pub mod callers;
+mod canary;
 pub mod enrollment;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -12,6 +13,7 @@ mod lanes;
 pub mod listener;
 pub mod port;
 pub mod quota;
+pub mod reauthorise;
 pub mod registry;
 pub mod relay;
 pub mod router;
@@ -38,6 +40,7 @@ use crate::base::limits::{
     MAX_SESSIONS_PER_AGENT, RESUMES_PER_MINUTE, SESSIONS_PER_MINUTE, THROTTLED_SOURCES,
 };
 use crate::base::secret::Secret;
+use crate::base::suspend::Wakes;
 use crate::base::tasks::Tasks;
 use crate::base::throttle::{Throttle, Verdict};
 use crate::observe::audit::{Audit, Event};
@@ -91,6 +94,7 @@ pub struct Gateway {
     table: Table,
     audit: Audit,
     drain: Drain,
+    wakes: Wakes,
     /// Clients whose login failed.
     failed_logins: Mutex<Throttle>,
     /// Connections of strangers who enroll, by source.
@@ -133,6 +137,7 @@ impl Gateway {
             table: Table::default(),
             audit,
             drain: Drain::new(),
+            wakes: Wakes::new(),
             failed_logins: Mutex::new(Throttle::new(LOGIN_FAILURES_PER_MINUTE, THROTTLED_SOURCES)),
             enrolling: Shares::new(MAX_ENROLLING_PER_SOURCE, MAX_ENROLLING),
             held: Shares::new(MAX_SESSIONS_PER_AGENT, usize::MAX),
@@ -197,6 +202,11 @@ impl Gateway {
         if self.audit.refusal(&event) {
             tracing::info!(source = %peer, code = %failure.code, detail = %failure.detail, "{what}");
         }
+    }
+
+    /// Notices when this process has slept. Runs until it is dropped.
+    pub async fn watch_clock(&self) {
+        self.wakes.watch().await;
     }
 
     /// Closes streams that were kept for a next request for long enough. Runs until it is dropped.

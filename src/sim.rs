@@ -12,12 +12,14 @@ mod tests;
 mod trace;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::code::Code;
-use crate::base::limits::MAX_SESSIONS_PER_AGENT;
+use crate::base::limits::{MAX_SESSIONS_PER_AGENT, SENT_MESSAGE, SESSION_BUFFER};
 use crate::base::random;
+use crate::tunnel::mux::{Link, RETAINED_ROOM};
 use crate::tunnel::session::lanes::Place;
 use chance::Chance;
 use plan::{Plan, trouble};
@@ -34,6 +36,8 @@ pub(crate) struct Outcome {
     pub(crate) events: u64,
     /// Streams that finished, of how many.
     pub(crate) finished: (usize, usize),
+    /// How often each kind of row was written.
+    pub(crate) rows: BTreeMap<String, u64>,
     /// What must not have happened.
     pub(crate) wrong: Option<String>,
 }
@@ -58,6 +62,7 @@ async fn live(seed: u64, prints: bool) -> Outcome {
     let plan = Plan::lot(&mut chance);
     let trace = Arc::new(Trace::new(prints));
     trace.note(format_args!("{plan:?}"));
+    RETAINED_ROOM.set(Some(plan.retained));
     let world = World::new(plan, chance.fork(), trace.clone());
     world.tasks.spawn(watch(world.clone()));
     let (clients, faults) = (world.tasks.child(), chance.fork());
@@ -73,8 +78,8 @@ async fn live(seed: u64, prints: bool) -> Outcome {
     comes(&world, "the end of every stream at the agents", |world| !world.plan.strict || world.book.is_settled()).await;
     world.end().await;
     let finished = world.book.close();
-    let (hash, events, wrong) = trace.sum();
-    Outcome { hash, events, finished, wrong }
+    let (hash, events, rows, wrong) = trace.sum();
+    Outcome { hash, events, finished, rows, wrong }
 }
 
 /// What must be so sooner or later.
@@ -116,6 +121,17 @@ impl Moved for Place {
     }
 }
 
+/// What a lane keeps has its bounds: beyond its room it takes what it had begun to send, and answers; so has what it waits for.
+fn keeps(world: &World, link: &Link) {
+    let (unread, retained, waits) = link.kept();
+    if retained > world.plan.retained + 2 * SENT_MESSAGE || unread > SESSION_BUFFER {
+        world.trace.wrong(format_args!("a lane keeps {unread} bytes unread, {retained} for another connection"));
+    }
+    if waits > world.plan.window + Duration::from_secs(1) {
+        world.trace.wrong(format_args!("a lane has waited {waits:?} for another connection"));
+    }
+}
+
 /// What must be so at any time.
 async fn watch(world: Arc<World>) {
     let plan = &world.plan;
@@ -132,6 +148,8 @@ async fn watch(world: Arc<World>) {
             if live.lanes.count() > plan.max_lanes || live.streams() > plan.max_streams {
                 world.trace.wrong(format_args!("{}: {} lanes, {} streams", live.agent, live.lanes.count(), live.streams()));
             }
+            keeps(&world, &live.link);
         }
+        world.lanes().iter().for_each(|lane| keeps(&world, lane.link()));
     }
 }

@@ -251,7 +251,7 @@
 //!   bytes instance = 4;                // 16 bytes: this run of the agent; required
 //!   repeated Target targets = 5;       // at most 300 here
 //!   uint32 capacity = 6;               // streams it takes at a time
-//!   repeated string capabilities = 7;  // "resume": takes up broken lanes
+//!   repeated string capabilities = 7;  // "resume": takes up broken lanes; "echo": section 10; unknown ones are passed over
 //! }
 //! message Target {
 //!   string name = 1;                   // a name; required
@@ -289,7 +289,8 @@
 //!   bytes request = 1;                 // 16 bytes, in the logs and audits of both ends; required
 //!   string target = 2;                 // the target's name on the agent; never an address; required
 //!   uint32 spoken = 3;                 // 1 raw: a client's bytes, for any target; 2 http: HTTP/1.1, or HTTP/2 by prior knowledge,
-//!                                      // for targets of kind http; 4 search, for targets of kind ldap (section 13); required
+//!                                      // for targets of kind http; 4 search, for targets of kind ldap (section 13); 8 echo, for
+//!                                      // no target (section 10); required
 //!   string caller = 4;                 // who asks, for people; 256 characters
 //!   string source = 5;                 // the client, "192.0.2.1:1000" or "[2001:db8::1]:1000"; empty: unknown
 //!   uint32 deadline_ms = 6;            // how long the gateway still waits for the reply
@@ -360,11 +361,16 @@
 //! nobody takes a cut stream for a finished one. The notice travels beside the stream and may come late; then the receiver
 //! goes by the RST. A gateway that has received it for a stream that seems to have ended well treats it as reset.
 //!
+//! **Echo.** On a stream opened with `spoken` 8 the agent sends `Accepted` and then what comes, up to 64 bytes, and ends it; `target`
+//! means nothing. It reaches no target, so it needs no permission and counts among nobody's streams. An agent says that it does so by
+//! the capability `echo`; from others the gateway asks none. Complete within 5 s, it tells an agent that serves from a connection that
+//! merely stands. An agent takes 64 at a time over all its sessions and refuses others with `agent_streams`.
+//!
 //! # 11. Times and sizes
 //!
 //! | what | limit |
 //! |---|---|
-//! | TLS and upgrade; greeting; `Open` | 5 s each |
+//! | TLS and upgrade; greeting; `Open`; an echo | 5 s each |
 //! | an enrollment | 10 s |
 //! | an agent's attempt, from DNS to `Welcome` | 15 s |
 //! | between attempts | up to 0.5 s, doubling to 30 s, drawn evenly (full jitter); anew after a session of 10 s |

@@ -15,6 +15,7 @@ use super::Agent;
 use super::bridge::ldap::{self, Directory};
 use super::bridge::tcp::{self, Connected};
 use super::bridge::{Hop, Way, http};
+use super::echo;
 use super::policy::{Permit, Service};
 use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
@@ -94,6 +95,9 @@ enum Messages {
 async fn serve(context: Arc<Context>, stream: Stream) {
     let Some(arrived) = arrive(&context, stream).await else { return };
     let agent = &context.agent;
+    if arrived.open.spoken == Spoken::Echo {
+        return echo::serve(agent, arrived.wired).await;
+    }
     let Open { request, target, caller, source, .. } = &arrived.open;
     let identity = Some(agent.settings.agent.clone());
     let mut asked = Asked::new(&agent.audit, *request, target.to_string(), caller.clone(), *source, identity);
@@ -162,7 +166,7 @@ async fn bridge(context: &Context, arrived: &Arrived, asked: &mut Asked) -> Resu
     Ok(Bridged { permit, far, ledger, slot })
 }
 
-async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
+pub(super) async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
     if wired.send(&Reply::Refused(refusal)).await.is_ok() {
         let (mut stream, _) = wired.into_parts();
         // So that the reply is not overtaken by a reset.
@@ -208,7 +212,7 @@ async fn carry_messages(context: &Context, hop: Hop, messages: Messages) {
         biased;
         () = permit.withdrawn() => Some(Code::TargetRemoved),
         code = serve => code,
-        why = context.lane.link().ended() => Some(lost_because(&why)),
+        why = context.lane.link().ended() => Some(context.lanes.lost(lost_because(&why))),
     };
     ledger.ends(code);
     if let Some(code) = code
@@ -232,8 +236,8 @@ async fn carry_bytes(
     let code = tokio::select! {
         biased;
         () = permit.withdrawn() => Some(Code::TargetRemoved),
-        outcome = both_ways(&mut stream, &mut target, early, idle, &ledger) => code_of(outcome),
-        why = context.lane.link().ended() => Some(lost_because(&why)),
+        outcome = both_ways(&mut stream, &mut target, early, idle, &ledger) => code_of(outcome, &context.lanes),
+        why = context.lane.link().ended() => Some(context.lanes.lost(lost_because(&why))),
     };
     let (lane, id) = (context.lane.number(), stream.id());
     match code {
@@ -267,12 +271,12 @@ async fn both_ways(
 }
 
 /// What the closing row says, and the notice to the gateway, unless the gateway knows better.
-fn code_of(outcome: Outcome) -> Option<Code> {
+fn code_of(outcome: Outcome, lanes: &Lanes) -> Option<Code> {
     match outcome {
         Outcome::Finished => None,
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Far, _) => Some(Code::TargetReset),
-        Outcome::Broken(End::Near, error) => lost(&error).or(Some(Code::ClientReset)),
+        Outcome::Broken(End::Near, error) => lost(&error).map(|why| lanes.lost(why)).or(Some(Code::ClientReset)),
     }
 }
 

@@ -5,8 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::Agent;
 use super::reach::Secured;
+use super::reauthorise::Grounds;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::{Endpoint, HostPort};
 use crate::base::floor;
@@ -31,6 +34,8 @@ pub(super) struct Connector {
     pub(super) session: SessionId,
     /// What proves that a connection belongs to it.
     pub(super) secret: Secret,
+    /// What it is granted on: a connection that takes lane 0 up may show other certificates.
+    pub(super) grounds: Arc<ArcSwap<Grounds>>,
     /// The gateway's hint where it can be dialled past any balancer.
     pub(super) direct_address: Option<HostPort>,
 }

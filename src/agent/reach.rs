@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 
 use super::link::CredentialFiles;
+use super::reauthorise::Grounds;
 use crate::base::code::Failure;
 use crate::base::endpoint::{Endpoint, HostPort};
-use crate::pki::identity::{Role, Serial};
+use crate::pki::identity::Role;
 use crate::pki::tls;
 use crate::tunnel::Io;
 use crate::tunnel::dial::{self, Egress};
@@ -23,8 +24,8 @@ pub(crate) struct Secured {
     pub(crate) exporter: Exporter,
     /// Where the gateway is; none through a proxy.
     pub(crate) address: Option<SocketAddr>,
-    /// The certificate that was shown to it.
-    pub(crate) serial: Serial,
+    /// What a session on it is granted on.
+    pub(crate) grounds: Grounds,
 }
 
 /// A [`Secured`] to come.
@@ -58,10 +59,11 @@ impl Reach for Dialer {
             let (credential, tls) = self.credential.tls()?;
             let proxy = self.egress.proxy_for(&endpoint.0)?;
             let stream = dial::secure_at(at, &endpoint.0, proxy.as_ref(), tls.client_config()).await?;
-            let gateway = tls::peer_identity(stream.get_ref().1)?.role;
+            let gateway = tls::peer_identity(stream.get_ref().1)?;
+            let grounds = Grounds::of(credential.identity(), &gateway, &self.credential)?;
             let exporter = tls::exporter(stream.get_ref().1, EXPORTER_LABEL)?;
             let address = if proxy.is_some() { None } else { dial::peer_address(&stream) };
-            Ok(Secured { io: Box::new(stream), gateway, exporter, address, serial: credential.identity().serial })
+            Ok(Secured { io: Box::new(stream), gateway: gateway.role, exporter, address, grounds })
         })
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::connector::Connector;
+use super::reauthorise::{Grounds, reauthorise};
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::HostPort;
 use crate::base::limits::{RESUME_BASE, RESUME_DEADLINE, RESUME_MAX};
-use crate::pki::identity::Serial;
 use crate::tunnel::ledger::LaneAccount;
 use crate::tunnel::session::lanes::Lane;
 use crate::wire::resume::Claim;
@@ -19,7 +19,7 @@ use crate::wire::resume::Claim;
 /// A lane that goes on.
 struct Resumed {
     generation: u64,
-    serial: Serial,
+    grounds: Grounds,
     at: HostPort,
     paused: Duration,
 }
@@ -46,8 +46,14 @@ pub(super) async fn keep(connector: Arc<Connector>, lane: Lane, elsewhere: Cance
             biased;
             _ = lane.link().ended() => return,
             resumed = take_up(&connector, &lane, &elsewhere) => match resumed {
-                Ok(Resumed { generation, serial, at, paused }) => {
-                    account.resumed(generation, &serial.to_string(), &at.to_string(), paused);
+                Ok(Resumed { generation, grounds, at, paused }) => {
+                    account.resumed(generation, &grounds.serial.to_string(), &at.to_string(), paused);
+                    if let Err(why) = reauthorise(agent, connector.session, &grounds) {
+                        return lane.link().close_because(why);
+                    }
+                    if lane.number() == 0 {
+                        connector.grounds.store(Arc::new(grounds));
+                    }
                 }
                 Err(refused) => return lane.link().close_because(refused),
             },
@@ -87,7 +93,7 @@ async fn attempt(connector: &Connector, lane: &Lane, turn: usize) -> Result<Resu
         Code::NotHere => Miss::Elsewhere(failure),
         _ => Miss::Failed(failure),
     })?;
-    let serial = secured.serial;
+    let grounds = secured.grounds.clone();
     let (generation, received) = lane.link().claim().map_err(Miss::Refused)?;
     let claim = Claim { session: connector.session, lane: lane.number(), generation, received };
     let upgraded = connector.upgrade(secured, claim).await.map_err(|failure| match failure.code {
@@ -95,5 +101,5 @@ async fn attempt(connector: &Connector, lane: &Lane, turn: usize) -> Result<Resu
         _ => Miss::Failed(failure),
     })?;
     let paused = lane.link().attach(generation, upgraded).map_err(Miss::Refused)?;
-    Ok(Resumed { generation, serial, at, paused })
+    Ok(Resumed { generation, grounds, at, paused })
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Whose fault it is, that is, who can mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,6 +315,9 @@ codes! {
     CertificateExpired "certificate_expired" Agent Denied false:
         "A certificate is outside its validity, or this host's clock is wrong." ;
         "Compare the clock with the times in the detail; enroll again if it has really expired."
+    TrustChanged "trust_changed" Agent Denied false:
+        "The root in the agent's state directory is another than the one that the session was begun on." ;
+        "Nothing: the agent dials anew and trusts the new root alone. If nobody replaced root.pem, find out who did."
     CertificateRefused "certificate_refused" Agent Denied false:
         "The gateway refused this agent's certificate." ;
         "It may be revoked, expired or of another PKI: enroll again with a fresh token."
@@ -330,6 +333,12 @@ codes! {
     LinkDead "link_dead" Network Unavailable false:
         "Nothing was received for 5 s on an open connection, or nothing that was sent got through for 4 s." ;
         "Nothing: the agent reconnects. If it repeats, look for a firewall or NAT that drops idle or large packets."
+    AgentDisabled "agent_disabled" Gateway Denied false:
+        "The gateway's operator has disabled this agent, its group or its tenant." ;
+        "Nothing on the agent's host: it tries again by itself. The operator lets it in with `underpass agents enable NAME`."
+    AgentNotServing "agent_not_serving" Agent Unavailable true:
+        "The agent's connection stands, but the agent does not answer a stream to its own echo." ;
+        "Look at the agent's host and log: is the process stopped, starved or stuck? Restart it if so; the gateway asks again by itself."
     LinkClosed "link_closed" Network Unavailable false:
         "The other side closed the connection." ;
         "Nothing: the agent reconnects. The other side's log says why."
@@ -454,6 +463,13 @@ impl fmt::Display for Code {
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
+    }
+}
+
+/// One that only a newer program knows counts as `internal`, as on the wire.
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(String::deserialize(deserializer)?.parse().unwrap_or(Self::Internal))
     }
 }
 

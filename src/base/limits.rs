@@ -172,6 +172,30 @@ pub const ACKNOWLEDGE_BYTES: u64 = 256 * 1024;
 
 /// Fewer bytes received are told after this long.
 pub const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(50);
+/// Between two canaries of a session: a stream to the agent's own echo, which tells an agent that serves from a tunnel that stands.
+pub const CANARY_PERIOD: Duration = Duration::from_secs(30);
+
+/// From a session's greeting to its first canary: whoever looks at a fresh session wants to know, and the greeting goes first.
+pub const CANARY_FIRST: Duration = Duration::from_secs(1);
+
+/// What a canary may take: as an `Open` at the agent.
+pub const CANARY_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Echoes that an agent answers at a time, over all its sessions. A gateway has one under way for each of them, and one more that was
+/// asked for is no work at all: it costs what a stream without an `Open` does.
+pub const ECHOES: usize = 64;
+
+/// Between two looks at whether this process has slept: so soon after waking it knows.
+pub const SLEEP_TICK: Duration = Duration::from_secs(1);
+
+/// What a look may be late without having slept: a host at its limits starves a process for a moment.
+pub const SLEEP_NOTICED: Duration = Duration::from_secs(2);
+
+/// After a sleep of this length a peer has given up on this end's acknowledgements, so that its connections are not waited for.
+pub const SLEEP_BREAKS: Duration = Duration::from_secs(4);
+
+/// Between two re-authorisations of a session, at most: what has ended or was withdrawn meanwhile ends the session.
+pub const REAUTHORISE: Duration = Duration::from_secs(60);
 
 /// Unacknowledged bytes end the TCP connection after this long (`TCP_USER_TIMEOUT`).
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(6);

@@ -15,7 +15,8 @@ use super::callers::{Caller, Callers};
 use super::ingress::{Answer, ClientIo, Entry, Terms, Wanted};
 use super::issuer::{EnrollAsk, Enrolling, Issuer};
 use super::quota::Limits;
-use super::registry::{Certificate, Facts, Live};
+use super::reauthorise::Certificate;
+use super::registry::{Facts, Live};
 use super::{Gateway, Settings};
 use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Failure};
@@ -119,6 +120,7 @@ pub(crate) async fn process(name: &str, targets: &[&str], instance: InstanceId) 
         peer: "192.0.2.1:1".parse().unwrap(),
         capacity: 100,
         resume_secret: Some(Secret::new("c2VjcmV0")),
+        echoes: false,
     };
     let live = Live::new(facts, &hello(targets).targets, ours.lanes.clone(), ours.notifier.clone());
     (Agent { session: theirs, live: Arc::new(live), tasks }, ours)

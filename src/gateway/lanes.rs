@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Gateway;
-use super::registry::{Certificate, Live};
+use super::reauthorise::{Certificate, reauthorise};
+use super::registry::Live;
 use crate::base::code::{Code, Failure};
 use crate::base::id::AgentId;
 use crate::base::limits::{LANES_PER_MINUTE, RESUMES_PER_MINUTE};
@@ -85,8 +86,11 @@ pub(super) async fn serve(gateway: &Gateway, joining: Joining, upgraded: Upgrade
             let account = account(gateway, &live, &lane);
             match lane.link().attach(generation, upgraded) {
                 Ok(paused) => {
-                    live.shown(lane.number(), certificate);
+                    live.certificates().shown(lane.number(), certificate);
                     account.resumed(generation, &certificate.serial.to_string(), &peer.to_string(), paused);
+                    if let Err(why) = reauthorise(gateway, &live) {
+                        live.lanes.close_because(&why);
+                    }
                     // The connection counts among the listener's as long as it is the lane's.
                     lane.link().detached(generation).await;
                 }
@@ -109,15 +113,15 @@ async fn further(
     let (lane, mut incoming) = seat.attach(upgraded, Side::Gateway, &tasks);
     let attendance = LaneAttendance::open(&gateway.audit, live.session, &live.agent, lane.number(), &peer.to_string());
     let open = metrics::lane(gateway.settings.id.as_str());
-    live.shown(lane.number(), certificate);
+    live.certificates().shown(lane.number(), certificate);
     let why = tokio::select! {
         biased;
         why = attend(&live, &lane, &mut incoming) => why,
         never = watch(gateway, &live, &lane) => match never {},
     };
-    live.forget(lane.number());
     // The number of lanes is told right also while the rest of this one ends.
     drop((seat, open));
+    live.certificates().forget(lane.number());
     lane.link().ended().await;
     tasks.abort().await;
     attendance.close(why);

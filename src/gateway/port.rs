@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::MissedTickBehavior;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::callers::passes;
+use super::canary;
 use super::ingress::socks5::Refused;
 use super::ingress::{Wanted, dismiss};
 use super::lanes::{self, Joining};
-use super::registry::{Certificate, Facts, Live};
+use super::reauthorise::{Certificate, disabled, holds, reauthorise};
+use super::registry::{Facts, Live};
 use super::relay::relay;
 use super::shares::Share;
 use super::{Gateway, Settings, enrollment};
@@ -22,7 +25,8 @@ use crate::base::allow::{network, site};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
 use crate::base::limits::{
-    AUDIT_SESSIONS, DUPLICATE_AFTER, HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, SOCKET_BUFFER,
+    AUDIT_SESSIONS, DUPLICATE_AFTER, HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, REAUTHORISE, SESSIONS_PER_MINUTE,
+    SOCKET_BUFFER,
 };
 use crate::base::secret::Secret;
 use crate::observe::audit::{Event, Holder};
@@ -38,6 +42,7 @@ use crate::tunnel::session::{self, Session};
 use crate::tunnel::upgrade::{self, Upgraded};
 use crate::wire::hello::{Hello, RESUME, Welcome};
 use crate::wire::notice::Notice;
+use crate::wire::open::CAPABILITY_ECHO;
 use crate::wire::refusal::Refusal;
 use crate::wire::resume::{self, Exporter, Resume};
 
@@ -192,12 +197,15 @@ impl Port {
             if gateway.drain.begun() {
                 return Err(Failure::new(Code::Stopping, "the gateway is shutting down"));
             }
+            if gateway.revocations.disables(&agent) {
+                return Err(disabled(&agent));
+            }
             let admitted = resume.map(|resume| lanes::admit(gateway, &agent, &resume, &exporter)).transpose()?;
             Ok(admitted.map_or((None, None), |(joining, received)| (Some(joining), received)))
         };
         Ok(match upgrade::server(io, admit).await? {
             (upgraded, None) => Ready::Tunnel { upgraded, identity, agent, peer },
-            (upgraded, Some(joining)) => Ready::Lane { upgraded, joining, certificate: certificate(&identity), peer },
+            (upgraded, Some(joining)) => Ready::Lane { upgraded, joining, certificate: Certificate::from(&identity), peer },
         })
     }
 
@@ -228,7 +236,7 @@ impl Port {
 
     async fn live(&self, live: Arc<Live>, mut session: Session) {
         let gateway = &self.0;
-        let serial = live.ends_first().map_or_else(String::new, |certificate| certificate.serial.to_string());
+        let serial = live.certificates().first().serial.to_string();
         let peer = live.peer.to_string();
         tracing::info!(session = %live.session, agent = %live.agent, %peer, version = live.version, "agent connected");
         let attendance = Attendance::open(&gateway.audit, live.session, &live.agent, &serial, &peer);
@@ -292,12 +300,13 @@ fn enter(
     let facts = Facts {
         session: welcome.session,
         agent,
-        certificate: certificate(&identity),
+        certificate: Certificate::from(&identity),
         instance: hello.instance,
         version: hello.agent_version.clone(),
         peer,
         capacity: session.lanes.max_streams(),
         resume_secret: welcome.resume_secret,
+        echoes: hello.capabilities.iter().any(|capability| capability == CAPABILITY_ECHO),
     };
     let live = Live::new(facts, &hello.targets, session.lanes.clone(), session.notifier.clone());
     let live = Arc::new(live);
@@ -306,38 +315,31 @@ fn enter(
     live
 }
 
-fn certificate(identity: &Identity) -> Certificate {
-    Certificate { serial: identity.serial, not_after: identity.not_after }
-}
-
-/// A session's life: what the agent tells, what is to be told, and the revocation or the end of its certificate.
+/// A session's life: what the agent tells, what is to be told, and whether what it was granted on still holds.
 async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> Failure {
     let mut revoked = gateway.revocations.subscribe();
     let mut told = false;
-    let expired = expires(gateway, live);
-    tokio::pin!(expired);
+    let (expiring, canary) = (expires(gateway, live), canary::watch(gateway, live));
+    tokio::pin!(expiring, canary);
+    let mut reauthorised = tokio::time::interval_at(live.began + REAUTHORISE, REAUTHORISE);
+    reauthorised.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut woken = gateway.wakes.subscribe();
     let mut doubts = tokio::time::interval_at(live.began + DUPLICATE_AFTER, DUPLICATE_AFTER);
     let mut doubted = false;
     loop {
         // Also before the first change: the certificate may have been revoked during the handshake.
-        if let Some(revoked) = live.certificates().iter().find(|shown| gateway.revocations.contains(&shown.serial)) {
-            live.drain();
-            session.notifier.tell(Notice::Revoked);
-            // An honest agent ends the session when it reads this; the others have it ended for them.
-            let _ = tokio::time::timeout(LAST_WORD, live.link.ended()).await;
-            live.lanes.close();
-            live.link.ended().await;
-            return Failure::new(Code::Revoked, format_args!("certificate {}", revoked.serial));
+        if let Err(why) = holds(gateway, live) {
+            return end(live, why).await;
         }
         tokio::select! {
             biased;
             failure = live.link.ended() => return failure,
             Ok(()) = revoked.changed() => {}
-            failure = &mut expired => {
-                live.lanes.close();
-                live.link.ended().await;
-                return failure;
-            }
+            () = &mut expiring => return end(live, expired(live)).await,
+            // What no longer holds is found above.
+            _ = reauthorised.tick() => drop(reauthorise(gateway, live)),
+            () = &mut canary => {}
+            Ok(()) = woken.changed() => live.lanes.woken(*woken.borrow_and_update()),
             notice = session.notices.recv() => match notice {
                 Some(notice) => noticed(live, notice),
                 None => return live.link.ended().await,
@@ -358,23 +360,40 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
     }
 }
 
+/// Ends a session with whose grounds it is over.
+async fn end(live: &Live, why: Failure) -> Failure {
+    live.drain();
+    live.lanes.ends_with(why.code);
+    if why.code == Code::Revoked {
+        live.notifier.tell(Notice::Revoked);
+        // An honest agent ends the session when it reads this; the others have it ended for them.
+        let _ = tokio::time::timeout(LAST_WORD, live.link.ended()).await;
+    }
+    live.lanes.close_because(&why);
+    live.link.ended().await;
+    why
+}
+
+fn expired(live: &Live) -> Failure {
+    Failure::new(Code::CertificateExpired, format_args!("at {}", live.certificates().until()))
+}
+
 /// Ends when the certificate has ended and its session's streams had the time of a drain. A session must not outlive what it was
 /// granted on: after a new enrollment, nobody who revokes the agent would think of it.
-async fn expires(gateway: &Gateway, live: &Live) -> Failure {
-    // A lane that was taken up again may have shown a newer one.
-    let ended = loop {
-        let Some(next) = live.ends_first() else { return std::future::pending().await };
-        passes(next.not_after).await;
-        if live.certificates().contains(&next) {
-            break next;
+async fn expires(gateway: &Gateway, live: &Live) {
+    // One that is replaced by a longer one in time, at a resume, doesn't count.
+    loop {
+        let until = live.certificates().until();
+        passes(until).await;
+        if live.certificates().until() <= until {
+            break;
         }
-    };
+    }
     live.drain();
     let deadline = gateway.settings.drain_timeout;
     live.notifier.tell(Notice::Drain { deadline });
     tracing::warn!(session = %live.session, agent = %live.agent, code = %Code::CertificateExpired, "the session's certificate has ended");
     tokio::time::sleep(deadline).await;
-    Failure::new(Code::CertificateExpired, format_args!("certificate {}", ended.serial))
 }
 
 /// Tells of an agent whose identity another process has held for longer; whether there is one. Each process that joins others is

@@ -8,15 +8,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::reauthorise::{Certificate, Certificates};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, GroupId, InstanceId, Name, SessionId};
+use crate::base::light::{Lamp, Lights, Reach, Serving, Tunnel};
 use crate::base::limits::DUPLICATE_AFTER;
 use crate::base::secret::Secret;
-use crate::pki::identity::Serial;
 use crate::tunnel::mux::Link;
 use crate::tunnel::session::Notifier;
 use crate::tunnel::session::lanes::Lanes;
 use crate::wire::hello::{Kind, Offer};
+use crate::wire::open::Spoken;
 use crate::wire::refusal::Refusal;
 
 /// Sessions by group.
@@ -53,19 +55,19 @@ pub struct Live {
     pub notifier: Notifier,
     /// The connection of lane 0, with which the session ends.
     pub link: Link,
-    /// What each lane's connection has shown; the session ends with any of them.
-    certificates: RwLock<BTreeMap<u32, Certificate>>,
-    offers: RwLock<HashMap<Name, Kind>>,
+    /// Whether the agent answers a canary.
+    pub echoes: bool,
+    /// Whether it has answered the last one.
+    pub serving: Lamp<Serving>,
+    certificates: Certificates,
+    offers: RwLock<HashMap<Name, Offered>>,
     draining: AtomicBool,
 }
 
-/// What a session is granted on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Certificate {
-    /// By which it is revoked.
-    pub serial: Serial,
-    /// When it ends.
-    pub not_after: OffsetDateTime,
+/// A target of a session, and how the last attempt at it went.
+struct Offered {
+    kind: Kind,
+    lamp: Lamp<Reach>,
 }
 
 /// What is fixed about a session when it begins.
@@ -74,7 +76,7 @@ pub struct Facts {
     pub session: SessionId,
     /// See [`Live`].
     pub agent: AgentId,
-    /// What its first connection has shown.
+    /// What lane 0 has shown.
     pub certificate: Certificate,
     /// See [`Live`].
     pub instance: InstanceId,
@@ -86,6 +88,8 @@ pub struct Facts {
     pub capacity: usize,
     /// See [`Live`].
     pub resume_secret: Option<Secret>,
+    /// See [`Live`].
+    pub echoes: bool,
 }
 
 impl Registry {
@@ -192,9 +196,9 @@ impl Live {
     /// A session as the greeting left it.
     #[must_use]
     pub fn new(facts: Facts, targets: &[Offer], lanes: Lanes, notifier: Notifier) -> Self {
-        let Facts { session, agent, certificate, instance, version, peer, capacity, resume_secret } = facts;
+        let Facts { session, agent, certificate, instance, version, peer, capacity, resume_secret, echoes } = facts;
         let link = lanes.first().link().clone();
-        let offers = RwLock::new(targets.iter().map(|offer| (offer.name.clone(), offer.kind)).collect());
+        let offers = RwLock::new(targets.iter().map(|offer| (offer.name.clone(), Offered::new(offer.kind))).collect());
         let (since, began, draining) = (OffsetDateTime::now_utc(), Instant::now(), AtomicBool::new(false));
         Self {
             session,
@@ -209,32 +213,12 @@ impl Live {
             lanes,
             notifier,
             link,
-            certificates: RwLock::new(BTreeMap::from([(0, certificate)])),
+            echoes,
+            serving: Lamp::new(Serving::Unknown),
+            certificates: Certificates::of_first(certificate),
             offers,
             draining,
         }
-    }
-
-    /// A lane's connection has shown this certificate, perhaps in another's stead.
-    pub fn shown(&self, lane: u32, certificate: Certificate) {
-        self.certificates.write().unwrap_or_else(PoisonError::into_inner).insert(lane, certificate);
-    }
-
-    /// A lane is over.
-    pub fn forget(&self, lane: u32) {
-        self.certificates.write().unwrap_or_else(PoisonError::into_inner).remove(&lane);
-    }
-
-    /// What its lanes' connections have shown, the first lane's first.
-    #[must_use]
-    pub fn certificates(&self) -> Vec<Certificate> {
-        self.certificates.read().unwrap_or_else(PoisonError::into_inner).values().copied().collect()
-    }
-
-    /// The first of them to end.
-    #[must_use]
-    pub fn ends_first(&self) -> Option<Certificate> {
-        self.certificates().into_iter().min_by_key(|certificate| certificate.not_after)
     }
 
     /// Whether its connection has broken and another one is waited for.
@@ -251,7 +235,7 @@ impl Live {
         }
         for offer in added {
             if offers.len() < max || offers.contains_key(&offer.name) {
-                offers.insert(offer.name, offer.kind);
+                offers.insert(offer.name, Offered::new(offer.kind));
             }
         }
     }
@@ -273,13 +257,48 @@ impl Live {
         self.lanes.streams().saturating_sub(1)
     }
 
-    /// The names of its targets.
+    /// The certificates that its lanes have shown.
     #[must_use]
-    pub fn targets(&self) -> Vec<Name> {
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    fn tunnel(&self) -> Tunnel {
+        if self.link.has_ended() {
+            Tunnel::Down
+        } else if self.link.is_paused() {
+            Tunnel::Resuming
+        } else if self.link.pulse().alive() {
+            Tunnel::Connected
+        } else {
+            Tunnel::Silent
+        }
+    }
+
+    /// What is known of its tunnel, its agent and its targets.
+    #[must_use]
+    pub fn lights(&self) -> Lights {
         let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
-        let mut names: Vec<_> = offers.keys().cloned().collect();
-        names.sort();
-        names
+        let targets = offers.iter().map(|(name, offered)| (name.clone(), offered.lamp.light())).collect();
+        Lights { tunnel: self.tunnel(), agent: self.serving.light(), targets }
+    }
+
+    /// A stream that was opened for the target has its reply. Of a target of kind `http`, and for searches, an acceptance says nothing:
+    /// nothing is connected then.
+    pub(super) fn tried(&self, target: &Name, spoken: Spoken, outcome: Result<(), Code>) {
+        let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(offered) = offers.get(target) else { return };
+        if outcome.is_err() || (spoken == Spoken::Raw && offered.kind != Kind::Http) {
+            offered.lamp.tried(outcome);
+        }
+    }
+
+    /// A request to the target was answered, by the target unless a code says why not.
+    pub(super) fn answered(&self, target: &Name, refusal: Option<Code>) {
+        let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(offered) = offers.get(target) {
+            offered.lamp.tried(refusal.map_or(Ok(()), Err));
+        }
     }
 
     fn offers(&self, target: &Name) -> bool {
@@ -291,9 +310,16 @@ impl Live {
         !self.draining() && !self.link.has_ended() && self.link.pulse().alive()
     }
 
-    /// In thousandths of what it can take.
-    fn load(&self) -> usize {
-        self.lanes.streams().saturating_mul(1000) / self.capacity.max(1)
+    /// In thousandths of what it can take. One that does not serve comes after all that may.
+    fn load(&self) -> (bool, usize) {
+        let silent = self.serving.light().state == Serving::NotServing;
+        (silent, self.lanes.streams().saturating_mul(1000) / self.capacity.max(1))
+    }
+}
+
+impl Offered {
+    fn new(kind: Kind) -> Self {
+        Self { kind, lamp: Lamp::new(Reach::Unknown) }
     }
 }
 

@@ -189,9 +189,16 @@ async fn open<Io: ClientIo>(
             Err(nobody) => return Err(last.unwrap_or(nobody)),
         };
         let attempt = tokio::time::timeout_at(deadline, attempt(&ask, &live, client, early, deadline)).await;
+        let went = |outcome| live.tried(&ask.route.target, ask.wanted.spoken, outcome);
         let refusal = match attempt {
-            Ok(Ok(opened)) => return Ok((opened, slots)),
-            Ok(Err(refusal)) => refusal,
+            Ok(Ok(opened)) => {
+                went(Ok(()));
+                return Ok((opened, slots));
+            }
+            Ok(Err(refusal)) => {
+                went(Err(refusal.code));
+                refusal
+            }
             Err(_) => {
                 let detail = format!("{} did not answer within {} s", live.agent, REPLY_DEADLINE.as_secs());
                 return Err(Refusal::new(Code::OpenTimeout, detail));
@@ -436,8 +443,7 @@ fn code_of(agent: &AgentEnd, outcome: &Outcome) -> Option<Code> {
         Outcome::Finished => agent.live.notifier.closed(agent.lane, agent.stream.id()),
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Near, _) => Some(Code::ClientReset),
-        // Unless the agent says otherwise.
-        Outcome::Broken(End::Far, error) => mux::lost(error).or(Some(Code::TargetReset)),
+        Outcome::Broken(End::Far, error) => mux::lost(error).map(|why| agent.live.lanes.lost(why)).or(Some(Code::TargetReset)), // Unless the agent says otherwise.
     }
 }
 

@@ -11,6 +11,7 @@ use metrics::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::base::code::{Code, Failure, OrFail};
+use crate::base::light::State;
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,8 @@ metrics! {
         "Since the last frame received from the endpoint; a dead peer shows here first."
     RECONNECTS "underpass_reconnects_total" Counter Count ["code"]
         "Sessions and attempts of the agent that ended, by why."
+    LIGHTS "underpass_lights" Gauge Count ["light" "state"]
+        "Lights by what they show: `tunnel` of the sessions (on an agent: the endpoints), `agent` of the sessions, `target` of each session's (on an agent: its own) targets."
     DUPLICATE_IDENTITIES "underpass_duplicate_identities" Gauge Count []
         "Agents whose identity several processes hold at the same time."
     CONNECTS_REFUSED "underpass_connects_refused_total" Counter Count ["code"]
@@ -231,6 +234,15 @@ pub fn connect_refused(code: Code) {
     counter!(CONNECTS_REFUSED, "code" => code.as_str()).increment(1);
 }
 
+/// What all lights of a kind show; `light` is `tunnel`, `agent` or `target`.
+#[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub fn lights<S: State>(light: &'static str, shown: &[S]) {
+    for state in S::ALL {
+        let count = shown.iter().filter(|shown| *shown == state).count();
+        gauge!(LIGHTS, "light" => light, "state" => state.as_str()).set(count as f64);
+    }
+}
+
 /// How many agents' identities are held by several processes.
 #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
 pub fn duplicate_identities(agents: usize) {
@@ -341,6 +353,7 @@ pub(super) fn log_dropped(lines: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::light::Tunnel;
 
     #[test]
     fn what_is_counted_is_rendered_under_the_listed_names() {
@@ -351,6 +364,7 @@ mod tests {
             refused(Code::NoAgent);
             bytes_counter(Direction::Up).increment(5);
             opened(Duration::from_millis(3));
+            lights("tunnel", &[Tunnel::Connected, Tunnel::Silent, Tunnel::Connected]);
             (session("wss://gw.example:443"), stream())
         });
         let text = metrics.render();
@@ -360,6 +374,8 @@ mod tests {
             "underpass_open_seconds_bucket{le=\"0.005\"} 1",
             "underpass_sessions{gateway=\"wss://gw.example:443\"} 1",
             "underpass_streams_open 1",
+            "underpass_lights{light=\"tunnel\",state=\"connected\"} 2",
+            "underpass_lights{light=\"tunnel\",state=\"down\"} 0",
             "underpass_enrollments_total 0",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

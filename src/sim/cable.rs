@@ -31,6 +31,8 @@ pub(super) enum Cut {
     EndOfFile,
     /// One end alone is told; the other hears nothing any more.
     HalfOpen(Side),
+    /// One end is told. What it had written arrives, much later, and only then the end of it.
+    Late(Side),
 }
 
 /// A connection.
@@ -110,17 +112,17 @@ impl Cable {
 
     /// Breaks it. What is under way is lost but for a part, which may end within a frame.
     pub(super) fn cut(&self, cut: Cut) {
-        let quiet_for = match cut {
-            Cut::HalfOpen(told) => Some(told),
-            _ => None,
-        };
-        let error = if matches!(cut, Cut::EndOfFile) { Ok(()) } else { Err(io::ErrorKind::ConnectionReset) };
+        let last = if matches!(cut, Cut::EndOfFile) { Ok(()) } else { Err(io::ErrorKind::ConnectionReset) };
         for reader in [Side::Agent, Side::Gateway] {
-            if quiet_for.is_none_or(|told| told == reader) {
-                self.to(reader).end(error);
-                self.from(reader).refuse(io::ErrorKind::ConnectionReset);
-            } else {
-                self.to(reader).hush(FOREVER);
+            let mut read = self.to(reader);
+            match cut {
+                Cut::HalfOpen(told) if told != reader => read.hush(FOREVER),
+                Cut::Late(told) if told != reader => read.is_late(),
+                _ => {
+                    read.end(last);
+                    drop(read);
+                    self.from(reader).refuse(io::ErrorKind::ConnectionReset);
+                }
             }
         }
     }
@@ -167,6 +169,13 @@ impl Way {
         self.last = Some(last);
         self.quiet = None;
         self.wake();
+    }
+
+    /// What is under way takes its time; then its reader is told, too.
+    fn is_late(&mut self) {
+        let time = Duration::from_millis(self.chance.within(50..=5000));
+        self.hush(time);
+        self.last = Some(Err(io::ErrorKind::ConnectionReset));
     }
 
     fn refuse(&mut self, why: io::ErrorKind) {

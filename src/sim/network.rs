@@ -80,10 +80,10 @@ impl Network {
         self.state().cables.iter().filter(|laid| laid.cable.strong_count() > 0).count()
     }
 
-    /// Cuts one of the site's cables, or all.
+    /// Cuts one of the site's cables, mostly the newest, or all.
     pub(super) fn cut(&self, site: usize, cut: Cut, all: bool) {
         let cables = self.cables(site);
-        let chosen = if all || cables.is_empty() { None } else { Some(self.state().chance.index(cables.len())) };
+        let chosen = if all || cables.is_empty() { None } else { Some(self.one_of(cables.len())) };
         for (index, cable) in cables.iter().enumerate() {
             if chosen.is_none_or(|chosen| chosen == index) {
                 self.trace.note(format_args!("cable {} of site {site}: {cut:?}", cable.id()));
@@ -117,6 +117,11 @@ impl Network {
     pub(super) fn unplug(&self, site: usize) {
         self.trace.note(format_args!("site {site}: unplugged"));
         self.cables(site).iter().for_each(|cable| cable.silence());
+    }
+
+    fn one_of(&self, cables: usize) -> usize {
+        let chance = &mut self.state().chance;
+        if chance.percent(60) { cables - 1 } else { chance.index(cables) }
     }
 
     fn outage(&self, site: usize) -> Option<Outage> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::cable::{Cut, Side};
 use super::chance::Chance;
 use super::world::{AgentEnd, World};
+use crate::base::limits::RETAINED;
 use crate::wire::notice::Notice;
 
 /// The shape of a world.
@@ -21,6 +22,8 @@ pub(super) struct Plan {
     pub(super) drain: Duration,
     /// How long a broken lane waits.
     pub(super) window: Duration,
+    /// Bytes that are retained at most.
+    pub(super) retained: usize,
     /// How many faults there will be.
     faults: u64,
     /// Milliseconds within which streams begin.
@@ -31,10 +34,11 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn lot(chance: &mut Chance) -> Self {
-        let (faults, strict) = (chance.within(0..=8), chance.percent(60));
+        let (faults, strict) = (chance.within(0..=12), chance.percent(60));
         Self {
             sites: chance.pick(&[1, 1, 2, 3]),
             streams: chance.within(8..=40),
+            retained: chance.pick(&[128 << 10, 256 << 10, RETAINED]),
             span: chance.pick(&[1000, 5000 * (1 + faults)]),
             max_streams: 1000,
             max_lanes: chance.pick(&[1, 2, 4]),
@@ -60,27 +64,27 @@ pub(super) async fn trouble(world: Arc<World>, mut chance: Chance) {
 
 /// What no stream notices.
 async fn endure(world: &World, site: usize, chance: &mut Chance) {
-    match chance.within(0..=11) {
-        0..=3 => {
+    match chance.within(0..=15) {
+        0..=7 => {
             // Again and again, also while the cut before is being mended.
-            for _ in 0..chance.any_size(4) {
+            for _ in 0..=chance.any_size(4) {
                 world.network.cut(site, cut(chance), chance.percent(50));
                 tokio::time::sleep(Duration::from_millis(chance.any_size(2000))).await;
             }
             // So that it can be mended within the window.
             tokio::time::sleep(Duration::from_secs(10)).await;
         }
-        4 => {
+        8 => {
             world.network.hush(site, &sides(chance), chance.millis(4000..=12_000));
             tokio::time::sleep(Duration::from_secs(30)).await;
         }
-        5 => {
+        9 => {
             world.network.refuse(site, chance.millis(100..=5000));
             world.network.cut(site, cut(chance), true);
             tokio::time::sleep(Duration::from_secs(15)).await;
         }
-        6 | 7 => world.network.hush(site, &sides(chance), chance.millis(10..=2000)),
-        8 | 9 => trickle(world, site, chance),
+        10 | 11 => world.network.hush(site, &sides(chance), chance.millis(10..=2000)),
+        12 | 13 => trickle(world, site, chance),
         _ => lanes(world, chance),
     }
 }
@@ -110,7 +114,8 @@ async fn strike(world: &Arc<World>, site: usize, chance: &mut Chance) {
 }
 
 fn cut(chance: &mut Chance) -> Cut {
-    chance.pick(&[Cut::Reset, Cut::EndOfFile, Cut::HalfOpen(Side::Agent), Cut::HalfOpen(Side::Gateway)])
+    let told = chance.pick(&[Side::Agent, Side::Gateway]);
+    chance.pick(&[Cut::Reset, Cut::EndOfFile, Cut::HalfOpen(told), Cut::Late(told), Cut::Late(Side::Agent)])
 }
 
 fn sides(chance: &mut Chance) -> Vec<Side> {

@@ -1,5 +1,7 @@
 //! Many seeds, the same seed again, and one seed for whoever looks for a fault. Refuses to know what happens in them.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
@@ -17,7 +19,7 @@ fn told(name: &str) -> Option<u64> {
 #[allow(clippy::print_stdout, reason = "for whoever wants to know how many there were")]
 fn streams_are_exact_or_end_with_a_code_whatever_happens() {
     let (from, seeds) = (told("FROM").unwrap_or(0), told("SEEDS").unwrap_or(SEEDS));
-    let (next, events) = (AtomicU64::new(from), AtomicU64::new(0));
+    let (next, sums) = (AtomicU64::new(from), Mutex::new(BTreeMap::<String, u64>::new()));
     let began = std::time::Instant::now();
     let work = || {
         let mut wrong = Vec::new();
@@ -27,7 +29,13 @@ fn streams_are_exact_or_end_with_a_code_whatever_happens() {
                 break;
             }
             let outcome = run(seed, false);
-            events.fetch_add(outcome.events, Ordering::Relaxed);
+            let mut sums = sums.lock().unwrap();
+            for (event, count) in outcome.rows {
+                *sums.entry(event).or_default() += count;
+            }
+            *sums.entry("streams".to_owned()).or_default() += outcome.finished.1 as u64;
+            *sums.entry("finished".to_owned()).or_default() += outcome.finished.0 as u64;
+            drop(sums);
             wrong.extend(outcome.wrong.map(|wrong| format!("{wrong}\n{}", replay_of(seed))));
         }
         wrong
@@ -36,8 +44,9 @@ fn streams_are_exact_or_end_with_a_code_whatever_happens() {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    let rate = seeds as f64 / began.elapsed().as_secs_f64();
-    println!("{seeds} seeds, {} events, {rate:.1} seeds/s", events.into_inner());
+    let done = next.into_inner().min(from + seeds) - from;
+    let rate = done as f64 / began.elapsed().as_secs_f64();
+    println!("{seeds} seeds, {rate:.1} seeds/s: {:?}", sums.into_inner().unwrap());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

@@ -1,5 +1,6 @@
 //! What happened, as a hash over virtual times and events, and as lines for whoever replays a seed. Refuses to know what events mean.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,12 +19,13 @@ pub(super) struct Trace {
 struct Kept {
     hash: u64,
     events: u64,
+    rows: BTreeMap<String, u64>,
     wrong: Option<String>,
 }
 
 impl Trace {
     pub(super) fn new(prints: bool) -> Self {
-        let kept = Kept { hash: 0, events: 0, wrong: None };
+        let kept = Kept { hash: 0, events: 0, rows: BTreeMap::new(), wrong: None };
         Self { start: Instant::now(), prints, kept: Mutex::new(kept) }
     }
 
@@ -47,10 +49,15 @@ impl Trace {
         self.kept().wrong.get_or_insert_with(|| format!("{at:?}: {text}"));
     }
 
-    /// The hash, how many events it is of, and the first that must not have happened.
-    pub(super) fn sum(&self) -> (u64, u64, Option<String>) {
+    /// A row was written.
+    pub(super) fn row(&self, event: &str) {
+        *self.kept().rows.entry(event.to_owned()).or_default() += 1;
+    }
+
+    /// The hash, how many events it is of, the rows among them, and the first that must not have happened.
+    pub(super) fn sum(&self) -> (u64, u64, BTreeMap<String, u64>, Option<String>) {
         let kept = self.kept();
-        (kept.hash, kept.events, kept.wrong.clone())
+        (kept.hash, kept.events, kept.rows.clone(), kept.wrong.clone())
     }
 
     fn count(&self, what: u64) {

@@ -19,6 +19,7 @@ use super::streams;
 use super::trace::Trace;
 use crate::agent::acceptor::{Context, Serve};
 use crate::agent::reach::{Reach, Reaching, Secured};
+use crate::agent::reauthorise::Grounds;
 use crate::agent::{Agent, fixture as agents};
 use crate::base::code::{Code, Failure};
 use crate::base::drain::Drain;
@@ -32,6 +33,7 @@ use crate::gateway::{Gateway, fixture as gateways};
 use crate::observe::audit::Audit;
 use crate::pki::identity::{Identity, Role, Serial};
 use crate::tunnel::mux::Stream;
+use crate::tunnel::session::lanes::Lane;
 
 /// What agents dial, and the address at which their gateway says that it is reached directly.
 const ENDPOINT: &str = "wss://203.0.113.1:443";
@@ -51,6 +53,8 @@ pub(super) struct World {
     gateway: Mutex<(Arc<Gateway>, Tasks)>,
     sites: Mutex<Vec<Site>>,
     heard: Mutex<BTreeMap<InstanceId, Heard>>,
+    /// Agents' ends of lanes that have carried streams.
+    lanes: Mutex<Vec<Lane>>,
     /// What runs beside gateway and agents.
     pub(super) tasks: Tasks,
 }
@@ -73,6 +77,7 @@ impl World {
             gateway: Mutex::new(gateway(&plan, &audit)),
             sites: Mutex::default(),
             heard: Mutex::default(),
+            lanes: Mutex::default(),
             plan,
             trace,
             audit,
@@ -93,15 +98,8 @@ impl World {
     pub(super) fn pick(&self) -> Option<Arc<Live>> {
         let target: TargetId = format!("{GROUP}/{TARGET}").parse().expect("a target");
         let live = self.gateway().registry().pick(&target.group, &target.target, &[]).ok()?;
-        (!self.plan.strict || self.is_known(&live)).then_some(live)
-    }
-
-    /// Whether the agent knows of it: a connection that is cut between the gateway's `Welcome` and its arrival leaves a session that
-    /// nobody takes up.
-    fn is_known(&self, live: &Live) -> bool {
-        let sites = self.sites();
-        let mut links = sites.iter().flat_map(|site| site.agent.board().links());
-        links.any(|link| link.session == Some(live.session))
+        // A session that ends before its agent has said that it knows of it, is over with its streams.
+        (!self.plan.strict || live.link.is_known()).then_some(live)
     }
 
     /// Whether every site's agent can be given streams.
@@ -176,6 +174,13 @@ impl World {
         Site { agent, drain, tasks }
     }
 
+    /// Agents' ends of the lanes that are there.
+    pub(super) fn lanes(&self) -> MutexGuard<'_, Vec<Lane>> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(|lane| !lane.link().has_ended());
+        lanes
+    }
+
     fn sites(&self) -> MutexGuard<'_, Vec<Site>> {
         self.sites.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,6 +211,7 @@ async fn tell(trace: Arc<Trace>, mut rows: broadcast::Receiver<Arc<str>>) {
         match rows.recv().await {
             Ok(row) => {
                 let row: Value = serde_json::from_str(&row).unwrap_or_default();
+                trace.row(row["event"].as_str().unwrap_or_default());
                 let part = |key: &str| row.get(key).map(|value| format!(" {key}={value}")).unwrap_or_default();
                 let parts: String = ["event", "agent", "lane", "generation", "code", "detail"].into_iter().map(part).collect();
                 trace.note(format_args!("row{parts}"));
@@ -249,7 +255,9 @@ impl Reach for Road {
             drop(port::take(&world.gateway(), Shown { io: Box::new(ours), identity, exporter, peer }));
             let gateway = Role::parse("spiffe://test.example/gateway/gw").expect("a role");
             let address = at.to_string().parse().ok();
-            Ok(Secured { io: Box::new(theirs), gateway, exporter, address, serial })
+            let (root, not_after) = (Vec::new().into(), until);
+            let grounds = Grounds { serial, not_after, gateway_not_after: until, root };
+            Ok(Secured { io: Box::new(theirs), gateway, exporter, address, grounds })
         })
     }
 }
@@ -262,6 +270,7 @@ impl Serve for Answers {
         let world = self.0.upgrade();
         Box::pin(async move {
             let Some(world) = world else { return };
+            world.lanes().push(context.lane.clone());
             streams::answer(stream, context.lane.number(), &context.notifier, &world.book).await;
         })
     }

@@ -37,6 +37,8 @@ use crate::base::limits::MAX_STREAMS;
 use crate::base::tasks::Tasks;
 use driver::{Driver, Turn, drive};
 use engine::Engine;
+#[cfg(test)]
+pub(crate) use retained::ROOM as RETAINED_ROOM;
 pub use stream::Stream;
 
 /// Which end this is: agents open odd ids, gateways even ones.
@@ -263,16 +265,30 @@ impl Link {
     pub fn streams(&self) -> usize {
         self.shared.streams()
     }
+
+    /// Whether the peer has said that it knows of the lane.
+    #[cfg(test)]
+    pub(crate) fn is_known(&self) -> bool {
+        self.shared.change(|driver| driver.is_known()).unwrap_or(false)
+    }
+
+    /// Bytes that are kept unread, those that are retained for another connection, and how long one has been waited for.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> (usize, usize, Duration) {
+        let driver = self.shared.driver.get().and_then(Weak::upgrade);
+        let (retained, waits) = driver.map_or((0, Duration::ZERO), |driver| driver::kept(&driver));
+        (self.shared.drive(|engine| engine.held), retained, waits)
+    }
 }
 
-/// What a stream says that ended with its connection, if that is what the error is about.
+/// What a stream says whose lane has ended, if that is what the error is about.
 #[must_use]
 pub fn lost(error: &io::Error) -> Option<Code> {
     let why = error.get_ref().and_then(|why| why.downcast_ref::<Failure>());
     (error.kind() == io::ErrorKind::ConnectionAborted).then(|| why.map_or(Code::SessionLost, lost_because))
 }
 
-/// What the streams of a connection say that ended for this reason.
+/// What the streams of a lane say that ended for this reason.
 #[must_use]
 pub fn lost_because(why: &Failure) -> Code {
     if why.code == Code::ResumeExpired { why.code } else { Code::SessionLost }

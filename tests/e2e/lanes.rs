@@ -172,7 +172,7 @@ async fn the_first_lanes_end_is_the_sessions_and_takes_the_others_along() {
     balanced.site.gateway.audited("lane_closed", |row| row["session"] == before && row["lane"] == 1).await;
     eventually("a session of one lane is back", SOON, async || {
         let session = balanced.session().await;
-        (session["state"] == "connected" && session["session"] != before && session["lanes"] == 1).then_some(())
+        (session["tunnel"] == "connected" && session["session"] != before && session["lanes"] == 1).then_some(())
     })
     .await;
     assert!((0..3).all(|number| balanced.balancer.has_ended(number)), "no lane is left over");

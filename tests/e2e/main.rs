@@ -21,6 +21,7 @@ mod http;
 mod identity;
 mod lanes;
 mod ldap;
+mod lights;
 mod limits;
 mod network;
 mod operate;

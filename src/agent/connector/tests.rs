@@ -3,6 +3,7 @@
 use super::*;
 use crate::agent::bridge::resolve::Resolver;
 use crate::agent::fixture::{agent_with, policy};
+use crate::agent::link::tests::grounds;
 use crate::base::tasks::Tasks;
 
 /// The connector of a session of `wss://gw.example` that resolves to these addresses, and who owns its agent's tasks.
@@ -18,6 +19,7 @@ pub(in crate::agent) fn connector(resolved: &[&str], direct: Option<&str>, reach
         },
         session: SessionId::fresh(),
         secret: Secret::new("c2VjcmV0"),
+        grounds: grounds(),
         direct_address: direct.map(|at| at.parse().unwrap()),
     };
     (Arc::new(connector), tasks)

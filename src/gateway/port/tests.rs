@@ -4,6 +4,7 @@ use super::*;
 use crate::base::id::InstanceId;
 use crate::base::tasks::Tasks;
 use crate::gateway::fixture::{Agent, gateway, process};
+use crate::pki::identity::Serial;
 use crate::tunnel::fixture::{Rows, hello};
 use crate::tunnel::session::greet;
 
@@ -33,8 +34,14 @@ impl Site {
         agent
     }
 
-    /// The rows of so many seconds.
+    /// The rows of so many seconds, but for those that come every minute.
     async fn within(&mut self, seconds: u64) -> Vec<String> {
+        let mut rows = self.all_within(seconds).await;
+        rows.retain(|row| row != "reauthorised");
+        rows
+    }
+
+    async fn all_within(&mut self, seconds: u64) -> Vec<String> {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         self.rows.take()
     }
@@ -124,4 +131,36 @@ async fn d1_a_source_is_one_whatever_it_calls_itself() {
     assert_eq!(source("192.0.2.1"), source("::ffff:192.0.2.1"));
     assert_eq!(source("2001:db8::1"), source("2001:db8:0:ffff::2"));
     assert!(source("192.0.2.1") != source("192.0.2.2") && source("2001:db8::1") != source("2001:db8:1::1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s0_10_a_session_is_reauthorised_every_minute_on_record() {
+    let mut site = site();
+    let agent = site.joins(InstanceId::fresh()).await;
+    assert_eq!(site.all_within(181).await, ["reauthorised"; 3]);
+    drop(agent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s0_10_what_any_lane_has_shown_ends_the_session_when_it_counts_no_more() {
+    let site = site();
+    let (gateway, lane) = (site.gateway.clone(), Serial::random().unwrap());
+    let hour = time::OffsetDateTime::now_utc() + time::Duration::hours(1);
+    let agent = site.joins(InstanceId::fresh()).await;
+    agent.live.certificates().shown(1, Certificate { serial: lane, not_after: hour });
+    gateway.revocations.publish([Serial::random().unwrap()].into());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!agent.live.link.has_ended(), "another's");
+    gateway.revocations.publish([lane].into());
+    assert_eq!(agent.live.link.ended().await.code, Code::Revoked);
+    assert_eq!(agent.live.lanes.lost(Code::SessionLost), Code::Revoked, "its streams learn why");
+}
+
+#[tokio::test(start_paused = true)]
+async fn f16_a_long_sleep_breaks_every_session() {
+    let site = site();
+    let agent = site.joins(InstanceId::fresh()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    site.gateway.wakes.tell(Duration::from_secs(60));
+    assert_eq!(agent.live.link.ended().await.code, Code::LinkDead);
 }

@@ -145,6 +145,17 @@ impl Drop for EndOnDrop {
     }
 }
 
+/// What a lane keeps for another connection, and how long it has waited for one.
+#[cfg(test)]
+pub(super) fn kept(driver: &Mutex<Driver>) -> (usize, Duration) {
+    let driver = lock(driver);
+    let waits = match driver.connection {
+        Connection::Paused(since, ..) => since.elapsed(),
+        Connection::Up(_) => Duration::ZERO,
+    };
+    (driver.flow.retained_cost(), waits)
+}
+
 impl Driver {
     pub(super) fn new(upgraded: Upgraded, side: Side, shared: Arc<Shared>, pulse: Pulse) -> Self {
         let flow = Flow::new(shared.clone(), side);
@@ -156,11 +167,21 @@ impl Driver {
     pub(super) fn resumable(&mut self, window: Duration) {
         self.window = window;
         self.flow.resumable(!window.is_zero());
+        // What came before, the greeting, the peer waits to be told of.
+        if let Connection::Up(transport) = &mut self.connection {
+            transport.acknowledge();
+        }
     }
 
     /// What was sent so far introduces the lane: a peer that has not got it does not come back.
     pub(super) fn introduces(&mut self) {
         self.flow.introduces();
+    }
+
+    /// Whether the peer knows of the lane.
+    #[cfg(test)]
+    pub(super) fn is_known(&self) -> bool {
+        self.flow.is_known()
     }
 
     fn may_wait(&self) -> bool {

@@ -73,6 +73,11 @@ impl Flow {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn retained_cost(&self) -> usize {
+        self.retained.cost()
+    }
+
     /// Bytes of streams that have come since the lane began.
     pub(super) fn received(&self) -> u64 {
         self.received

@@ -112,6 +112,11 @@ impl Transport {
         Ok(())
     }
 
+    /// Tells the peer at once what has come, if it is to be told.
+    pub(super) fn acknowledge(&mut self) {
+        self.aside.acknowledge = true;
+    }
+
     /// Writes until there is nothing more to write, or the connection takes nothing more; ready in the first case.
     pub(super) fn poll_send(&mut self, flow: &mut Flow, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(error) = self.failed.take() {

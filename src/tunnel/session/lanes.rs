@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::load::{Load, Rate, choose, is_bulk, lanes_wanted};
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE};
+use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE, SLEEP_BREAKS};
 use crate::base::tasks::Tasks;
 use crate::tunnel::mux::{self, Incoming, Link, Opener, Side, Stream};
 use crate::tunnel::upgrade::Upgraded;
@@ -54,6 +54,8 @@ struct Shared {
     /// Streams that were last seen moving much.
     bulk: Mutex<Vec<Arc<Meter>>>,
     busier: Notify,
+    /// What its streams end with, when it ends for a reason of its own.
+    why: OnceLock<Code>,
 }
 
 #[derive(Default)]
@@ -88,7 +90,8 @@ impl Lanes {
     /// A session with its first lane, which may have `max` in all, and `streams` over all of them; one that breaks may be taken up
     /// again within `resume_window`.
     pub(super) fn new(opener: Opener, link: Link, max: usize, streams: usize, resume_window: Duration) -> Self {
-        link.allow(streams);
+        // And a canary, which a full session is to answer, too.
+        link.allow(streams + 1);
         link.resumable(resume_window);
         Self(Arc::new(Shared {
             first: Lane::new(0, opener, link, 0),
@@ -101,6 +104,7 @@ impl Lanes {
             slots: Arc::new(Semaphore::new(streams)),
             bulk: Mutex::default(),
             busier: Notify::new(),
+            why: OnceLock::new(),
         }))
     }
 
@@ -159,6 +163,14 @@ impl Lanes {
                 Ok((stream, place))
             }
         }
+    }
+
+    /// Opens the canary's stream, on lane 0: it takes no client's slot.
+    ///
+    /// # Errors
+    /// As [`Lanes::open`].
+    pub async fn open_canary(&self) -> Result<Stream, Failure> {
+        self.first().0.opener.open().await
     }
 
     fn place(&self, slot: OwnedSemaphorePermit) -> Place {
@@ -260,6 +272,33 @@ impl Lanes {
                 idle
             };
             tokio::time::sleep(Duration::from_millis(limit - idle)).await;
+        }
+    }
+
+    /// The session is about to end: its streams then end with this code.
+    pub fn ends_with(&self, code: Code) {
+        let _ = self.0.why.set(code);
+    }
+
+    /// Closes every lane, and this is why.
+    pub fn close_because(&self, why: &Failure) {
+        self.ends_with(why.code);
+        self.first().link().close_because(why.clone());
+        self.close();
+    }
+
+    /// What a stream ends with whose lane is over: that code, unless the session has ended with one of its own.
+    #[must_use]
+    pub fn lost(&self, code: Code) -> Code {
+        self.0.why.get().copied().unwrap_or(code)
+    }
+
+    /// This process has slept for so long: connections that the other end has given up meanwhile are not waited for.
+    pub fn woken(&self, slept: Duration) {
+        let dead = |link: &Link| slept > SLEEP_BREAKS || !link.pulse().alive();
+        let why = || Failure::new(Code::LinkDead, format_args!("this side has slept for {} s", slept.as_secs()));
+        for lane in self.attached().iter().chain([self.first()]).filter(|lane| dead(lane.link())) {
+            lane.link().give_up(why());
         }
     }
 
