@@ -159,6 +159,7 @@ fn no_file_names_the_machine_it_was_written_on() {
         [
             "tests/run",
             "tests/FAULTS.md",
+            "tests/chaos",
             "tests/peers/yamux-echo/main.go",
             "tests/peers/websocket-echo/README.md",
             "benches/run",

@@ -142,15 +142,13 @@ async fn c1_the_quickstarts_link_can_be_cut_while_a_download_goes_on() {
     let quickstart = Program::underpass().arg("quickstart").start();
     let url = url_of(&quickstart).await;
     let (slow, sum) = (format!("{url}mib/64"), "3b6a07d0d404fab4e23b6d34bc6696a6a312dd92821332385e5af7c01c421351");
-    let download = tokio::spawn(async move {
-        let script = format!("curl -sSf --limit-rate 32M --max-time 60 {slow} | sha256sum");
-        Program::new("sh").args(["-c", &script]).run().await.ok()
-    });
+    let script = format!("curl -sSf --limit-rate 32M --max-time 60 {slow} | sha256sum");
+    let download = Program::new("sh").args(["-c", &script]).start();
     for _ in 0..5 {
         let cut = format!("{url}cut");
         assert_eq!(Program::new("curl").args(["-sSf", "--max-time", "10", "-X", "POST", &cut]).run().await.ok(), "cut\n");
     }
-    assert!(download.await.unwrap().starts_with(sum));
+    assert!(download.finish(SOON).await.ok().starts_with(sum));
     let resumed = || quickstart.stdout().matches("  resumed  lane 0").count();
     eventually("each cut was mended", SOON, async || (resumed() == 5).then_some(())).await;
     quickstart.signal(Signal::INT);

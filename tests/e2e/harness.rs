@@ -3,6 +3,7 @@
 
 pub(crate) mod entries;
 pub(crate) mod process;
+pub(crate) mod random;
 pub(crate) mod site;
 pub(crate) mod target;
 

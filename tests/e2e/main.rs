@@ -13,6 +13,7 @@ mod cli;
 mod clients;
 mod connect;
 mod enrollment;
+mod faults;
 mod floods;
 mod groups;
 mod host;

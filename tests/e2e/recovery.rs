@@ -50,19 +50,6 @@ async fn a_killed_gateway_finds_its_agents_again_by_themselves() {
 }
 
 #[tokio::test]
-async fn f3_a_stopped_gateway_is_noticed_and_its_return_too() {
-    let echo = Target::echo().await;
-    let mut site = Site::new(&[("echo", echo.address())]).await;
-    site.gateway.process().signal(rustix::process::Signal::STOP);
-    eventually("the agent no longer says connected", SOON, async || (!site.agent.is_connected().await).then_some(())).await;
-    let status = site.agent.session().await.unwrap();
-    assert_eq!(status["last_error"]["code"], "link_dead", "{status}");
-    site.gateway.process().signal(rustix::process::Signal::CONT);
-    site.agent.connected().await;
-    serves(&site).await;
-}
-
-#[tokio::test]
 async fn f38_the_gateways_name_is_resolved_again_and_every_address_is_tried() {
     let moved = Arc::new(AtomicBool::new(false));
     let now = moved.clone();

@@ -19,6 +19,7 @@ use underpass::base::limits::{AUDIT_REFUSALS_PER_CALLER, AUDIT_REFUSALS_PER_MINU
 
 use crate::fixtures::client::Io;
 use crate::harness::entries::{CERTIFIED, Entries, Token, Way};
+use crate::harness::random::Random;
 use crate::harness::target::Target;
 use crate::harness::{SOON, eventually, heavy};
 
@@ -33,28 +34,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Who is in by a certificate every other second.
 const COMES_AND_GOES: &str = "second.vendor.test";
-
-/// Pseudo-random numbers and bytes (splitmix64), the same for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        let mut bytes: Vec<_> = (0..len.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect();
-        bytes.truncate(len);
-        bytes
-    }
-}
 
 /// A caller that is there for a while.
 struct Caller {

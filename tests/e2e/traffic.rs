@@ -83,7 +83,7 @@ async fn a_connection_carries_bytes_both_ways_and_many_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_client_may_end_first_and_still_read() {
+async fn f20_a_client_may_end_first_and_still_read() {
     let target = Target::start(|mut stream| async move {
         let mut received = Vec::new();
         stream.read_to_end(&mut received).await?;
@@ -101,7 +101,7 @@ async fn a_client_may_end_first_and_still_read() {
 }
 
 #[tokio::test]
-async fn a_target_may_end_first_and_still_read() {
+async fn f20_a_target_may_end_first_and_still_read() {
     let (tell, mut told) = tokio::sync::mpsc::channel(1);
     let target = Target::start(move |mut stream| {
         let tell = tell.clone();
@@ -134,7 +134,7 @@ async fn a_target_that_speaks_first_is_heard_by_a_silent_client() {
 }
 
 #[tokio::test]
-async fn a_targets_reset_is_no_end_of_file() {
+async fn f19_a_targets_reset_is_no_end_of_file() {
     let target = Target::start(|mut stream| async move {
         stream.write_all(b"half an answ").await?;
         stream.read_u8().await?;
@@ -154,7 +154,7 @@ async fn a_targets_reset_is_no_end_of_file() {
 }
 
 #[tokio::test]
-async fn a_clients_reset_reaches_the_target() {
+async fn f19_a_clients_reset_reaches_the_target() {
     let (tell, mut told) = tokio::sync::mpsc::channel(1);
     let target = Target::start(move |mut stream| {
         let tell = tell.clone();
@@ -176,7 +176,7 @@ async fn a_clients_reset_reaches_the_target() {
 }
 
 #[tokio::test]
-async fn one_stuck_stream_slows_no_other() {
+async fn f17_one_stuck_stream_slows_no_other() {
     let flood = Target::start(|mut stream| async move {
         let block = pattern(1 << 16);
         loop {
@@ -209,7 +209,7 @@ async fn small_client(address: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test]
-async fn d4_a_slow_reader_holds_its_source_back_and_memory_stays_flat() {
+async fn d4_f17_a_slow_reader_holds_its_source_back_and_memory_stays_flat() {
     let _turn = heavy().await;
     let (count, total) = (std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0)), 1u64 << 30);
     let sent = count.clone();

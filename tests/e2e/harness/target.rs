@@ -2,7 +2,7 @@
 //! Refuses to know how their bytes were carried.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -26,8 +26,16 @@ impl Target {
         F: Future<Output = std::io::Result<()>> + Send + 'static,
         H: Fn(TcpStream) -> F + Send + Sync + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self::serve(listener, handler)
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), handler).await
+    }
+
+    /// One on another address of this machine.
+    pub(crate) async fn start_at<F, H>(at: IpAddr, handler: H) -> Self
+    where
+        F: Future<Output = std::io::Result<()>> + Send + 'static,
+        H: Fn(TcpStream) -> F + Send + Sync + 'static,
+    {
+        Self::serve(TcpListener::bind((at, 0)).await.unwrap(), handler)
     }
 
     /// One with small socket buffers, so that back-pressure shows after few bytes.
