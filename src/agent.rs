@@ -4,7 +4,7 @@
 pub mod acceptor;
 pub mod bridge;
 mod connector;
-mod echo;
+pub(crate) mod echo;
 pub mod enroll;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -10,6 +10,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod watch;
 mod world;
 
 use std::collections::BTreeMap;
@@ -17,14 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::code::Code;
-use crate::base::limits::{MAX_SESSIONS_PER_AGENT, SENT_MESSAGE, SESSION_BUFFER};
 use crate::base::random;
-use crate::tunnel::mux::{Link, RETAINED_ROOM};
+use crate::tunnel::mux::RETAINED_ROOM;
 use crate::tunnel::session::lanes::Place;
 use chance::Chance;
 use plan::{Plan, trouble};
 use streams::{Moved, Task};
 use trace::Trace;
+use watch::watch;
 use world::World;
 
 /// What a seed came to.
@@ -41,9 +42,6 @@ pub(crate) struct Outcome {
     /// What must not have happened.
     pub(crate) wrong: Option<String>,
 }
-
-/// A peer that is gone is noticed so soon.
-const NOTICED: Duration = Duration::from_secs(6);
 
 /// Nothing lasts longer, once nothing goes wrong any more.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -118,38 +116,5 @@ async fn client(world: Arc<World>, task: Task, mut chance: Chance) {
 impl Moved for Place {
     fn moved(&self, bytes: usize) {
         Self::moved(self, bytes);
-    }
-}
-
-/// What a lane keeps has its bounds: beyond its room it takes what it had begun to send, and answers; so has what it waits for.
-fn keeps(world: &World, link: &Link) {
-    let (unread, retained, waits) = link.kept();
-    if retained > world.plan.retained + 2 * SENT_MESSAGE || unread > SESSION_BUFFER {
-        world.trace.wrong(format_args!("a lane keeps {unread} bytes unread, {retained} for another connection"));
-    }
-    if waits > world.plan.window + Duration::from_secs(1) {
-        world.trace.wrong(format_args!("a lane has waited {waits:?} for another connection"));
-    }
-}
-
-/// What must be so at any time.
-async fn watch(world: Arc<World>) {
-    let plan = &world.plan;
-    loop {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        let sessions = world.gateway().registry().sessions();
-        if sessions.len() > plan.sites * MAX_SESSIONS_PER_AGENT {
-            world.trace.wrong(format_args!("{} sessions", sessions.len()));
-        }
-        for live in sessions {
-            if live.usable() && world.silence(live.instance) > NOTICED {
-                world.trace.wrong(format_args!("{} is gone, and given streams", live.agent));
-            }
-            if live.lanes.count() > plan.max_lanes || live.streams() > plan.max_streams {
-                world.trace.wrong(format_args!("{}: {} lanes, {} streams", live.agent, live.lanes.count(), live.streams()));
-            }
-            keeps(&world, &live.link);
-        }
-        world.lanes().iter().for_each(|lane| keeps(&world, lane.link()));
     }
 }

@@ -15,7 +15,7 @@ use crate::wire::refusal::Refusal;
 use crate::wire::reply::Reply;
 
 /// Accepts, and sends back what comes, for as long as an echo may take.
-pub(super) async fn serve(agent: &Agent, wired: Wired<Stream>) {
+pub(crate) async fn serve(agent: &Agent, wired: Wired<Stream>) {
     let Ok(_place) = agent.echoes.try_acquire() else {
         let refusal = Refusal::new(Code::AgentStreams, format_args!("this agent answers its {ECHOES} echoes"));
         return refuse(wired, refusal).await;

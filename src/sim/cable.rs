@@ -82,12 +82,18 @@ const FOREVER: Duration = Duration::from_secs(1_000_000);
 
 impl Cable {
     /// A cable that behaves, and its ends: the agent's first.
-    pub(super) fn lay(id: u64, trace: Arc<Trace>, heard: Arc<Mutex<Instant>>, chance: &mut Chance) -> (Arc<Self>, End, End) {
+    pub(super) fn lay(
+        id: u64,
+        trace: Arc<Trace>,
+        heard: Arc<Mutex<Instant>>,
+        narrow: bool,
+        chance: &mut Chance,
+    ) -> (Arc<Self>, End, End) {
         let delay = Duration::from_millis(chance.any_size(150));
         let mut way = || {
             Mutex::new(Way {
                 delay,
-                room: chance.pick(&[4 << 10, 16 << 10, 64 << 10, 256 << 10]),
+                room: if narrow { chance.pick(&[4 << 10, 16 << 10]) } else { chance.pick(&[64 << 10, 256 << 10]) },
                 chance: chance.fork(),
                 parcels: VecDeque::new(),
                 held: 0,
@@ -173,7 +179,7 @@ impl Way {
 
     /// What is under way takes its time; then its reader is told, too.
     fn is_late(&mut self) {
-        let time = Duration::from_millis(self.chance.within(50..=5000));
+        let time = Duration::from_millis(self.chance.any_size(5000));
         self.hush(time);
         self.last = Some(Err(io::ErrorKind::ConnectionReset));
     }

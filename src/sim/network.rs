@@ -14,6 +14,7 @@ use crate::base::code::{Code, Failure};
 /// All cables, and who can't lay one.
 pub(super) struct Network {
     trace: Arc<Trace>,
+    narrow: bool,
     state: Mutex<State>,
 }
 
@@ -22,6 +23,8 @@ struct State {
     laid: u64,
     cables: Vec<Laid>,
     outages: Vec<Outage>,
+    /// When the last trouble ends.
+    troubles: Instant,
 }
 
 struct Laid {
@@ -41,8 +44,9 @@ struct Outage {
 pub(super) type Heard = Arc<Mutex<Instant>>;
 
 impl Network {
-    pub(super) fn new(trace: Arc<Trace>, chance: Chance) -> Self {
-        Self { trace, state: Mutex::new(State { chance, laid: 0, cables: Vec::new(), outages: Vec::new() }) }
+    pub(super) fn new(trace: Arc<Trace>, narrow: bool, chance: Chance) -> Self {
+        let state = State { chance, laid: 0, cables: Vec::new(), outages: Vec::new(), troubles: Instant::now() };
+        Self { trace, narrow, state: Mutex::new(state) }
     }
 
     /// Connects a site to the gateway, as long as that takes; the ends, the agent's first, and the address it comes from.
@@ -63,7 +67,7 @@ impl Network {
         let mut state = self.state();
         state.laid += 1;
         let id = state.laid;
-        let (cable, agent, gateway) = Cable::lay(id, self.trace.clone(), heard, &mut state.chance);
+        let (cable, agent, gateway) = Cable::lay(id, self.trace.clone(), heard, self.narrow, &mut state.chance);
         state.cables.retain(|laid| laid.cable.strong_count() > 0);
         state.cables.push(Laid { site, cable: Arc::downgrade(&cable) });
         let port = 1024 + u16::try_from(id % 60_000).expect("below 65,536");
@@ -82,6 +86,7 @@ impl Network {
 
     /// Cuts one of the site's cables, mostly the newest, or all.
     pub(super) fn cut(&self, site: usize, cut: Cut, all: bool) {
+        self.troubles(Duration::ZERO);
         let cables = self.cables(site);
         let chosen = if all || cables.is_empty() { None } else { Some(self.one_of(cables.len())) };
         for (index, cable) in cables.iter().enumerate() {
@@ -94,6 +99,7 @@ impl Network {
 
     /// Nothing of this site arrives for so long, one way or both; connections are not made either.
     pub(super) fn hush(&self, site: usize, sides: &[Side], time: Duration) {
+        self.troubles(time);
         self.trace.note(format_args!("site {site}: nothing reaches {sides:?} for {time:?}"));
         for cable in self.cables(site) {
             sides.iter().for_each(|side| cable.hush(*side, time));
@@ -109,6 +115,7 @@ impl Network {
 
     /// What arrives at one end comes in small parts.
     pub(super) fn trickle(&self, site: usize, side: Side, time: Duration, part: usize, pause: Duration) {
+        self.troubles(time);
         self.trace.note(format_args!("site {site}: {part} bytes reach {side:?} in {pause:?}, for {time:?}"));
         self.cables(site).iter().for_each(|cable| cable.trickle(side, time, part, pause));
     }
@@ -117,6 +124,16 @@ impl Network {
     pub(super) fn unplug(&self, site: usize) {
         self.trace.note(format_args!("site {site}: unplugged"));
         self.cables(site).iter().for_each(|cable| cable.silence());
+    }
+
+    /// Whether nothing has gone wrong for so long that everything should be well again.
+    pub(super) fn is_calm(&self) -> bool {
+        self.state().troubles.elapsed() > Duration::from_secs(10)
+    }
+
+    fn troubles(&self, time: Duration) {
+        let mut state = self.state();
+        state.troubles = state.troubles.max(Instant::now() + time);
     }
 
     fn one_of(&self, cables: usize) -> usize {

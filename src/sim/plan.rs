@@ -16,6 +16,8 @@ pub(super) struct Plan {
     pub(super) streams: u64,
     pub(super) max_streams: usize,
     pub(super) max_lanes: usize,
+    /// Whether connections hold few bytes.
+    pub(super) narrow: bool,
     /// Whether the gateway names a direct address, and whether anybody answers there.
     pub(super) direct: bool,
     pub(super) direct_works: bool,
@@ -42,6 +44,7 @@ impl Plan {
             span: chance.pick(&[1000, 5000 * (1 + faults)]),
             max_streams: 1000,
             max_lanes: chance.pick(&[1, 2, 4]),
+            narrow: chance.percent(30),
             direct: chance.percent(50),
             direct_works: chance.percent(50),
             drain: chance.millis(1000..=10_000),

@@ -8,10 +8,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::book::{Book, Ended};
 use super::chance::Chance;
+use super::world::TARGET;
 use crate::base::code::{Code, Failure};
+use crate::base::id::RequestId;
+use crate::base::limits::REPLY_DEADLINE;
 use crate::base::random::mix;
 use crate::tunnel::mux::Stream;
-use crate::tunnel::session::Notifier;
+use crate::tunnel::session::{Notifier, Wired};
+use crate::wire::open::{Open, Spoken};
+use crate::wire::reply::Reply;
 
 /// What the two ends of a stream do, as its first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,9 +110,12 @@ impl Task {
 pub(super) async fn ask(task: Task, stream: Stream, lane: u32, notifier: &Notifier, book: &Book, moved: &dyn Moved) {
     let id = stream.id();
     let mut pace = Pace::new(&task, Chance::new(task.key));
-    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut wired = Wired::new(stream);
+    let accepted = open(&mut wired).await;
+    let (mut reader, mut writer) = tokio::io::split(wired.into_parts().0);
     let (up, down) = (task.upwards(), task.downwards());
     let done = async {
+        accepted?;
         writer.write_all(&task.head()).await?;
         match task.kind {
             Kind::Exchange => {
@@ -142,8 +150,32 @@ pub(super) async fn ask(task: Task, stream: Stream, lane: u32, notifier: &Notifi
     book.asked(task.key, ended);
 }
 
+/// Asks for the target, and waits for leave.
+async fn open(wired: &mut Wired<Stream>) -> io::Result<()> {
+    let open = Open {
+        request: RequestId::fresh(),
+        target: TARGET.parse().expect("a name"),
+        spoken: Spoken::Raw,
+        caller: "sim".to_owned(),
+        source: None,
+        deadline: REPLY_DEADLINE,
+        trace: None,
+    };
+    let lost = |failure| io::Error::new(io::ErrorKind::ConnectionAborted, failure);
+    wired.send(&open).await.map_err(lost)?;
+    match wired.receive().await.map_err(lost)? {
+        Some(Reply::Accepted) => Ok(()),
+        _ => Err(io::ErrorKind::ConnectionReset.into()),
+    }
+}
+
 /// The agent's end.
-pub(super) async fn answer(stream: Stream, lane: u32, notifier: &Notifier, book: &Book) {
+pub(super) async fn answer(mut wired: Wired<Stream>, lane: u32, notifier: &Notifier, book: &Book) {
+    if wired.send(&Reply::Accepted).await.is_err() {
+        return;
+    }
+    // Clients say nothing else before they are accepted.
+    let stream = wired.into_parts().0;
     let id = stream.id();
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut head = [0; HEAD];

@@ -18,13 +18,14 @@ use super::plan::Plan;
 use super::streams;
 use super::trace::Trace;
 use crate::agent::acceptor::{Context, Serve};
+use crate::agent::echo;
 use crate::agent::reach::{Reach, Reaching, Secured};
 use crate::agent::reauthorise::Grounds;
 use crate::agent::{Agent, fixture as agents};
 use crate::base::code::{Code, Failure};
 use crate::base::drain::Drain;
 use crate::base::endpoint::{Endpoint, HostPort};
-use crate::base::id::{InstanceId, TargetId};
+use crate::base::id::{InstanceId, SessionId, TargetId};
 use crate::base::random;
 use crate::base::tasks::Tasks;
 use crate::gateway::port::{self, Shown};
@@ -33,7 +34,9 @@ use crate::gateway::{Gateway, fixture as gateways};
 use crate::observe::audit::Audit;
 use crate::pki::identity::{Identity, Role, Serial};
 use crate::tunnel::mux::Stream;
+use crate::tunnel::session::Wired;
 use crate::tunnel::session::lanes::Lane;
+use crate::wire::open::{Open, Spoken};
 
 /// What agents dial, and the address at which their gateway says that it is reached directly.
 const ENDPOINT: &str = "wss://203.0.113.1:443";
@@ -54,7 +57,7 @@ pub(super) struct World {
     sites: Mutex<Vec<Site>>,
     heard: Mutex<BTreeMap<InstanceId, Heard>>,
     /// Agents' ends of lanes that have carried streams.
-    lanes: Mutex<Vec<Lane>>,
+    lanes: Mutex<Vec<(SessionId, Lane)>>,
     /// What runs beside gateway and agents.
     pub(super) tasks: Tasks,
 }
@@ -72,7 +75,7 @@ impl World {
         let (audit, rows) = Audit::discard().observed();
         let tasks = Tasks::new();
         let world = Arc::new(Self {
-            network: Network::new(trace.clone(), chance.fork()),
+            network: Network::new(trace.clone(), plan.narrow, chance.fork()),
             book: Book::new(trace.clone(), plan.strict),
             gateway: Mutex::new(gateway(&plan, &audit)),
             sites: Mutex::default(),
@@ -175,9 +178,9 @@ impl World {
     }
 
     /// Agents' ends of the lanes that are there.
-    pub(super) fn lanes(&self) -> MutexGuard<'_, Vec<Lane>> {
+    pub(super) fn lanes(&self) -> MutexGuard<'_, Vec<(SessionId, Lane)>> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.retain(|lane| !lane.link().has_ended());
+        lanes.retain(|(_, lane)| !lane.link().has_ended());
         lanes
     }
 
@@ -270,8 +273,15 @@ impl Serve for Answers {
         let world = self.0.upgrade();
         Box::pin(async move {
             let Some(world) = world else { return };
-            world.lanes().push(context.lane.clone());
-            streams::answer(stream, context.lane.number(), &context.notifier, &world.book).await;
+            let mut wired = Wired::new(stream);
+            // A stream that is lost before it said what it wants is its client's to tell.
+            let Ok(Some(open)) = wired.receive::<Open>().await else { return };
+            // The gateway's canary.
+            if open.spoken == Spoken::Echo {
+                return echo::serve(&context.agent, wired).await;
+            }
+            world.lanes().push((context.session, context.lane.clone()));
+            streams::answer(wired, context.lane.number(), &context.notifier, &world.book).await;
         })
     }
 }

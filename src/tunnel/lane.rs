@@ -220,6 +220,13 @@ impl Pulse {
         self.0.waiting.store(NOTHING, Ordering::Relaxed);
     }
 
+    /// For how long nothing of what is outstanding has got through.
+    #[cfg(test)]
+    pub(super) fn stuck(&self) -> Duration {
+        let waiting = self.0.waiting.load(Ordering::Relaxed);
+        if waiting == NOTHING { Duration::ZERO } else { self.since(waiting, Instant::now()) }
+    }
+
     fn is_waiting(&self) -> bool {
         self.0.waiting.load(Ordering::Relaxed) != NOTHING
     }

@@ -37,9 +37,9 @@ use crate::base::limits::MAX_STREAMS;
 use crate::base::tasks::Tasks;
 use driver::{Driver, Turn, drive};
 use engine::Engine;
-#[cfg(test)]
-pub(crate) use retained::ROOM as RETAINED_ROOM;
 pub use stream::Stream;
+#[cfg(test)]
+pub(crate) use {driver::Standing, retained::ROOM as RETAINED_ROOM};
 
 /// Which end this is: agents open odd ids, gateways even ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,12 +272,11 @@ impl Link {
         self.shared.change(|driver| driver.is_known()).unwrap_or(false)
     }
 
-    /// Bytes that are kept unread, those that are retained for another connection, and how long one has been waited for.
+    /// Bytes that are kept unread, and how the lane stands between its connections.
     #[cfg(test)]
-    pub(crate) fn kept(&self) -> (usize, usize, Duration) {
+    pub(crate) fn standing(&self) -> (usize, Standing) {
         let driver = self.shared.driver.get().and_then(Weak::upgrade);
-        let (retained, waits) = driver.map_or((0, Duration::ZERO), |driver| driver::kept(&driver));
-        (self.shared.drive(|engine| engine.held), retained, waits)
+        (self.shared.drive(|engine| engine.held), driver.map_or_else(Standing::default, |driver| driver::standing(&driver)))
     }
 
     /// Leaves out ids, so that this end's next stream is one of the last.

@@ -145,15 +145,28 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// What a lane keeps for another connection, and how long it has waited for one.
+/// How a lane stands between its connections.
 #[cfg(test)]
-pub(super) fn kept(driver: &Mutex<Driver>) -> (usize, Duration) {
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Standing {
+    /// Which connection it has, or had last.
+    pub(crate) generation: u64,
+    /// Bytes that are kept for another one.
+    pub(crate) retained: usize,
+    /// How long another one has been waited for.
+    pub(crate) paused: Duration,
+    /// How long nothing of what was sent on this one has got through.
+    pub(crate) stuck: Duration,
+}
+
+#[cfg(test)]
+pub(super) fn standing(driver: &Mutex<Driver>) -> Standing {
     let driver = lock(driver);
-    let waits = match driver.connection {
-        Connection::Paused(since, ..) => since.elapsed(),
-        Connection::Up(_) => Duration::ZERO,
+    let (paused, stuck) = match driver.connection {
+        Connection::Paused(since, ..) => (since.elapsed(), Duration::ZERO),
+        Connection::Up(_) => (Duration::ZERO, driver.pulse.stuck()),
     };
-    (driver.flow.retained_cost(), waits)
+    Standing { generation: driver.generation, retained: driver.flow.retained_cost(), paused, stuck }
 }
 
 impl Driver {
