@@ -3,13 +3,18 @@
 
 pub mod acceptor;
 pub mod bridge;
+mod connector;
+mod echo;
 pub mod enroll;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod floor;
 mod lanes;
 pub mod link;
 pub mod policy;
+pub(crate) mod reach;
+pub(crate) mod reauthorise;
+mod resume;
 pub mod status;
 
 use std::sync::Arc;
@@ -20,13 +25,17 @@ use tokio::sync::{Semaphore, watch};
 use crate::base::drain::Drain;
 use crate::base::endpoint::Endpoint;
 use crate::base::id::{AgentId, InstanceId};
+use crate::base::limits::ECHOES;
+use crate::base::suspend::Wakes;
 use crate::base::tasks::Tasks;
 use crate::observe::audit::Audit;
 use crate::tunnel::dial::Egress;
+use acceptor::{Acceptor, Serve};
 use bridge::resolve::Resolver;
 use floor::Floor;
 use link::CredentialFiles;
 use policy::Policy;
+use reach::{Dialer, Reach};
 use status::Board;
 
 /// What an agent is told by whoever starts it.
@@ -50,26 +59,49 @@ pub struct Settings {
 /// One agent process.
 pub struct Agent {
     settings: Settings,
+    reach: Box<dyn Reach>,
+    serve: Box<dyn Serve>,
     instance: InstanceId,
     policy: watch::Sender<Arc<Policy>>,
     slots: Arc<Semaphore>,
+    /// Echoes that may be answered at this moment.
+    echoes: Semaphore,
     resolver: Resolver,
     audit: Audit,
     drain: Drain,
     tasks: Tasks,
     board: Board,
+    wakes: Wakes,
 }
 
 impl Agent {
     /// An agent that has not dialled yet.
     #[must_use]
     pub fn new(settings: Settings, policy: Policy, audit: Audit, drain: Drain, tasks: Tasks) -> Arc<Self> {
+        let reach = Dialer { credential: settings.credential.clone(), egress: settings.egress.clone() };
+        Self::with(settings, policy, audit, drain, tasks, Box::new(reach), Box::new(Acceptor))
+    }
+
+    /// The same over another network, or with something else at the end of its streams.
+    pub(crate) fn with(
+        settings: Settings,
+        policy: Policy,
+        audit: Audit,
+        drain: Drain,
+        tasks: Tasks,
+        reach: Box<dyn Reach>,
+        serve: Box<dyn Serve>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            reach,
+            serve,
             instance: InstanceId::fresh(),
             policy: watch::Sender::new(Arc::new(policy)),
             slots: Arc::new(Semaphore::new(settings.max_streams)),
+            echoes: Semaphore::new(ECHOES),
             resolver: Resolver::default(),
             board: Board::new(&settings.endpoints),
+            wakes: Wakes::new(),
             settings,
             audit,
             drain,
@@ -79,11 +111,13 @@ impl Agent {
 
     /// Starts a link to every endpoint; they run until the drain begins, and end when their streams have.
     pub fn start(self: &Arc<Self>) {
-        let (drain, watch) = (self.drain.clone(), link::watch_certificate(self.clone()));
+        let (drain, wakes, watch) = (self.drain.clone(), self.wakes.clone(), link::watch_certificate(self.clone()));
         self.tasks.spawn(async move {
             tokio::select! {
-                () = watch => {}
+                biased;
+                () = wakes.watch() => {}
                 () = drain.begins() => {}
+                () = watch => {}
             }
         });
         for endpoint in &self.settings.endpoints {

@@ -9,6 +9,7 @@ mod client_token;
 mod connect;
 mod explain;
 mod gateway;
+mod lights;
 mod print;
 mod quickstart;
 

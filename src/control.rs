@@ -5,6 +5,7 @@
 pub mod agents;
 pub mod api;
 pub mod clients;
+pub mod disable;
 pub mod enroll;
 mod op;
 mod records;
@@ -63,6 +64,8 @@ pub struct Control {
     parts: Parts,
     throttle: Mutex<Throttle>,
     published: tokio::sync::Mutex<HashSet<Serial>>,
+    /// Who is disabled, as published.
+    disabled: tokio::sync::Mutex<disable::DisabledScopes>,
     /// The client tokens that are published; held while they are changed, so that an older set never replaces a newer one.
     client_tokens: tokio::sync::Mutex<BTreeMap<Name, PublishedToken>>,
 }
@@ -77,33 +80,45 @@ impl Control {
         let control = Self::unpublished(parts);
         control.sweep(OffsetDateTime::now_utc()).await?;
         control.publish_revocations().await?;
+        control.publish_disabled().await?;
         control.publish_client_tokens().await?;
         Ok(Arc::new(control))
     }
 
     fn unpublished(parts: Parts) -> Self {
         let throttle = Mutex::new(Throttle::new(ENROLL_PER_MINUTE, THROTTLED_SOURCES));
-        Self { parts, throttle, published: tokio::sync::Mutex::default(), client_tokens: tokio::sync::Mutex::default() }
+        Self {
+            parts,
+            throttle,
+            published: tokio::sync::Mutex::default(),
+            disabled: tokio::sync::Mutex::default(),
+            client_tokens: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Publishes revocations and client tokens made through another gateway on the same store, and clears the store once a day.
     /// Runs until it is dropped.
     pub async fn follow(&self) {
         let mut revocations = self.store().watch(Kind::Revocation);
+        let mut disabled = self.store().watch(Kind::Disabled);
         let mut client_tokens = self.store().watch(Kind::ClientToken);
         // What has changed between the start and now would be missed.
         revocations.mark_changed();
+        disabled.mark_changed();
         client_tokens.mark_changed();
         let mut daily = tokio::time::interval(Duration::from_secs(24 * 60 * 60));
         daily.tick().await;
         loop {
             let due = tokio::select! {
+                biased;
                 changed = revocations.changed() => changed.map(|()| Due::Revocations),
+                changed = disabled.changed() => changed.map(|()| Due::Disabled),
                 changed = client_tokens.changed() => changed.map(|()| Due::ClientTokens),
                 _ = daily.tick() => Ok(Due::Sweep),
             };
             let done = match due {
                 Ok(Due::Revocations) => self.publish_revocations().await,
+                Ok(Due::Disabled) => self.publish_disabled().await,
                 Ok(Due::ClientTokens) => self.publish_client_tokens().await,
                 Ok(Due::Sweep) => self.sweep(OffsetDateTime::now_utc()).await,
                 // The store is closed: nothing changes any more.
@@ -161,6 +176,7 @@ impl Control {
 /// What following the store may have to do.
 enum Due {
     Revocations,
+    Disabled,
     ClientTokens,
     Sweep,
 }

@@ -2,9 +2,10 @@
 //! It refuses to know the agent's side, the store, who administers it, and files of configuration.
 
 pub mod callers;
+mod canary;
 pub mod enrollment;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub(crate) mod http;
 pub mod ingress;
 pub mod issuer;
@@ -12,6 +13,7 @@ mod lanes;
 pub mod listener;
 pub mod port;
 pub mod quota;
+pub mod reauthorise;
 pub mod registry;
 pub mod relay;
 pub mod router;
@@ -22,7 +24,10 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter};
 use time::OffsetDateTime;
 
 use crate::base::allow::AllowFrom;
@@ -32,9 +37,10 @@ use crate::base::endpoint::HostPort;
 use crate::base::id::{AgentId, InstanceId, Name};
 use crate::base::limits::{
     HANDSHAKE_DEADLINE, LANES_PER_MINUTE, LOGIN_FAILURES_PER_MINUTE, MAX_ENROLLING, MAX_ENROLLING_PER_SOURCE,
-    MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, THROTTLED_SOURCES,
+    MAX_SESSIONS_PER_AGENT, RESUMES_PER_MINUTE, SESSIONS_PER_MINUTE, THROTTLED_SOURCES,
 };
 use crate::base::secret::Secret;
+use crate::base::suspend::Wakes;
 use crate::base::tasks::Tasks;
 use crate::base::throttle::{Throttle, Verdict};
 use crate::observe::audit::{Audit, Event};
@@ -70,6 +76,8 @@ pub struct Settings {
     pub max_lanes: usize,
     /// Where agents reach this instance past any balancer, for further lanes.
     pub direct_address: Option<HostPort>,
+    /// How long a broken lane waits for another connection; zero: not at all.
+    pub resume_window: Duration,
     /// How long open streams may go on at the end.
     pub drain_timeout: Duration,
 }
@@ -86,15 +94,18 @@ pub struct Gateway {
     table: Table,
     audit: Audit,
     drain: Drain,
+    wakes: Wakes,
     /// Clients whose login failed.
     failed_logins: Mutex<Throttle>,
     /// Connections of strangers who enroll, by source.
     enrolling: Arc<Shares<IpAddr>>,
     /// Agents' sessions, from before their greeting, and how fast each agent begins them.
     held: Arc<Shares<AgentId>>,
-    begun: DefaultKeyedRateLimiter<AgentId>,
+    begun: PerMinute,
     /// How fast each agent tries further lanes.
-    joined: DefaultKeyedRateLimiter<AgentId>,
+    joined: PerMinute,
+    /// How fast it tries to take up broken ones.
+    resumed: PerMinute,
     /// Streams that clients' requests share.
     streams: http::Streams,
     /// Clients' connections, which a drain waits for.
@@ -126,11 +137,13 @@ impl Gateway {
             table: Table::default(),
             audit,
             drain: Drain::new(),
+            wakes: Wakes::new(),
             failed_logins: Mutex::new(Throttle::new(LOGIN_FAILURES_PER_MINUTE, THROTTLED_SOURCES)),
             enrolling: Shares::new(MAX_ENROLLING_PER_SOURCE, MAX_ENROLLING),
             held: Shares::new(MAX_SESSIONS_PER_AGENT, usize::MAX),
             begun: per_minute(SESSIONS_PER_MINUTE),
             joined: per_minute(LANES_PER_MINUTE),
+            resumed: per_minute(RESUMES_PER_MINUTE),
             streams: http::Streams::default(),
             clients: tasks.child(),
             sessions: tasks.child(),
@@ -191,6 +204,11 @@ impl Gateway {
         }
     }
 
+    /// Notices when this process has slept. Runs until it is dropped.
+    pub async fn watch_sleep(&self) {
+        self.wakes.watch().await;
+    }
+
     /// Closes streams that were kept for a next request for long enough. Runs until it is dropped.
     pub async fn tidy_streams(&self) {
         self.streams.tidy().await;
@@ -209,6 +227,21 @@ impl Gateway {
     }
 }
 
-fn per_minute(count: u32) -> DefaultKeyedRateLimiter<AgentId> {
-    RateLimiter::keyed(Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)))
+/// So many of each agent in a minute.
+type PerMinute = RateLimiter<AgentId, DefaultKeyedStateStore<AgentId>, Monotonic, NoOpMiddleware<Duration>>;
+
+/// The runtime's clock, which a simulation sets.
+struct Monotonic(tokio::time::Instant);
+
+impl Clock for Monotonic {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+fn per_minute(count: u32) -> PerMinute {
+    let quota = Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN));
+    RateLimiter::new(quota, DefaultKeyedStateStore::default(), Monotonic(tokio::time::Instant::now()))
 }

@@ -20,6 +20,9 @@ pub mod control;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 
+#[cfg(all(test, feature = "agent", feature = "gateway"))]
+mod sim;
+
 #[cfg(feature = "cli")]
 pub mod app;
 #[cfg(feature = "cli")]

@@ -16,3 +16,10 @@ pub mod splice;
 pub mod upgrade;
 mod vectored;
 pub mod websocket;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What bytes travel over: TCP, TLS over it, or a test's own.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}

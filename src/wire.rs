@@ -127,8 +127,8 @@
 //! A *lane* is one such connection with its own yamux. The connection that a session begins with is its lane 0; an upgrade with
 //! the header asks to be a further lane of a session that is there. The header is `session, lane, generation, received, proof`,
 //! separated by a comma and a space: a UUID, three decimal numbers (`u32`, `u64`, `u64`) and base64url without padding of 32
-//! bytes. *lane* is higher than every number that the session has seen: none is used twice. *generation* and *received* are 0
-//! (they are for resumption). *proof* shows that the sender knows the session's secret, on this very connection:
+//! bytes. *lane* is higher than every number that the session has seen: none is used twice. *generation* and *received* are 0.
+//! *proof* shows that the sender knows the session's secret, on this very connection:
 //!
 //! ```text
 //! exporter = TLS-Exporter("EXPERIMENTAL-underpass-lane", "", 32)                         (RFC 8446, 7.5; RFC 5705, 4)
@@ -141,8 +141,31 @@
 //! | code | when |
 //! |---|---|
 //! | `not_here` | this instance has no such session of the group in the certificate: another one may have it |
-//! | `lane_refused` | the session is another agent's, the proof is wrong, or the lane is not a new one |
-//! | `session_lanes` | the session has `max_lanes`, or is ending; or the agent has tried 120 in a minute |
+//! | `lane_refused` | the session is another agent's, the proof is wrong, the lane is not a new one, or (below) not where that is claimed |
+//! | `session_lanes` | the session has `max_lanes`, or is ending; or the agent has tried 120 further lanes, or taken lanes up 600 times, in a minute |
+//!
+//! ## Lanes taken up again
+//!
+//! A lane, the first one included, outlives its connection if `Hello` names the capability `resume` and `Welcome` gives a
+//! `resume_window_ms` and a secret. When a connection ends without a Close frame and without a violation, or counts as dead (section
+//! 6), the lane *pauses* for so long: its yamux stays as it is at both ends, and each keeps what it has sent and the other has not
+//! acknowledged (ours at most 32 MiB; beyond it nothing but answers goes out). A session whose lane 0 is paused gets no new streams.
+//!
+//! The agent dials again (where: section 9), and sends the header with the lane's number, *generation* one more than at its last attempt
+//! (the first is 1) and *received*, the bytes of yamux that it has received on the lane since the lane began. The certificate may be
+//! another one of the same agent. The gateway checks in this order: the session, the agent, the proof, that *generation* is higher than
+//! any that it has accepted for the lane, and that *received* lies between what the agent has acknowledged and what was sent. From then on nothing
+//! counts that an older connection of the lane brings, or still brings (it is *fenced*). The gateway answers 101 with
+//!
+//! ```text
+//! Underpass-Received: 1048576
+//! ```
+//!
+//! its own count of bytes received on the lane, in decimal. Both ends then go on in new messages with the byte after the one that the
+//! other has, whatever the old connection broke in the middle of: a WebSocket frame that was cut is forgotten, a yamux frame goes on.
+//! A refusal changes nothing; `not_here` and `lane_refused` say that no attempt can succeed, and the agent begins a new session.
+//! When the window ends, the lane ends as with `resume_expired`; lane 0 ends the session. A session that is paused ends too when
+//! another process of its agent (`instance` in `Hello`) begins one: it can't have what the first one kept.
 //!
 //! # 5. WebSocket
 //!
@@ -160,13 +183,18 @@
 //!
 //! # 6. Heartbeats
 //!
-//! Each end sends a Ping every 2 s. Its payload has 17 bytes: kind `u8` = 1, sequence `u64` (1, then one more each time),
-//! received `u64` (bytes of yamux received so far on this connection, for resumption). The Pong returns the same bytes, as RFC
-//! 6455, 5.5.3 says; the one to the last Ping proves the round trip. Kind 2, in an unsolicited Pong, is reserved for
-//! acknowledgements and ignored. A Ping with any other payload is answered and means nothing more.
+//! Each end sends a Ping every 2 s, ahead of what is queued. Its payload has 17 bytes: kind `u8` = 1, sequence `u64` (1 on each connection,
+//! then one more each time), received `u64` (bytes of yamux received on this lane since it began). The Pong returns the same bytes, as RFC
+//! 6455, 5.5.3 says: it proves the round trip, and, since the peer reads in order, that it has read what was sent before the Ping. A
+//! Ping with any other payload is answered and means nothing more.
 //!
-//! An end that has received no frame at all for 5 s takes the peer for dead (`link_dead`) and closes. Both ends set
-//! `TCP_USER_TIMEOUT` to 6 s where they can, so that loss in one direction alone is noticed as well.
+//! The received offset of a Ping acknowledges. On a lane that may be taken up again an end also sends an unsolicited Pong of the same shape
+//! with kind 2 and sequence 0 once it has received 256 KiB, or 50 ms after the first byte, that it has not acknowledged. Offsets are
+//! cumulative; one that is lower than an earlier one means nothing, one that is higher than what was sent is a violation.
+//!
+//! A connection counts as dead (`link_dead`) when no frame has come for 5 s; or when a byte or a Ping is older than 4 s, and
+//! neither the acknowledged offset nor the sequence that is echoed has moved for 4 s: that is loss in one direction, or of large packets. A
+//! slow queue that moves is alive. Both ends set `TCP_USER_TIMEOUT` to 6 s where they can.
 //!
 //! # 7. yamux
 //!
@@ -223,7 +251,7 @@
 //!   bytes instance = 4;                // 16 bytes: this run of the agent; required
 //!   repeated Target targets = 5;       // at most 300 here
 //!   uint32 capacity = 6;               // streams it takes at a time
-//!   repeated string capabilities = 7;  // none are defined yet
+//!   repeated string capabilities = 7;  // "resume": takes up broken lanes; "echo": section 10; unknown ones are passed over
 //! }
 //! message Target {
 //!   string name = 1;                   // a name; required
@@ -233,8 +261,8 @@
 //!   uint32 version = 1;                // spoken from here on
 //!   bytes gateway = 2;                 // 16 bytes: this run of the gateway; required
 //!   bytes session = 3;                 // 16 bytes; required
-//!   string resume_secret = 4;          // proves further lanes; empty: there are none
-//!   uint32 resume_window_ms = 5;       // 0: no resumption
+//!   string resume_secret = 4;          // proves further connections; empty: there are none
+//!   uint32 resume_window_ms = 5;       // how long a broken lane waits; 0: not at all
 //!   string direct_address = 6;         // "HOST:PORT", a hint; empty: none
 //!   uint32 max_streams = 7;            // streams that the gateway opens at most
 //!   uint32 max_lanes = 8;              // 0 means 1
@@ -261,7 +289,8 @@
 //!   bytes request = 1;                 // 16 bytes, in the logs and audits of both ends; required
 //!   string target = 2;                 // the target's name on the agent; never an address; required
 //!   uint32 spoken = 3;                 // 1 raw: a client's bytes, for any target; 2 http: HTTP/1.1, or HTTP/2 by prior knowledge,
-//!                                      // for targets of kind http; 4 search, for targets of kind ldap (section 13); required
+//!                                      // for targets of kind http; 4 search, for targets of kind ldap (section 13); 8 echo, for
+//!                                      // no target (section 10); required
 //!   string caller = 4;                 // who asks, for people; 256 characters
 //!   string source = 5;                 // the client, "192.0.2.1:1000" or "[2001:db8::1]:1000"; empty: unknown
 //!   uint32 deadline_ms = 6;            // how long the gateway still waits for the reply
@@ -309,8 +338,8 @@
 //! a minute at least.
 //!
 //! A further lane is an upgraded connection of sections 5 to 7 without a control stream. The gateway opens streams on any lane;
-//! a stream lives and dies on its own. A lane that breaks ends its streams (`session_lost`), lane 0 ends the session and all
-//! lanes. `max_streams` is for all lanes together. The gateway closes a further lane that has had no stream for 60 s.
+//! a stream lives and dies on its own. A lane that ends, ends its streams (`session_lost`), lane 0 ends the session and all
+//! lanes. A lane that was broken is dialled as further ones are: the direct address first, the first attempt at once. `max_streams` is for all lanes together. The gateway closes a further lane that has had no stream for 60 s.
 //!
 //! # 10. Streams
 //!
@@ -333,11 +362,16 @@
 //! nobody takes a cut stream for a finished one. The notice travels beside the stream and may come late; then the receiver
 //! goes by the RST. A gateway that has received it for a stream that seems to have ended well treats it as reset.
 //!
+//! **Echo.** On a stream opened with `spoken` 8 the agent sends `Accepted` and then what comes, up to 64 bytes, and ends it; `target`
+//! means nothing. It reaches no target, so it needs no permission and counts among nobody's streams. An agent says that it does so by
+//! the capability `echo`; from others the gateway asks none. Complete within 5 s, it tells an agent that serves from a connection that
+//! merely stands. An agent takes 64 at a time over all its sessions and refuses others with `agent_streams`.
+//!
 //! # 11. Times and sizes
 //!
 //! | what | limit |
 //! |---|---|
-//! | TLS and upgrade; greeting; `Open` | 5 s each |
+//! | TLS and upgrade; greeting; `Open`; an echo | 5 s each |
 //! | an enrollment | 10 s |
 //! | an agent's attempt, from DNS to `Welcome` | 15 s |
 //! | between attempts | up to 0.5 s, doubling to 30 s, drawn evenly (full jitter); anew after a session of 10 s |

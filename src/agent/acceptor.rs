@@ -1,7 +1,7 @@
 //! One stream, from its `Open` to its end: authorize, connect, reply, splice. The straight line of the agent.
 //! It refuses to know sessions' beginnings and ends.
 
-use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::Agent;
 use super::bridge::ldap::{self, Directory};
 use super::bridge::tcp::{self, Connected};
 use super::bridge::{Hop, Way, http};
+use super::echo;
 use super::policy::{Permit, Service};
 use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
@@ -22,7 +23,7 @@ use crate::base::limits::OPEN_DEADLINE;
 use crate::base::memory::PROCESS;
 use crate::tunnel::ledger::{Asked, Ledger};
 use crate::tunnel::listen::reset_on_close;
-use crate::tunnel::mux::Stream;
+use crate::tunnel::mux::{Stream, lost, lost_because};
 use crate::tunnel::session::lanes::{Lane, Lanes};
 use crate::tunnel::session::{Notifier, Wired};
 use crate::tunnel::splice::{Direction, End, Outcome, Socket, Toll, splice};
@@ -42,6 +43,21 @@ pub struct Context {
     pub lane: Lane,
     /// All lanes of the session.
     pub lanes: Lanes,
+}
+
+/// What becomes of a stream that a gateway has opened.
+pub(crate) trait Serve: Send + Sync {
+    /// Serves it to its end. The end of its lane is the end of a stream, however stuck it is.
+    fn serve(&self, context: Arc<Context>, stream: Stream) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+/// Serves streams by the agent's policy.
+pub(super) struct Acceptor;
+
+impl Serve for Acceptor {
+    fn serve(&self, context: Arc<Context>, stream: Stream) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(serve(context, stream))
+    }
 }
 
 /// A stream with its complete `Open`, and what came after it.
@@ -77,10 +93,12 @@ enum Messages {
     Search,
 }
 
-/// Serves one stream to its end. The end of its lane is the end of a stream, however stuck it is.
-pub async fn serve(context: Arc<Context>, stream: Stream) {
+async fn serve(context: Arc<Context>, stream: Stream) {
     let Some(arrived) = arrive(&context, stream).await else { return };
     let agent = &context.agent;
+    if arrived.open.spoken == Spoken::Echo {
+        return echo::serve(agent, arrived.wired).await;
+    }
     let Open { request, target, caller, source, .. } = &arrived.open;
     let identity = Some(agent.settings.agent.clone());
     let mut asked = Asked::new(&agent.audit, *request, target.to_string(), caller.clone(), *source, identity);
@@ -150,7 +168,7 @@ async fn bridge(context: &Context, arrived: &Arrived, asked: &mut Asked) -> Resu
     Ok(Bridged { permit, far, ledger, slot })
 }
 
-async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
+pub(super) async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
     if wired.send(&Reply::Refused(refusal)).await.is_ok() {
         let (mut stream, _) = wired.into_parts();
         // So that the reply is not overtaken by a reset.
@@ -196,7 +214,7 @@ async fn carry_messages(context: &Context, hop: Hop, messages: Messages) {
         biased;
         () = permit.withdrawn() => Some(Code::TargetRemoved),
         code = serve => code,
-        _ = context.lane.link().ended() => Some(Code::SessionLost),
+        why = context.lane.link().ended() => Some(context.lanes.lost(lost_because(&why))),
     };
     ledger.ends(code);
     if let Some(code) = code
@@ -220,8 +238,8 @@ async fn carry_bytes(
     let code = tokio::select! {
         biased;
         () = permit.withdrawn() => Some(Code::TargetRemoved),
-        outcome = both_ways(&mut stream, &mut target, early, idle, &ledger) => code_of(outcome),
-        _ = context.lane.link().ended() => Some(Code::SessionLost),
+        outcome = both_ways(&mut stream, &mut target, early, idle, &ledger) => code_of(outcome, &context.lanes),
+        why = context.lane.link().ended() => Some(context.lanes.lost(lost_because(&why))),
     };
     let (lane, id) = (context.lane.number(), stream.id());
     match code {
@@ -255,14 +273,13 @@ async fn both_ways(
 }
 
 /// What the closing row says, and the notice to the gateway, unless the gateway knows better.
-fn code_of(outcome: Outcome) -> Option<Code> {
+fn code_of(outcome: Outcome, lanes: &Lanes) -> Option<Code> {
     match outcome {
         _ if outcome.own_code().is_some() => outcome.own_code(),
         Outcome::Finished => None,
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Far, _) => Some(Code::TargetReset),
-        Outcome::Broken(End::Near, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(Code::SessionLost),
-        Outcome::Broken(End::Near, _) => Some(Code::ClientReset),
+        Outcome::Broken(End::Near, error) => lost(&error).map(|why| lanes.lost(why)).or(Some(Code::ClientReset)),
     }
 }
 

@@ -53,8 +53,18 @@ pub(crate) fn agent(policy: Policy, max_streams: usize) -> (Arc<Agent>, Rows, Ta
 
 /// The same, that resolves names this way.
 pub(crate) fn agent_with(policy: Policy, max_streams: usize, resolver: Resolver) -> (Arc<Agent>, Rows, Tasks) {
+    let settings = settings(max_streams);
+    let (audit, rows) = audit();
+    let tasks = Tasks::new();
+    let mut agent = Agent::new(settings, policy, audit, Drain::new(), tasks.clone());
+    Arc::get_mut(&mut agent).expect("nobody else has it yet").resolver = resolver;
+    (agent, rows, tasks)
+}
+
+/// The settings of one that is nowhere on the disk.
+pub(crate) fn settings(max_streams: usize) -> Settings {
     let nowhere = PathBuf::from("/nonexistent");
-    let settings = Settings {
+    Settings {
         endpoints: vec!["wss://gw.example".parse().unwrap()],
         egress: Egress::default(),
         credential: CredentialFiles { certificate: nowhere.join("c"), key: nowhere.join("k"), root: nowhere.join("r") },
@@ -62,10 +72,5 @@ pub(crate) fn agent_with(policy: Policy, max_streams: usize, resolver: Resolver)
         max_streams,
         drain_timeout: crate::base::limits::DRAIN_TIMEOUT,
         floor: Floor::default(),
-    };
-    let (audit, rows) = audit();
-    let tasks = Tasks::new();
-    let mut agent = Agent::new(settings, policy, audit, Drain::new(), tasks.clone());
-    Arc::get_mut(&mut agent).expect("nobody else has it yet").resolver = resolver;
-    (agent, rows, tasks)
+    }
 }

@@ -1,47 +1,29 @@
-//! Further lanes of a session, as its gateway asks for them: where to dial, how often at most, and a lane's life. Whatever goes
-//! wrong here, the session goes on with the lanes it has. It refuses to know what streams carry.
+//! Further lanes of a session, as its gateway asks for them: how often they are dialled at most, and a lane's life. Whatever goes wrong here, the session goes on with the lanes it has. It refuses to know what streams carry.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Agent;
-use super::acceptor::{self, Context};
+use super::acceptor::Context;
+use super::connector::Connector;
+use super::resume;
 use crate::base::code::{Code, Failure};
-use crate::base::endpoint::{Endpoint, HostPort};
-use crate::base::floor;
-use crate::base::id::SessionId;
 use crate::base::limits::{DIAL_DEADLINE, LANE_DIALS_PER_MINUTE, LANE_MISSES, LANE_PAUSE};
-use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::observe::metrics;
-use crate::pki::identity::Role;
-use crate::pki::tls;
 use crate::tunnel::ledger::LaneAttendance;
 use crate::tunnel::mux::{Incoming, Side};
 use crate::tunnel::session::Notifier;
 use crate::tunnel::session::lanes::{Lanes, Seat};
-use crate::tunnel::{dial, upgrade};
-use crate::wire::resume::{self, Claim};
+use crate::wire::resume::Claim;
 
-/// How the session's first lane came to be, and what its further ones need.
+/// What a session's further lanes need.
 pub(super) struct Further {
-    /// The agent.
-    pub(super) agent: Arc<Agent>,
-    /// What its link dials; every lane is verified under this name.
-    pub(super) endpoint: Endpoint,
-    /// Where the first lane got through.
-    pub(super) origin: Origin,
-    /// The session.
-    pub(super) session: SessionId,
-    /// What proves that a lane belongs to it.
-    pub(super) secret: Secret,
-    /// The gateway's hint where it can be dialled past any balancer.
-    pub(super) direct_address: Option<HostPort>,
+    /// Makes their connections.
+    pub(super) connector: Arc<Connector>,
     /// Tells the gateway why a stream was reset.
     pub(super) notifier: Notifier,
     /// The lanes it has.
@@ -52,17 +34,9 @@ pub(super) struct Further {
     pub(super) serving: Tasks,
 }
 
-/// Who answered on the first lane, and at which address.
-pub(super) struct Origin {
-    /// The gateway's role, from its certificate.
-    pub(super) gateway: Role,
-    /// None through a proxy.
-    pub(super) address: Option<SocketAddr>,
-}
-
 /// Dials what is asked for, until the session takes no more streams.
 pub(super) async fn keep(further: Further, wanted: watch::Receiver<u32>, released: CancellationToken) {
-    let (drain, lanes) = (further.agent.drain.clone(), further.lanes.clone());
+    let (drain, lanes) = (further.connector.agent.drain.clone(), further.lanes.clone());
     let further = Arc::new(further);
     let dialling = follow(wanted, &lanes, |turn| {
         let further = further.clone();
@@ -106,82 +80,26 @@ where
 }
 
 impl Further {
-    /// Where to dial, in this order: the direct address as far as the rules on it allow, where the first lane got through,
-    /// every address of the endpoint; through a proxy, which resolves the name, the endpoint itself.
-    async fn addresses(&self) -> Vec<HostPort> {
-        let resolver = &self.agent.resolver;
-        let of_endpoint = resolver.resolve(&self.endpoint.0).await.unwrap_or_default();
-        let direct = match &self.direct_address {
-            Some(at) => resolver.resolve(at).await.unwrap_or_default(),
-            None => Vec::new(),
-        };
-        let usable = direct.into_iter().filter(|direct| self.may_dial_directly(*direct, &of_endpoint));
-        let mut addresses: Vec<SocketAddr> = usable.chain(self.origin.address).collect();
-        let is_proxied = self.origin.address.is_none();
-        if !is_proxied {
-            addresses.extend(of_endpoint);
-        }
-        let mut addresses: Vec<HostPort> = addresses.into_iter().map(HostPort::from).collect();
-        if is_proxied {
-            addresses.push(self.endpoint.0.clone());
-        }
-        let mut seen = Vec::new();
-        addresses.retain(|address| {
-            !seen.contains(address) && {
-                seen.push(address.clone());
-                true
-            }
-        });
-        addresses
-    }
-
-    /// The direct address comes from the gateway, which must not make the agent dial into its own site.
-    fn may_dial_directly(&self, direct: SocketAddr, of_endpoint: &[SocketAddr]) -> bool {
-        let settings = &self.agent.settings;
-        let any = |is: fn(IpAddr) -> bool| of_endpoint.iter().any(|address| is(address.ip()));
-        let loopback = any(|ip| floor::check(ip, false) == Err(Code::LoopbackForbidden));
-        settings.endpoints.iter().any(|endpoint| endpoint.0.port == direct.port())
-            && settings.floor.check(direct, loopback).is_ok()
-            && (!floor::is_private(direct.ip()) || any(floor::is_private))
-    }
-
     /// One attempt, each turn at the next address.
     async fn dial_next(self: &Arc<Self>, turn: usize) -> Result<(), Failure> {
-        let attempt = async {
-            let addresses = self.addresses().await;
-            let nowhere = || Failure::new(Code::GatewayDnsFailed, format_args!("{} has no address", self.endpoint));
-            let address = addresses.get(turn % addresses.len().max(1)).ok_or_else(nowhere)?;
-            self.dial(address).await
-        };
-        let late = || Failure::new(Code::GatewayTimeout, format_args!("{}: no lane in time", self.endpoint));
-        let dialled = tokio::time::timeout(DIAL_DEADLINE, attempt).await.unwrap_or_else(|_| Err(late()));
+        let late = || Failure::new(Code::GatewayTimeout, format_args!("{}: no lane in time", self.connector.endpoint));
+        let dialled = tokio::time::timeout(DIAL_DEADLINE, self.dial(turn)).await.unwrap_or_else(|_| Err(late()));
         if let Err(Failure { code, detail }) = &dialled {
-            tracing::info!(session = %self.session, %code, detail, "no further lane");
+            tracing::info!(session = %self.connector.session, %code, detail, "no further lane");
         }
         dialled
     }
 
     /// From TCP to the lane's task.
-    async fn dial(self: &Arc<Self>, address: &HostPort) -> Result<(), Failure> {
-        let settings = &self.agent.settings;
-        let (_, tls) = settings.credential.tls()?;
-        let proxy = settings.egress.proxy_for(&self.endpoint.0)?;
-        let stream = dial::secure_at(address, &self.endpoint.0, proxy.as_ref(), tls.client_config()).await?;
-        if tls::peer_identity(stream.get_ref().1)?.role != self.origin.gateway {
-            return Err(Failure::new(Code::NotHere, format_args!("{address} is another gateway")));
-        }
+    async fn dial(self: &Arc<Self>, turn: usize) -> Result<(), Failure> {
+        let Connector { agent, session, .. } = &*self.connector;
+        let (address, secured) = self.connector.reach(turn).await?;
         let seat = self.lanes.next_seat()?;
-        let exporter = tls::exporter(stream.get_ref().1, resume::EXPORTER_LABEL)?;
-        let resume = Claim::new_lane(self.session, seat.number()).prove(&self.secret, &exporter);
-        let pipe = upgrade::client(stream, &self.endpoint, Some(&resume)).await?;
+        let pipe = self.connector.upgrade(secured, Claim::new_lane(*session, seat.number())).await?;
         let (lane, incoming) = seat.attach(pipe, Side::Agent, &self.serving);
-        let context = Arc::new(Context {
-            agent: self.agent.clone(),
-            session: self.session,
-            notifier: self.notifier.clone(),
-            lane,
-            lanes: self.lanes.clone(),
-        });
+        self.serving.spawn(resume::keep(self.connector.clone(), lane.clone(), CancellationToken::new()));
+        let (agent, session, notifier, lanes) = (agent.clone(), *session, self.notifier.clone(), self.lanes.clone());
+        let context = Arc::new(Context { agent, session, notifier, lane, lanes });
         self.serving.spawn(serve(self.clone(), context, seat, incoming, address.to_string()));
         Ok(())
     }
@@ -189,15 +107,16 @@ impl Further {
 
 /// A lane's life: its streams are served as those of the first.
 async fn serve(further: Arc<Further>, context: Arc<Context>, seat: Seat, mut incoming: Incoming, peer: String) {
-    let (agent, link) = (&further.agent, context.lane.link());
-    let attendance = LaneAttendance::open(&agent.audit, further.session, &agent.settings.agent, seat.number(), &peer);
-    let _open = metrics::lane(&further.endpoint.to_string());
+    let Connector { agent, endpoint, session, .. } = &*further.connector;
+    let link = context.lane.link();
+    let attendance = LaneAttendance::open(&agent.audit, *session, &agent.settings.agent, seat.number(), &peer);
+    let _open = metrics::lane(&endpoint.to_string());
     let why = loop {
         tokio::select! {
             biased;
             why = link.ended() => break why,
             stream = incoming.accept() => match stream {
-                Some(stream) => { further.streams.spawn(acceptor::serve(context.clone(), stream)); }
+                Some(stream) => { further.streams.spawn(agent.serve.serve(context.clone(), stream)); }
                 None => break link.ended().await,
             },
         }

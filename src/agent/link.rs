@@ -5,31 +5,36 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::Agent;
-use super::acceptor::{self, Context};
-use super::lanes::{self, Further, Origin};
+use super::acceptor::Context;
+use super::connector::{Connector, Origin};
+use super::lanes::{self, Further};
 use super::policy::Policy;
+use super::reach::Secured;
+use super::reauthorise::{Grounds, reauthorise};
+use super::resume;
 use super::status::Connected;
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::Endpoint;
-use crate::base::limits::{DIAL_DEADLINE, RECONNECT_BASE, RECONNECT_MAX, SESSION_PROVEN};
+use crate::base::limits::{DIAL_DEADLINE, REAUTHORISE, RECONNECT_BASE, RECONNECT_MAX, SESSION_PROVEN};
 use crate::base::tasks::Tasks;
 use crate::observe::metrics;
-use crate::pki::identity::Serial;
+use crate::pki::pem;
 use crate::pki::renew::Credential;
 use crate::pki::tls::AgentTls;
-use crate::pki::{pem, tls};
 use crate::tunnel::ledger::Attendance;
 use crate::tunnel::session::{Session, greet};
-use crate::tunnel::{dial, upgrade};
-use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, VERSIONS, Welcome};
+use crate::tunnel::upgrade;
+use crate::wire::hello::{Hello, OFFERS_PER_MESSAGE, Offer, RESUME, VERSIONS, Welcome};
 use crate::wire::notice::Notice;
+use crate::wire::open::CAPABILITY_ECHO;
 
 /// How often the agent looks at its certificate's age.
 const EXPIRY_CHECK: Duration = Duration::from_secs(3600);
@@ -66,8 +71,8 @@ impl CredentialFiles {
 struct Held {
     session: Session,
     welcome: Welcome,
-    /// The certificate that it began with.
-    serial: Serial,
+    /// What it was begun on.
+    grounds: Arc<ArcSwap<Grounds>>,
     origin: Origin,
     tasks: Tasks,
 }
@@ -97,6 +102,7 @@ impl Ended {
 pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
     let mut backoff = Backoff::new(RECONNECT_BASE, RECONNECT_MAX);
     let mut before = None;
+    let mut woken = agent.wakes.subscribe();
     while !agent.drain.begun() {
         let Ended { why: failure, lived } = hold(&agent, &endpoint, &mut before).await;
         if lived >= SESSION_PROVEN {
@@ -109,9 +115,13 @@ pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
             tracing::warn!(%endpoint, code = %failure.code, detail = %failure.detail, wait_ms, "not connected");
         }
         agent.board.waiting(&endpoint, failure, Instant::now() + wait);
+        // What made it wait was before the sleep.
+        woken.mark_unchanged();
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            biased;
+            Ok(()) = woken.changed() => backoff.reset(),
             () = agent.drain.begins() => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
@@ -174,18 +184,16 @@ async fn dismiss(held: Held) {
 }
 
 async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failure> {
-    let (credential, tls) = agent.settings.credential.tls()?;
-    let proxy = agent.settings.egress.proxy_for(&endpoint.0)?;
-    agent.board.via(endpoint, proxy.as_ref().map(|proxy| proxy.at.to_string()));
-    let stream = dial::secure(&endpoint.0, proxy.as_ref(), tls.client_config()).await?;
-    let gateway = tls::peer_identity(stream.get_ref().1)?.role;
-    let address = if proxy.is_some() { None } else { dial::peer_address(&stream) };
-    let pipe = upgrade::client(stream, endpoint, None).await?;
+    let proxy = agent.reach.proxy(endpoint)?;
+    agent.board.via(endpoint, proxy.map(|proxy| proxy.to_string()));
+    let Secured { io, gateway, address, grounds, .. } = agent.reach.secure(&endpoint.0, endpoint).await?;
+    let pipe = upgrade::client(io, endpoint, None).await?;
     let tasks = agent.tasks.child();
     let greeted = greet(pipe, hello(agent), &tasks).await;
     let (welcome, session) = greeted.map_err(|failure| failure.context(endpoint))?;
     tell_offers(&session, agent.policy().offers().into_iter().skip(OFFERS_PER_MESSAGE).collect(), Vec::new());
-    Ok(Held { session, welcome, serial: credential.identity().serial, origin: Origin { gateway, address }, tasks })
+    let (grounds, origin) = (Arc::new(ArcSwap::from_pointee(grounds)), Origin { gateway, address });
+    Ok(Held { session, welcome, grounds, origin, tasks })
 }
 
 /// Warns, as long as the agent runs, when its certificate is in the last third of its life.
@@ -218,7 +226,7 @@ fn hello(agent: &Agent) -> Hello {
         instance: agent.instance,
         targets,
         capacity: u32::try_from(agent.settings.max_streams).unwrap_or(u32::MAX),
-        capabilities: Vec::new(),
+        capabilities: vec![RESUME.to_owned(), CAPABILITY_ECHO.to_owned()],
     }
 }
 
@@ -232,32 +240,26 @@ fn tell_offers(session: &Session, added: Vec<Offer>, removed: Vec<crate::base::i
 
 /// Serves a session to its end, which is: the connection breaks, or one side drains and the last stream is done.
 async fn serve(agent: Arc<Agent>, endpoint: Endpoint, held: Held, leave: Leave, why: watch::Sender<Option<Failure>>) {
-    let Held { mut session, welcome, serial, origin, tasks } = held;
+    let Held { mut session, welcome, grounds, origin, tasks } = held;
     let identity = &agent.settings.agent;
     let peer = endpoint.to_string();
-    let attendance = Attendance::open(&agent.audit, welcome.session, identity, &serial.to_string(), &peer);
+    let attendance = Attendance::open(&agent.audit, welcome.session, identity, &grounds.load().serial.to_string(), &peer);
     let _open = (metrics::session(&peer), metrics::lane(&peer));
     let (notifier, lanes) = (session.notifier.clone(), session.lanes.clone());
     let (streams, serving) = (tasks.child(), tasks.child());
     let wanted = watch::Sender::new(1);
     if let Some(secret) = welcome.resume_secret {
-        let further = Further {
-            agent: agent.clone(),
-            endpoint,
-            origin,
-            session: welcome.session,
-            secret,
-            direct_address: welcome.direct_address,
-            notifier: notifier.clone(),
-            lanes: lanes.clone(),
-            streams: streams.clone(),
-            serving: serving.clone(),
-        };
+        let (session, direct_address) = (welcome.session, welcome.direct_address);
+        let (agent, grounds) = (agent.clone(), grounds.clone());
+        let connector = Arc::new(Connector { agent, endpoint, origin, session, secret, grounds, direct_address });
+        tasks.spawn(resume::keep(connector.clone(), lanes.first().clone(), leave.released.clone()));
+        let (notifier, lanes, streams, serving) = (notifier.clone(), lanes.clone(), streams.clone(), serving.clone());
+        let further = Further { connector, notifier, lanes, streams, serving };
         tasks.spawn(lanes::keep(further, wanted.subscribe(), leave.released.clone()));
     }
     let lane = lanes.first().clone();
     let context = Arc::new(Context { agent: agent.clone(), session: welcome.session, notifier, lane, lanes });
-    let failure = attend(&agent, &mut session, &context, &streams, &leave, &wanted).await;
+    let failure = attend(&mut session, &context, &grounds, &streams, &leave, &wanted).await;
     session.lanes.close();
     // Each ends with its lane, and says why.
     streams.join().await;
@@ -268,14 +270,17 @@ async fn serve(agent: Arc<Agent>, endpoint: Endpoint, held: Held, leave: Leave, 
 }
 
 async fn attend(
-    agent: &Arc<Agent>,
     session: &mut Session,
     context: &Arc<Context>,
+    grounds: &ArcSwap<Grounds>,
     streams: &Tasks,
     leave: &Leave,
     wanted: &watch::Sender<u32>,
 ) -> Failure {
-    let mut policy = agent.policy.subscribe();
+    let agent = &context.agent;
+    let (mut policy, mut woken) = (agent.policy.subscribe(), agent.wakes.subscribe());
+    let mut reauthorised = tokio::time::interval_at(Instant::now() + REAUTHORISE, REAUTHORISE);
+    reauthorised.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut offered = policy.borrow_and_update().clone();
     let (mut told, mut acknowledged) = (false, false);
     loop {
@@ -285,21 +290,32 @@ async fn attend(
             biased;
             failure = session.link.ended() => return failure,
             stream = session.incoming.accept() => match stream {
-                Some(stream) => { streams.spawn(acceptor::serve(context.clone(), stream)); }
+                Some(stream) => { streams.spawn(agent.serve.serve(context.clone(), stream)); }
                 None => return session.link.ended().await,
             },
             notice = session.notices.recv() => match notice {
                 Some(Notice::Drain { deadline }) if told => { let _ = deadline; acknowledged = true; }
                 Some(Notice::Drain { deadline }) => gateway_drains(deadline, &leave.released),
                 Some(Notice::Revoked) => {
-                    session.lanes.close();
-                    return Failure::new(Code::Revoked, "the gateway says so; enroll again with a fresh token");
+                    let why = Failure::new(Code::Revoked, "the gateway says so; enroll again with a fresh token");
+                    session.lanes.close_because(&why);
+                    return why;
                 }
                 Some(Notice::Renew) => tracing::warn!(code = %Code::CertificateExpiring, "the gateway asks to renew the certificate"),
                 Some(Notice::Lanes { count }) => { wanted.send_replace(count); }
                 Some(Notice::StreamClosed { .. } | Notice::TargetsChanged { .. }) => {}
                 None => return session.link.ended().await,
             },
+            _ = reauthorised.tick() => {
+                let grounds = grounds.load_full();
+                if let Err(why) = reauthorise(agent, context.session, &grounds) {
+                    session.lanes.close_because(&why);
+                } else if grounds.is_outlived() {
+                    // A new session, with the gateway's new certificate, takes the streams to come.
+                    leave.released.cancel();
+                }
+            }
+            Ok(()) = woken.changed() => session.lanes.woken(*woken.borrow_and_update()),
             Ok(()) = policy.changed() => {
                 let now = policy.borrow_and_update().clone();
                 tell_changes(session, &offered, &now);
@@ -335,4 +351,4 @@ fn tell_changes(session: &Session, before: &Policy, now: &Policy) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::code::Code;
 use crate::base::endpoint::HostPort;
 use crate::base::id::Name;
+use crate::base::light::{Lamp, Reach};
 use crate::pki::tls::target::TargetTls;
 use crate::rules;
 use crate::wire::hello::{Kind, Offer};
@@ -103,12 +104,16 @@ struct Life {
     service: ArcSwap<Service>,
     /// Bytes that they hold of large messages.
     held: AtomicUsize,
+    /// How the last attempt at it went.
+    lamp: Lamp<Reach>,
 }
 
 /// The site's targets.
 #[derive(Debug, Default)]
 pub struct Policy {
     targets: BTreeMap<Name, Arc<Target>>,
+    /// How many there were before it.
+    version: u64,
 }
 
 /// Leave to connect one stream to one target. Nothing else opens a connection to a target.
@@ -125,10 +130,11 @@ impl Policy {
         let targets = specs.into_iter().map(|(name, spec)| {
             let slots = Arc::new(Semaphore::new(spec.limits.max_streams));
             let service = ArcSwap::from_pointee(spec.service.clone());
-            let life = Life { ended: CancellationToken::new(), service, held: AtomicUsize::new(0) };
+            let (ended, held) = (CancellationToken::new(), AtomicUsize::new(0));
+            let life = Life { ended, service, held, lamp: Lamp::new(Reach::Unknown) };
             (name.clone(), Arc::new(Target { name, spec, slots, life: Arc::new(life) }))
         });
-        Self { targets: targets.collect() }
+        Self { targets: targets.collect(), version: 0 }
     }
 
     /// Whether this stream may be opened.
@@ -154,6 +160,7 @@ impl Policy {
     /// This policy in the place of `before`: targets that are still the same keep their streams, the others' end.
     #[must_use]
     pub fn succeed(mut self, before: &Self) -> Self {
+        self.version = before.version + 1;
         for (name, old) in &before.targets {
             match self.targets.get_mut(name) {
                 Some(new) if new.spec == old.spec => *new = old.clone(),
@@ -166,6 +173,12 @@ impl Policy {
             }
         }
         self
+    }
+
+    /// Counts the configurations of this process: 0, and one more with each that is taken.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// What the agent tells gateways.
@@ -216,6 +229,12 @@ impl Target {
     #[must_use]
     pub fn streams(&self) -> usize {
         self.spec.limits.max_streams - self.slots.available_permits()
+    }
+
+    /// How the last attempt at it went.
+    #[must_use]
+    pub fn lamp(&self) -> &Lamp<Reach> {
+        &self.life.lamp
     }
 
     /// Bytes that its streams hold of large messages, all together.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::base::code::Failure;
 use crate::base::endpoint::Endpoint;
 use crate::base::id::{InstanceId, SessionId};
+use crate::base::light::Tunnel;
 use crate::tunnel::lane::Pulse;
 
 /// One row for each endpoint.
@@ -21,7 +22,6 @@ pub struct Board(Mutex<BTreeMap<Endpoint, Row>>);
 struct Row {
     proxy: Option<String>,
     session: Option<Connected>,
-    connecting: bool,
     last_error: Option<Failure>,
     next_attempt: Option<Instant>,
 }
@@ -46,8 +46,8 @@ pub struct Connected {
 pub struct LinkStatus {
     /// What is dialled.
     pub endpoint: String,
-    /// `connected`, `connecting`, `waiting`, or `silent` when a session's frames stay out.
-    pub state: String,
+    /// Whether a session stands. One that is down is dialled now, or at the next attempt.
+    pub tunnel: Tunnel,
     /// The proxy on the way, without credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
@@ -93,7 +93,6 @@ impl Board {
 
     pub(super) fn connecting(&self, endpoint: &Endpoint) {
         self.change(endpoint, |row| {
-            row.connecting = true;
             row.next_attempt = None;
         });
     }
@@ -111,17 +110,20 @@ impl Board {
         }
         let row = rows.entry(endpoint.clone()).or_default();
         row.session = Some(connected.clone());
-        row.connecting = false;
         true
     }
 
     pub(super) fn waiting(&self, endpoint: &Endpoint, why: Failure, next: Instant) {
         self.change(endpoint, |row| {
             row.session = None;
-            row.connecting = false;
             row.last_error = Some(why);
             row.next_attempt = Some(next);
         });
+    }
+
+    /// The session's connection broke, or could not be replaced yet.
+    pub(super) fn resuming(&self, endpoint: &Endpoint, why: Failure) {
+        self.change(endpoint, |row| row.last_error = Some(why));
     }
 
     fn change(&self, endpoint: &Endpoint, change: impl FnOnce(&mut Row)) {
@@ -154,16 +156,16 @@ impl Row {
     fn status(&self, endpoint: &Endpoint) -> LinkStatus {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let session = self.session.as_ref();
-        let state = match session {
-            Some(session) if session.pulse.alive() => "connected",
-            Some(_) => "silent",
-            None if self.connecting => "connecting",
-            None => "waiting",
+        let tunnel = match session {
+            Some(session) if session.pulse.is_paused() => Tunnel::Resuming,
+            Some(session) if session.pulse.alive() => Tunnel::Connected,
+            Some(_) => Tunnel::Silent,
+            None => Tunnel::Down,
         };
         let round_trip = session.and_then(|session| session.pulse.round_trip());
         LinkStatus {
             endpoint: endpoint.to_string(),
-            state: state.to_owned(),
+            tunnel,
             proxy: self.proxy.clone(),
             gateway: session.map(|session| session.gateway),
             session: session.map(|session| session.session),
@@ -190,8 +192,8 @@ mod tests {
         Connected { gateway, session: SessionId::fresh(), pulse: Pulse::new(), lanes, since: Instant::now() }
     }
 
-    fn states(board: &Board) -> Vec<String> {
-        board.links().into_iter().map(|link| link.state).collect()
+    fn tunnels(board: &Board) -> Vec<Tunnel> {
+        board.links().into_iter().map(|link| link.tunnel).collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -214,17 +216,17 @@ mod tests {
     async fn connected_means_that_frames_come() {
         let endpoint: Endpoint = "wss://a".parse().unwrap();
         let board = Board::new(std::slice::from_ref(&endpoint));
-        assert_eq!(states(&board), ["waiting"]);
+        assert_eq!(tunnels(&board), [Tunnel::Down]);
         board.connecting(&endpoint);
-        assert_eq!(states(&board), ["connecting"]);
+        assert_eq!(tunnels(&board), [Tunnel::Down]);
         board.claim(&endpoint, &connected(InstanceId::fresh()));
         assert!(board.connected());
-        assert_eq!(states(&board), ["connected"]);
+        assert_eq!(tunnels(&board), [Tunnel::Connected]);
         tokio::time::advance(crate::base::limits::DEAD_AFTER).await;
         assert!(!board.connected());
-        assert_eq!(states(&board), ["silent"]);
+        assert_eq!(tunnels(&board), [Tunnel::Silent]);
         board.waiting(&endpoint, Failure::new(Code::LinkDead, "x"), Instant::now());
-        assert_eq!(states(&board), ["waiting"]);
+        assert_eq!(tunnels(&board), [Tunnel::Down]);
         assert_eq!(board.links()[0].last_error.as_ref().unwrap().code, "link_dead");
     }
 }

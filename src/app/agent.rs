@@ -25,6 +25,7 @@ use crate::base::drain::{Drain, Drained};
 use crate::base::endpoint::Endpoint;
 use crate::base::files;
 use crate::base::id::{AgentId, Name};
+use crate::base::light::{Light, Reach};
 use crate::base::tasks::Tasks;
 use crate::config::{self, AgentConfig, MetricsSection};
 use crate::observe::audit::{Audit, Event};
@@ -220,6 +221,8 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
         for (endpoint, age) in agent.board().ages() {
             metrics::last_frame_age(&endpoint.to_string(), age);
         }
+        metrics::lights("tunnel", &agent.board().links().iter().map(|link| link.tunnel).collect::<Vec<_>>());
+        metrics::lights("target", &agent.policy().targets().map(|target| target.lamp().light().state).collect::<Vec<_>>());
     });
     let audit = running.audit.clone();
     running.ops.spawn(async move { audit.release_held().await });
@@ -307,6 +310,8 @@ pub struct TargetStatus {
     pub streams: usize,
     /// How many there may be.
     pub max_streams: usize,
+    /// How the last attempt at it went, over all sessions.
+    pub light: Light<Reach>,
 }
 
 fn status(agent: &Agent, id: &AgentId, credential: &CredentialFiles) -> AgentStatus {
@@ -317,6 +322,7 @@ fn status(agent: &Agent, id: &AgentId, credential: &CredentialFiles) -> AgentSta
         address: target.spec.address.to_string(),
         streams: target.streams(),
         max_streams: target.spec.limits.max_streams,
+        light: target.lamp().light(),
     });
     AgentStatus {
         agent: id.to_string(),

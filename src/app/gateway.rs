@@ -181,6 +181,8 @@ impl Running {
         tasks.spawn(async move { callers.expire().await });
         let tidied = gateway.clone();
         tasks.spawn(async move { tidied.tidy_streams().await });
+        let sleeping = gateway.clone();
+        tasks.spawn(async move { sleeping.watch_sleep().await });
         tasks.spawn(keep_certificate(authority.clone(), pki, config.clone(), tls));
         let instance = gateway.instance();
         audit.record(&Event::Started { role: "gateway", version: env!("CARGO_PKG_VERSION"), instance })?;
@@ -265,6 +267,7 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
     let audit = running.audit.clone();
     ops::keep_up(metrics, &running.tasks, move || {
         metrics::duplicate_identities(gateway.registry().duplicates().len());
+        show_lights(&gateway);
         audit.settle();
     });
     let audit = running.audit.clone();
@@ -341,6 +344,7 @@ fn settings(config: &GatewayConfig) -> Settings {
         max_streams: config.limits.max_streams,
         max_lanes: config.limits.max_lanes,
         direct_address: config.gateway.direct_address.clone(),
+        resume_window: config.gateway.resume_window,
         drain_timeout: config.drain.timeout,
     }
 }
@@ -406,6 +410,15 @@ fn tenants(config: &GatewayConfig) -> HashMap<Name, Limits> {
     config.tenants.iter().map(|(name, tenant)| (name.clone(), limits(&tenant.limits))).collect()
 }
 
+/// What the sessions' lights show, for the metrics.
+fn show_lights(gateway: &Gateway) {
+    let lights: Vec<_> = gateway.registry().sessions().iter().map(|live| live.lights()).collect();
+    metrics::lights("tunnel", &lights.iter().map(|lights| lights.tunnel).collect::<Vec<_>>());
+    metrics::lights("agent", &lights.iter().map(|lights| lights.agent.state).collect::<Vec<_>>());
+    let targets = lights.iter().flat_map(|lights| lights.targets.values());
+    metrics::lights("target", &targets.map(|light| light.state).collect::<Vec<_>>());
+}
+
 /// What control's lists show of sessions.
 struct Sessions(Arc<Gateway>);
 
@@ -413,9 +426,10 @@ impl Live for Sessions {
     fn sessions(&self) -> Vec<LiveSession> {
         let (sessions, duplicates) = (self.0.registry().sessions(), self.0.registry().duplicates());
         let holders = |agent: &AgentId| duplicates.get(agent).into_iter().flatten();
-        let shown = sessions.iter().filter(|live| live.link.pulse().alive()).map(|live| LiveSession {
+        let shown = sessions.iter().map(|live| LiveSession {
             agent: live.agent.clone(),
             session: live.session,
+            lights: live.lights(),
             since: live.since,
             peer: live.peer.to_string(),
             lanes: live.lanes.count(),

@@ -50,6 +50,7 @@ impl Signals {
     /// The next wish.
     pub async fn next(&mut self) -> Wish {
         tokio::select! {
+            biased;
             _ = self.hangup.recv() => Wish::Reload,
             _ = self.terminate.recv() => Wish::End,
             _ = self.interrupt.recv() => Wish::End,
@@ -62,6 +63,7 @@ impl Signals {
         tokio::pin!(drain);
         loop {
             tokio::select! {
+                biased;
                 drained = &mut drain => return match drained {
                     Drained::Clean => Exit::Ok,
                     Drained::Cut(count) => {

@@ -1,6 +1,9 @@
 //! Gateway and agent in one process on loopback, through the real enrollment, with throwaway state and a sample target: see it
 //! work before installing anything. It refuses to be a way to run in production.
 
+mod cable;
+
+use std::io::{self, IsTerminal};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,9 +14,11 @@ use axum::extract::Path as UrlPath;
 use axum::response::{Html, IntoResponse};
 use axum::routing::{get, post};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
+use self::cable::Cable;
 use super::{Place, agent, gateway, ops, process};
 use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Exit, Failure, OrFail};
@@ -43,7 +48,11 @@ pub enum Shown {
         url: String,
         /// What is behind it.
         target: String,
+        /// Whether each line that is typed cuts the link.
+        keys: bool,
     },
+    /// The link between agent and gateway was cut.
+    Cut,
     /// A row of the gateway's audit, as JSON.
     Row(Arc<str>),
     /// Ctrl-C: open streams may finish.
@@ -63,17 +72,24 @@ pub async fn run(target: Option<HostPort>, listen: SocketAddr, mut show: impl Fn
     let mut signals = process::Signals::listen()?;
     let tasks = Tasks::new();
     let state = tempfile::tempdir().or_fail(Code::StateUnwritable, "the throwaway state")?;
+    let socket = bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let port = socket.local_addr().or_fail(Code::ListenFailed, "the gateway's port")?;
+    let (cable, endpoint) = Cable::lay(port, &tasks)?;
     let (scheme, target) = match target {
         Some(target) => ("tcp", target),
-        None => ("http", sample(&tasks)?.into()),
+        None => ("http", sample(cable.clone(), &tasks)?.into()),
     };
-    let mut stage = Stage::set(&state, &target, listen).await?;
+    let mut stage = Stage::set(&state, socket, Endpoint(endpoint.into()), &target, listen).await?;
     let at = stage.gateway.listeners.first().copied().unwrap_or(listen);
     stage.connected().await?;
-    show(Shown::Ready { url: format!("{scheme}://{at}/"), target: target.to_string() });
+    let (mut keys, mut cuts) = (Keys::new(), cable.cuts());
+    show(Shown::Ready { url: format!("{scheme}://{at}/"), target: target.to_string(), keys: keys.0.is_some() });
     loop {
         tokio::select! {
+            biased;
             wish = signals.next() => if wish == process::Wish::End { break },
+            () = keys.line() => cable.cut(),
+            Ok(()) = cuts.changed() => show(Shown::Cut),
             row = stage.rows.recv() => match row {
                 Ok(row) => show(Shown::Row(row)),
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
@@ -95,11 +111,15 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(state: &TempDir, target: &HostPort, listen: SocketAddr) -> Result<Self, Failure> {
+    /// A gateway on the socket, and an agent that reaches it at the endpoint.
+    async fn set(
+        state: &TempDir,
+        socket: TcpListener,
+        endpoint: Endpoint,
+        target: &HostPort,
+        listen: SocketAddr,
+    ) -> Result<Self, Failure> {
         let (near, far) = (state.path().join("gateway"), state.path().join("agent"));
-        let socket = bind((Ipv4Addr::LOCALHOST, 0).into())?;
-        let port = socket.local_addr().or_fail(Code::ListenFailed, "the gateway's port")?;
-        let endpoint = Endpoint(port.into());
         let (audit, rows) = Audit::discard().observed();
         let gateway = start_gateway(&near, &endpoint, socket, listen, audit).await?;
         enroll(&gateway, &far).await?;
@@ -177,12 +197,46 @@ fn start_agent(state_dir: &Path, endpoint: &Endpoint, target: &HostPort) -> Resu
 }
 
 /// A small HTTP server on loopback, in the place of a system behind the agent.
-fn sample(tasks: &Tasks) -> Result<SocketAddr, Failure> {
+fn sample(cable: Cable, tasks: &Tasks) -> Result<SocketAddr, Failure> {
     let router = Router::new()
         .route("/", get(|| async { Html(include_str!("quickstart/sample.html")) }))
         .route("/mib/{count}", get(mebibytes))
-        .route("/echo", post(|body: Body| async { body }));
+        .route("/echo", post(|body: Body| async { body }))
+        // Through the very link that it cuts; the answer comes all the same.
+        .route(
+            "/cut",
+            post(async move || {
+                cable.cut();
+                "cut\n"
+            }),
+        );
     ops::serve_sample((Ipv4Addr::LOCALHOST, 0).into(), router, AllowFrom::all(), &Drain::new(), tasks)
+}
+
+/// What is typed on standard input, if somebody sits there.
+struct Keys(Option<tokio::fs::File>);
+
+impl Keys {
+    /// A process in the background is stopped when it reads its terminal.
+    fn new() -> Self {
+        let stdin = io::stdin();
+        let foreground = || rustix::termios::tcgetpgrp(&stdin).ok() == Some(rustix::process::getpgrp());
+        let input = Some(&stdin).filter(|stdin| !stdin.is_terminal() || foreground());
+        let input = input.and_then(|stdin| rustix::io::dup(stdin).ok());
+        Self(input.map(|input| tokio::fs::File::from_std(input.into())))
+    }
+
+    /// Ends with each line.
+    async fn line(&mut self) {
+        while let Some(input) = &mut self.0 {
+            match input.read_u8().await {
+                Ok(b'\n') => return,
+                Ok(_) => {}
+                Err(_) => self.0 = None,
+            }
+        }
+        std::future::pending().await
+    }
 }
 
 /// So many MiB of zeros, one at a time.

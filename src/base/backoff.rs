@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::random;
+
 /// Exponential back-off with full jitter: the wait is drawn evenly from nothing to `min(max, base * 2^attempt)`.
 #[derive(Clone, Debug)]
 pub struct Backoff {
@@ -29,7 +31,7 @@ impl Backoff {
     pub fn draw(&mut self) -> Duration {
         let mut bytes = [0; 4];
         // A failing random source is no reason to stay away.
-        let _ = aws_lc_rs::rand::fill(&mut bytes);
+        let _ = random::fill(&mut bytes);
         self.next(u32::from_be_bytes(bytes))
     }
 

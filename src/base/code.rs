@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Whose fault it is, that is, who can mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,6 +318,9 @@ codes! {
     CertificateExpired "certificate_expired" Agent Denied false:
         "A certificate is outside its validity, or this host's clock is wrong." ;
         "Compare the clock with the times in the detail; enroll again if it has really expired."
+    TrustChanged "trust_changed" Agent Denied false:
+        "The root in the agent's state directory is another than the one that the session was begun on." ;
+        "Nothing: the agent dials anew and trusts the new root alone. If nobody replaced root.pem, find out who did."
     CertificateRefused "certificate_refused" Agent Denied false:
         "The gateway refused this agent's certificate." ;
         "It may be revoked, expired or of another PKI: enroll again with a fresh token."
@@ -331,8 +334,14 @@ codes! {
         "The peer broke the protocol." ;
         "Compare the versions of agent and gateway; if they match, report a defect or look for an attacker."
     LinkDead "link_dead" Network Unavailable false:
-        "Nothing was received for 5 s on an open connection." ;
+        "Nothing was received for 5 s on an open connection, or nothing that was sent got through for 4 s." ;
         "Nothing: the agent reconnects. If it repeats, look for a firewall or NAT that drops idle or large packets."
+    AgentDisabled "agent_disabled" Gateway Denied false:
+        "The gateway's operator has disabled this agent, its group or its tenant." ;
+        "Nothing on the agent's host: it tries again by itself. The operator lets it in with `underpass agents enable NAME`."
+    AgentNotServing "agent_not_serving" Agent Unavailable true:
+        "The agent's connection stands, but the agent does not answer a stream to its own echo." ;
+        "Look at the agent's host and log: is the process stopped, starved or stuck? Restart it if so; the gateway asks again by itself."
     LinkClosed "link_closed" Network Unavailable false:
         "The other side closed the connection." ;
         "Nothing: the agent reconnects. The other side's log says why."
@@ -340,11 +349,14 @@ codes! {
         "Two endpoints lead to the same gateway instance; one session is enough." ;
         "Nothing; the second endpoint is tried again in case the instances become two."
     NotHere "not_here" Network Unavailable false:
-        "A further lane reached another gateway instance than the one that holds its session." ;
-        "Nothing: the session goes on with the lanes it has. Behind a balancer set `gateway.direct_address` in gateway.yaml."
+        "A further lane, or one that takes up a broken one, reached another gateway instance than the one that holds its session, or that has forgotten it." ;
+        "Nothing: the session goes on with the lanes it has, or the agent begins a new one. Behind a balancer set `gateway.direct_address` in gateway.yaml."
+    ResumeExpired "resume_expired" Network Unavailable false:
+        "A session's connection broke and could not be taken up again within `resume_window`; its streams were reset." ;
+        "Look at what lies between agent and gateway, or whether the agent's process ended. A longer `gateway.resume_window` in gateway.yaml waits longer."
     LaneRefused "lane_refused" Agent Denied false:
-        "A further lane did not prove that it belongs to the session that it named." ;
-        "Nothing if it was once: the session goes on. If it repeats, somebody replays what this agent sent: look for its source."
+        "A further lane, or one that takes up a broken one again, did not prove that it belongs to the session that it named." ;
+        "Nothing if it was once: the agent begins a new session. If it repeats, somebody replays what this agent sent: look for its source."
     SessionLanes "session_lanes" Agent Unavailable false:
         "The session has its lanes, or its agent has asked for too many in a minute." ;
         "Nothing: the session goes on with the lanes it has. `limits.max_lanes` in gateway.yaml is how many it may have."
@@ -454,6 +466,13 @@ impl fmt::Display for Code {
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
+    }
+}
+
+/// One that only a newer program knows counts as `internal`, as on the wire.
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(String::deserialize(deserializer)?.parse().unwrap_or(Self::Internal))
     }
 }
 

@@ -180,7 +180,7 @@ macro_rules! uuid_id {
             /// A fresh id; ids made later sort later (UUIDv7, RFC 9562).
             #[must_use]
             pub fn fresh() -> Self {
-                Self(Uuid::now_v7())
+                Self(super::random::uuid())
             }
 
             /// The 16 bytes that travel.

@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | lane | 64 MiB | unread, over all its streams: `SESSION_BUFFER`, and the chunk that went past it |
 //! | lane | 0.5 MiB | `READ_BUFFER`, `SOCKET_BUFFER`, a message on its way out, TLS's own, `CONTROL_QUEUE` answers |
+//! | lane | 32 MiB | sent and not acknowledged: `RETAINED`; twice that where a peer asks on, takes the answers and acknowledges nothing |
 //! | open stream | 366 KiB | to be sent: `SEND_QUEUE` and a chunk in 5 `SPLICE_BUFFER`s, a quarter full each; their places |
 //! | open stream | 384 KiB | in its splice: a `SPLICE_BUFFER` from its socket; 5 `READ_BUFFER`s, a quarter full each, to it |
 //! | open stream | 64 KiB | instead of these before its reply: `EARLY_DATA` |
@@ -19,8 +20,8 @@
 //! | ldap target | 128 MiB | `LDAP_TARGET_MEMORY`: larger messages, over all its streams and searches |
 //! | dropped stream | 366 KiB | what is still to be sent, as above; there are `MUX_SLACK` of them |
 //!
-//! A lane with 1024 streams that take nothing either way, of a peer that plays every card, so keeps 64.5 + 1024 x 0.73 + 512 x
-//! 0.36 MiB = 1 GiB. One that merely moves much has some 128 KiB under way for each stream at each end; a stream with nothing under way
+//! A lane with 1024 streams that take nothing either way, of a peer that plays every card, so keeps 64.5 + 64 + 1024 x 0.73 + 512 x
+//! 0.36 MiB = 1.05 GiB. One that merely moves much has some 128 KiB under way for each stream at each end; a stream with nothing under way
 //! has no buffer, and a lane on which nothing comes no read buffer. A session has up to [`MAX_LANES`] lanes, and its streams
 //! are counted over all of them by whoever opens them. What a splice takes at once counts each chunk with [`CHUNK_COST`], too.
 //!
@@ -29,7 +30,11 @@
 //! quarters of it new streams are refused, beyond it each lane gives back all but [`SPARED_BUFFER`]. What is not told of a stalled stream is some
 //! 40 KiB, and of a lane its 0.5 MiB: the other half is for these.
 
+mod directory;
+
 use std::time::Duration;
+
+pub use self::directory::*;
 
 /// Streams that one session carries at a time, unless the configurations of both ends say more. One that goes beyond the mux's own limit is reset by the other end, so the
 /// opener stays below it by counting ([`MUX_SLACK`] is the distance).
@@ -149,6 +154,66 @@ pub const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Without any frame for this long a peer is dead.
 pub const DEAD_AFTER: Duration = Duration::from_secs(5);
+
+/// A path on which nothing of what was sent gets through for this long, though the peer is heard, is dead. Twice [`HEARTBEAT`], so that one
+/// heartbeat may be late by a whole interval.
+pub const STUCK_AFTER: Duration = Duration::from_secs(4);
+
+/// What was sent and not acknowledged, for each lane, with [`CHUNK_COST`]; beyond it nothing more goes out. As much as windows grow by
+/// ([`SESSION_GROWTH`]): no stream that may send waits for it on a path of 1 Gbit/s and 80 ms, whose 10 MB are acknowledged 50 ms late.
+pub const RETAINED: usize = 32 * 1024 * 1024;
+
+/// How long a broken lane waits for another connection unless the gateway's configuration says otherwise: the failover of a firewall or
+/// proxy, a new address. Two attempts of an agent that finds nobody take less.
+pub const RESUME_WINDOW: Duration = Duration::from_secs(30);
+
+/// The longest that may be configured: what is retained, and whoever waits for its streams, waits for so long.
+pub const MAX_RESUME_WINDOW: Duration = Duration::from_secs(300);
+
+/// How long an open waits, from its beginning, when every agent of its group has just lost its connection: a reset is mended in less.
+pub const RESUME_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The first wait after an attempt to take up a lane failed, at most; the first attempt itself is made at once.
+pub const RESUME_BASE: Duration = Duration::from_millis(100);
+
+/// The longest wait between two such attempts: a window has room for some of them.
+pub const RESUME_MAX: Duration = Duration::from_secs(2);
+
+/// One such attempt, from its name's resolution to the gateway's answer, so that the next address has its turn.
+pub const RESUME_DEADLINE: Duration = Duration::from_secs(4);
+
+/// Attempts of one agent to take up lanes in a minute, over all its sessions; more are refused. Its own pace is a tenth of it on a lane.
+pub const RESUMES_PER_MINUTE: u32 = 600;
+
+/// Bytes received after which the peer is told at once, so that it lets go of them.
+pub const ACKNOWLEDGE_BYTES: u64 = 256 * 1024;
+
+/// Fewer bytes received are told after this long.
+pub const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(50);
+/// Between two canaries of a session: a stream to the agent's own echo, which tells an agent that serves from a tunnel that stands.
+pub const CANARY_PERIOD: Duration = Duration::from_secs(30);
+
+/// From a session's greeting to its first canary: whoever looks at a fresh session wants to know, and the greeting goes first.
+pub const CANARY_FIRST: Duration = Duration::from_secs(1);
+
+/// What a canary may take: as an `Open` at the agent.
+pub const CANARY_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Echoes that an agent answers at a time, over all its sessions. A gateway has one under way for each of them, and one more that was
+/// asked for is no work at all: it costs what a stream without an `Open` does.
+pub const ECHOES: usize = 64;
+
+/// Between two looks at whether this process has slept: so soon after waking it knows.
+pub const SLEEP_TICK: Duration = Duration::from_secs(1);
+
+/// What a look may be late without having slept: a host at its limits starves a process for a moment.
+pub const SLEEP_NOTICED: Duration = Duration::from_secs(2);
+
+/// After a sleep of this length a peer has given up on this end's acknowledgements, so that its connections are not waited for.
+pub const SLEEP_BREAKS: Duration = Duration::from_secs(4);
+
+/// Between two re-authorisations of a session, at most: what has ended or was withdrawn meanwhile ends the session.
+pub const REAUTHORISE: Duration = Duration::from_secs(60);
 
 /// Unacknowledged bytes end the TCP connection after this long (`TCP_USER_TIMEOUT`).
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(6);
@@ -365,89 +430,6 @@ pub const TARGET_STREAMS: usize = 200;
 
 /// How long open streams may go on after the signal to end.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The largest LDAP message that is taken of a client: an entry to add, with a photograph.
-pub const LDAP_REQUEST: usize = 1024 * 1024;
-
-/// The largest that is taken of a directory: a group of some 200,000 members. It is held whole.
-pub const LDAP_RESPONSE: usize = 16 * 1024 * 1024;
-
-/// What the streams of one target hold of large messages, beside the few buffers that each has: four of the largest, as they come and as they
-/// go. Beyond it the stream that wants more is cut, so that a hostile directory costs what its own target may take.
-pub const LDAP_TARGET_MEMORY: usize = 8 * LDAP_RESPONSE;
-
-/// A directory's answer to StartTLS: a result and some words.
-pub const LDAP_START_TLS: usize = 4 * 1024;
-
-/// How deep the elements of an LDAP message may lie in each other: a filter may be [`LDAP_FILTER_DEPTH`] deep, with two elements around it.
-pub const LDAP_DEPTH: usize = 64;
-
-/// Elements of one LDAP message: those of a group of 200,000 members. Whoever keeps each of them apart takes 100 bytes more for one.
-pub const LDAP_ELEMENTS: usize = 256 * 1024;
-
-/// How deep a search filter may be, whatever a target's `filter_depth` says.
-pub const LDAP_FILTER_DEPTH: usize = 48;
-
-/// Terms of a search filter, whatever a target's `filter_size` says; each costs a look-up in the rules.
-pub const LDAP_FILTER_TERMS: usize = 16 * 1024;
-
-/// How deep a search filter may be unless the target's `filter_depth` says otherwise.
-pub const LDAP_FILTER_DEPTH_DEFAULT: usize = 16;
-
-/// Terms of a search filter unless the target's `filter_size` says otherwise: programs ask for some hundred entries by name at once.
-pub const LDAP_FILTER_TERMS_DEFAULT: usize = 1024;
-
-/// Controls of one LDAP message; clients send up to five.
-pub const LDAP_CONTROLS: usize = 32;
-
-/// Operations of one stream that the directory has not answered yet; one more is answered `busy`. Some 40 bytes each, and clients have
-/// one or two.
-pub const LDAP_OUTSTANDING: usize = 256;
-
-/// The JSON that asks for a search: some hundred names in a filter.
-pub const SEARCH_BODY: usize = 64 * 1024;
-
-/// How long that JSON may take to come.
-pub const SEARCH_BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a stream for searches may wait for the next one; the gateway keeps it for less.
-pub const SEARCH_IDLE: Duration = Duration::from_secs(120);
-
-/// What a directory has beyond a search's time to say that it was too short.
-pub const SEARCH_GRACE: Duration = Duration::from_secs(2);
-
-/// Attributes that a search may name.
-pub const SEARCH_ATTRIBUTES: usize = 256;
-
-/// Entries that are asked of a directory at a time; more than 1000 no Active Directory gives.
-pub const SEARCH_PAGE: u32 = 1000;
-
-/// The same unless the search says otherwise.
-pub const SEARCH_PAGE_DEFAULT: u32 = 500;
-
-/// Seconds that a search may take.
-pub const SEARCH_TIME: u32 = 600;
-
-/// The same unless the search says otherwise.
-pub const SEARCH_TIME_DEFAULT: u32 = 60;
-
-/// What is found is handed on in batches of so many bytes and one message, of which two are held.
-pub const SEARCH_BATCH: usize = 16 * 1024;
-
-/// A search's answer as one JSON document, which is held whole; as lines it may be of any size.
-pub const SEARCH_ANSWER: usize = 8 * 1024 * 1024;
-
-/// The largest message of a directory that a search takes: a group of some 50,000 members, which as JSON has its place in a document.
-pub const SEARCH_RESPONSE: usize = SEARCH_ANSWER / 2;
-
-/// A search's message is held so many times: as it came, as it is passed on, in the client library's buffer, which may be half empty (2), in
-/// the library's tree, and in the entries of a batch that is gathered, one that waits and one that is taken (3).
-pub const SEARCH_COPIES: usize = 8;
-
-/// What each element of such a message takes beside its bytes: some 100 in the tree, and as many in each of the three entries. With it one
-/// search of the largest message with the shortest elements, of which there are [`LDAP_ELEMENTS`], is beyond [`LDAP_TARGET_MEMORY`], and one of
-/// a group of 50,000 is 58 MB.
-pub const SEARCH_ELEMENT: usize = 512;
 
 /// A refusal's detail on the wire.
 pub const MAX_DETAIL: usize = 512;

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::code::{Code, Failure, OrFail};
+use super::code::Failure;
+use super::random;
 
 /// A text that no log, error, debug output or metric can show; wiped when dropped.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ impl Secret {
     /// `internal` if the operating system yields no randomness.
     pub fn random() -> Result<Self, Failure> {
         let mut bytes = Zeroizing::new([0; 32]);
-        rand::fill(&mut *bytes).or_fail(Code::Internal, "no randomness")?;
+        random::fill(&mut *bytes)?;
         Ok(Self(SecretString::from(URL_SAFE_NO_PAD.encode(*bytes))))
     }
 

@@ -43,6 +43,8 @@ impl Tasks {
         let cancel = self.cancel.clone();
         // Boxed, since a future that is moved into another's `select!` has its place there twice.
         let future = Box::pin(future);
+        #[cfg(any(test, feature = "fuzzing"))]
+        let future = super::random::Reordered(future);
         tokio::spawn(self.tracker.track_future(async move {
             tokio::select! {
                 biased;

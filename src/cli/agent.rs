@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 use time::format_description::well_known::Rfc3339;
@@ -17,6 +18,7 @@ use crate::base::code::{Code, Exit, Failure, OrFail};
 use crate::base::endpoint::HostPort;
 use crate::base::files;
 use crate::base::id::printable;
+use crate::base::light::{Light, Reach, Tunnel};
 use crate::base::limits::MAX_TOKEN;
 use crate::base::secret::Secret;
 use crate::config;
@@ -58,7 +60,7 @@ pub(super) async fn run(command: AgentCommand, json: bool) -> Outcome {
             } else {
                 show_status(&status)
             }
-            let connected = status.sessions.iter().any(|session| session.state == "connected");
+            let connected = status.sessions.iter().any(|session| session.tunnel == Tunnel::Connected);
             return Ok(if connected { Exit::Ok } else { Exit::Unavailable });
         }
     }
@@ -144,30 +146,47 @@ fn show_status(status: &AgentStatus) {
     print::line(format!("streams      {}", status.streams));
     print::line("");
     let rows: Vec<_> = status.sessions.iter().map(link).collect();
-    print::table(["GATEWAY", "STATE", "LANES", "SINCE", "LAST FRAME", "ROUND TRIP", "PROXY", "LAST ERROR"], &rows);
+    print::table(["GATEWAY", "TUNNEL", "LANES", "SINCE", "LAST FRAME", "ROUND TRIP", "NEXT TRY", "PROXY", "LAST ERROR"], &rows);
     print::line("");
     let rows: Vec<_> = status
         .targets
         .iter()
         .map(|target| {
             let streams = format!("{} of {}", target.streams, target.max_streams);
-            [target.name.clone(), target.kind.clone(), target.address.clone(), streams]
+            [target.name.clone(), target.kind.clone(), target.address.clone(), streams, last_try(&target.light)]
         })
         .collect();
-    print::table(["TARGET", "KIND", "ADDRESS", "STREAMS"], &rows);
+    print::table(["TARGET", "KIND", "ADDRESS", "STREAMS", "LAST TRY"], &rows);
 }
 
-fn link(link: &LinkStatus) -> [String; 8] {
+fn next_try(link: &LinkStatus) -> String {
+    match (link.tunnel, link.next_attempt_ms) {
+        (Tunnel::Down, Some(millis)) => format!("{:.1} s", Duration::from_millis(millis).as_secs_f32()),
+        (Tunnel::Down, None) => "now".to_owned(),
+        _ => "-".to_owned(),
+    }
+}
+
+/// Such as `failing (target_refused) since 2026-01-31 12:00 UTC`.
+fn last_try(light: &Light<Reach>) -> String {
+    let code = light.code.map(|code| format!(" ({code})")).unwrap_or_default();
+    let since = light.since.filter(|_| light.state == Reach::Failing);
+    let since = since.map(|since| format!(" since {}", date_time(since))).unwrap_or_default();
+    format!("{}{code}{since}", light.state)
+}
+
+fn link(link: &LinkStatus) -> [String; 9] {
     let shown = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let error = link.last_error.as_ref().map(|error| format!("{}: {}", error.code, error.detail));
     [
         link.endpoint.clone(),
-        link.state.clone(),
+        link.tunnel.to_string(),
         shown(link.lanes.map(|lanes| lanes.to_string())),
         shown(link.connected_s.map(|seconds| format!("{seconds} s"))),
         shown(link.last_frame_age_ms.map(|millis| format!("{millis} ms"))),
         #[allow(clippy::cast_precision_loss, reason = "shown with two digits")]
         shown(link.round_trip_us.map(|micros| format!("{:.2} ms", micros as f64 / 1000.0))),
+        next_try(link),
         shown(link.proxy.clone()),
         shown(error),
     ]

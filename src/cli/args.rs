@@ -11,6 +11,7 @@ use crate::app::Place;
 use crate::base::endpoint::{Endpoint, HostPort};
 use crate::base::grant::Grant;
 use crate::base::id::{AgentId, InvalidPath, Name, TargetId};
+use crate::base::scope::Scope;
 use crate::base::size;
 use crate::pki::identity::TrustDomain;
 use crate::wire::name;
@@ -323,6 +324,20 @@ pub(super) enum AgentsCommand {
         /// tenant/group/agent
         agent: AgentId,
     },
+    /// Let one, a group's or a tenant's in no more until `enable`: their sessions are cut at once, and no certificate is lost
+    Disable(Scoped),
+    /// Let them in again
+    Enable(Scoped),
+}
+
+/// Which agents, of which gateway.
+#[derive(Args)]
+pub(super) struct Scoped {
+    #[command(flatten)]
+    pub(super) place: GatewayPlace,
+    /// tenant, tenant/group or tenant/group/agent
+    #[arg(value_name = "NAME")]
+    pub(super) scope: Scope,
 }
 
 #[derive(Subcommand)]

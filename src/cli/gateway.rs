@@ -5,13 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::args::{AgentsCommand, GatewayCommand, TokenCommand};
-use super::{Outcome, admin, print};
+use super::args::{AgentsCommand, GatewayCommand, Scoped, TokenCommand};
+use super::{Outcome, admin, lights, print};
 use crate::app::gateway::{self, Initialized, admin_socket};
-use crate::base::code::Exit;
+use crate::base::code::{Exit, Failure};
 use crate::config;
 use crate::control::agents::{AgentInfo, RevokedAgent, duplicates};
-use crate::control::api::{AGENTS, AgentsAnswer, GatewayStatus, STATUS, TOKENS, TokenAnswer, TokenRequest, revoke_path};
+use crate::control::api::{
+    AGENTS, AgentsAnswer, DISABLE, ENABLE, GatewayStatus, STATUS, ScopeRequest, TOKENS, TokenAnswer, TokenRequest, revoke_path,
+};
+use crate::control::disable::Standing;
 
 pub(super) async fn run(command: GatewayCommand, json: bool) -> Outcome {
     match command {
@@ -96,6 +99,8 @@ pub(super) async fn agents(command: AgentsCommand, json: bool) -> Outcome {
             let revoked: RevokedAgent = admin::post(&admin_socket(&place.state_dir()), &path, &json!({})).await?;
             if json { print::json(&revoked) } else { show_revoked(&revoked) }
         }
+        AgentsCommand::Disable(scoped) => set_standing(DISABLE, scoped, json).await?,
+        AgentsCommand::Enable(scoped) => set_standing(ENABLE, scoped, json).await?,
     }
     Ok(Exit::Ok)
 }
@@ -105,17 +110,17 @@ fn list(agents: &[AgentInfo]) {
         return print::note("no agent is enrolled; `underpass token create` makes a token for one");
     }
     let rows: Vec<_> = agents.iter().map(row).collect();
-    print::table(["AGENT", "STATE", "LANES", "STREAMS", "FROM", "VERSION", "CERTIFICATE ENDS"], &rows);
+    let heading = ["AGENT", "TUNNEL", "SERVING", "TARGETS", "LANES", "STREAMS", "FROM", "VERSION", "CERTIFICATE ENDS", "NOTE"];
+    print::table(heading, &rows);
 }
 
-fn row(info: &AgentInfo) -> [String; 7] {
+fn row(info: &AgentInfo) -> [String; 10] {
     let duplicates = duplicates(&info.sessions).get(&info.agent).copied();
-    let state = match (info.revoked, duplicates, info.sessions.len()) {
+    let note = match (info.revoked, &info.disabled, duplicates) {
         (Some(_), ..) => "revoked".to_owned(),
-        (None, Some(several), _) => format!("DUPLICATE x{several}"),
-        (None, None, 0) => "not connected".to_owned(),
-        (None, None, 1) => "connected".to_owned(),
-        (None, None, several) => format!("connected x{several}"),
+        (None, Some(scope), _) => format!("disabled ({scope})"),
+        (None, None, Some(several)) => format!("DUPLICATE x{several}"),
+        (None, None, None) => String::new(),
     };
     let lanes: usize = info.sessions.iter().map(|session| session.lanes).sum();
     let streams: usize = info.sessions.iter().map(|session| session.streams).sum();
@@ -123,8 +128,37 @@ fn row(info: &AgentInfo) -> [String; 7] {
     // Of clones all, since each is to be found; of one process the first.
     let shown = if duplicates.is_some() { info.sessions.len() } else { 1 };
     let from: Vec<_> = info.sessions.iter().take(shown).map(|session| session.peer.as_str()).collect();
-    let version = first.map(|session| session.version.clone()).unwrap_or_default();
-    [info.agent.to_string(), state, lanes.to_string(), streams.to_string(), from.join(" "), version, date(info.not_after)]
+    [
+        info.agent.to_string(),
+        lights::tunnel(info),
+        lights::serving(&info.sessions),
+        lights::targets(&info.sessions),
+        lanes.to_string(),
+        streams.to_string(),
+        from.join(" "),
+        first.map(|session| session.version.clone()).unwrap_or_default(),
+        date(info.not_after),
+        note,
+    ]
+}
+
+async fn set_standing(path: &str, scoped: Scoped, json: bool) -> Result<(), Failure> {
+    let Scoped { place, scope } = scoped;
+    let standing: Standing = admin::post(&admin_socket(&place.state_dir()), path, &ScopeRequest { scope }).await?;
+    if json {
+        print::json(&standing);
+        return Ok(());
+    }
+    match standing.disabled {
+        Some(since) => {
+            print::line(format!("disabled {} since {}: not let in until `enable`", standing.scope, date_time(since)))
+        }
+        None => print::line(format!("enabled {}", standing.scope)),
+    }
+    if !standing.audited {
+        print::note("warning: the audit is full and does not have it");
+    }
+    Ok(())
 }
 
 fn show_revoked(revoked: &RevokedAgent) {

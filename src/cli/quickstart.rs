@@ -13,7 +13,8 @@ pub(super) async fn run(args: QuickstartArgs, json: bool) -> Outcome {
 
 fn event(shown: &Shown) {
     match shown {
-        Shown::Ready { url, target } => print::json(&json!({ "event": "ready", "url": url, "target": target })),
+        Shown::Ready { url, target, .. } => print::json(&json!({ "event": "ready", "url": url, "target": target })),
+        Shown::Cut => print::json(&json!({ "event": "cut" })),
         Shown::Row(row) => print::line(row),
         Shown::Draining => print::json(&json!({ "event": "draining" })),
     }
@@ -21,11 +22,14 @@ fn event(shown: &Shown) {
 
 fn text(shown: &Shown, own: bool) {
     match shown {
-        Shown::Ready { url, target } => {
+        Shown::Ready { url, target, keys } => {
             let what = if own { "a sample server".to_owned() } else { target.clone() };
             print::line(format!("ready: {url} leads through gateway and agent to {what}"));
             if own {
                 print::line(format!("       try  curl {url}    Ctrl-C ends"));
+            }
+            if *keys {
+                print::line("       Enter cuts the link between the two: what is open goes on");
             }
         }
         Shown::Row(row) => {
@@ -33,11 +37,12 @@ fn text(shown: &Shown, own: bool) {
                 print::line(line);
             }
         }
+        Shown::Cut => print::line("              cut      the link between agent and gateway, by a reset"),
         Shown::Draining => print::line("ending: open streams may finish; Ctrl-C again cuts them"),
     }
 }
 
-/// Rows about streams; the others are for the audit.
+/// Rows about streams and their link; the others are for the audit.
 fn stream_line(row: &Value) -> Option<String> {
     let field = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default();
     let number = |name: &str| row.get(name).and_then(Value::as_u64).unwrap_or_default();
@@ -47,6 +52,10 @@ fn stream_line(row: &Value) -> Option<String> {
     match field("event") {
         "opened" => Some(format!("{time}  opened   {id}  {} from {}", field("target"), field("source"))),
         "refused" => Some(format!("{time}  refused  {id}  {} {}: {}", field("target"), field("code"), field("detail"))),
+        "lane_broken" => Some(format!("{time}  broken   lane {}: {}", number("lane"), field("detail"))),
+        "lane_resumed" => {
+            Some(format!("{time}  resumed  lane {} after {} ms, with every stream", number("lane"), number("paused_ms")))
+        }
         "closed" => {
             let ended = row.get("code").and_then(Value::as_str).map(|code| format!(", {code}")).unwrap_or_default();
             let (up, down) = (bytes(number("up")), bytes(number("down")));

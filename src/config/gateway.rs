@@ -75,6 +75,10 @@ pub struct GatewaySection {
     /// none: they dial the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct_address: Option<HostPort>,
+    /// How long a session whose connection broke waits for the agent to take it up again, with every stream as it was; 0 to 5m, 0: not
+    /// at all. Default 30s.
+    #[serde(default = "default_resume_window", with = "scalar::duration")]
+    pub resume_window: Duration,
     /// Networks that agents' tunnels may come from. Default any.
     #[serde(default, with = "scalar::networks")]
     pub allow_from: Option<Vec<IpNet>>,
@@ -258,9 +262,17 @@ fn same_socket(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.port() != 0 && same_family && (a.ip() == b.ip() || any(a.ip()) || any(b.ip()))
 }
 
+fn default_resume_window() -> Duration {
+    limits::RESUME_WINDOW
+}
+
 impl GatewaySection {
     fn check(&self) -> Result<(), Problem> {
         check_endpoints(&self.endpoints)?;
+        if self.resume_window > limits::MAX_RESUME_WINDOW {
+            let at = ["gateway".into(), "resume_window".into()];
+            return Err(problem(at, Code::ConfigInvalid, "`gateway.resume_window` is at most 5m"));
+        }
         match &self.direct_address {
             Some(direct) if !self.endpoints.iter().any(|endpoint| endpoint.0.port == direct.port) => Err(problem(
                 ["gateway".into(), "direct_address".into()],

@@ -11,6 +11,8 @@ use super::store::{CommitError, Expect};
 use super::{ATTEMPTS, Control, text};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, InstanceId, SessionId};
+use crate::base::light::{Lights, Tunnel};
+use crate::base::scope::Scope;
 use crate::observe::audit::Event;
 use crate::pki::identity::Serial;
 
@@ -28,6 +30,8 @@ pub struct LiveSession {
     pub agent: AgentId,
     /// Its id.
     pub session: SessionId,
+    /// Whether it stands, whether its agent answers, and which targets were reached.
+    pub lights: Lights,
     /// Since when it lives.
     #[serde(with = "text::utc")]
     pub since: OffsetDateTime,
@@ -72,7 +76,12 @@ pub struct AgentInfo {
     /// When all its certificates were revoked, if they were.
     #[serde(with = "text::optional_utc", default)]
     pub revoked: Option<OffsetDateTime>,
-    /// Its sessions with this gateway; without any it is not connected here.
+    /// The widest scope by which it is disabled, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<Scope>,
+    /// The best that its sessions with this gateway are.
+    pub tunnel: Tunnel,
+    /// Its sessions with this gateway; without any it is down, here.
     pub sessions: Vec<LiveSession>,
 }
 
@@ -101,11 +110,15 @@ impl Control {
         for session in live.sessions() {
             sessions.entry(session.agent.clone()).or_default().push(session);
         }
+        let disabled = self.disabled.lock().await.clone();
         // An agent without its certificate's record was enrolled between the two reads; the next list has it.
         let known = agents.into_iter().filter_map(|Stored { record: Agent { id, serial, revoked, .. }, .. }| {
             let certificate = serials.get(&serial)?;
+            let sessions = sessions.remove(&id).unwrap_or_default();
             Some(AgentInfo {
-                sessions: sessions.remove(&id).unwrap_or_default(),
+                disabled: Scope::all_of(&id).into_iter().rev().find(|scope| disabled.contains_key(scope)),
+                tunnel: sessions.iter().map(|session| session.lights.tunnel).min().unwrap_or(Tunnel::Down),
+                sessions,
                 agent: id,
                 serial,
                 enrolled: certificate.issued,

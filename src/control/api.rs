@@ -9,6 +9,7 @@
 //! | `POST /v1/client-tokens/{name or id}/revoke` | | [`RevokedClientToken`](super::clients::RevokedClientToken) |
 //! | `GET /v1/agents` | | [`AgentsAnswer`] |
 //! | `POST /v1/agents/{tenant}/{group}/{agent}/revoke` | | [`RevokedAgent`] |
+//! | `POST /v1/agents/disable`, `…/enable` | [`ScopeRequest`] | [`Standing`] |
 //! | `GET /v1/status` | | [`GatewayStatus`] |
 //!
 //! Refusals are an [`ErrorBody`] with a fitting status.
@@ -29,12 +30,14 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::agents::{AgentInfo, Live, LiveSession, RevokedAgent};
+use super::disable::Standing;
 use super::op::Caller;
 use super::{Control, text};
 use crate::base::code::{Code, Exit, Failure, OrFail};
 use crate::base::endpoint::Endpoint;
 use crate::base::id::{AgentId, GroupId, InstanceId, Name, printable};
 use crate::base::limits;
+use crate::base::scope::Scope;
 use crate::base::secret::Secret;
 use crate::pki::identity::TrustDomain;
 use crate::wire::enroll::ErrorBody;
@@ -43,6 +46,10 @@ use crate::wire::enroll::ErrorBody;
 pub const TOKENS: &str = "/v1/enrollment-tokens";
 /// Lists the agents.
 pub const AGENTS: &str = "/v1/agents";
+/// Disables agents.
+pub const DISABLE: &str = "/v1/agents/disable";
+/// Lets them in again.
+pub const ENABLE: &str = "/v1/agents/enable";
 /// Says how the gateway is.
 pub const STATUS: &str = "/v1/status";
 
@@ -78,6 +85,14 @@ pub struct TokenAnswer {
     pub expires: OffsetDateTime,
     /// What was made along with it, such as `tenant acme`.
     pub created: Vec<String>,
+}
+
+/// Says which agents are meant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScopeRequest {
+    /// An agent, a group or a tenant.
+    pub scope: Scope,
 }
 
 /// The enrolled agents.
@@ -128,6 +143,8 @@ pub fn router(api: Api) -> Router {
         .route(TOKENS, post(create_token))
         .route(AGENTS, get(list_agents))
         .route(&format!("{AGENTS}/{{tenant}}/{{group}}/{{agent}}/revoke"), post(revoke_agent))
+        .route(DISABLE, post(disable))
+        .route(ENABLE, post(enable))
         .route(STATUS, get(status))
         .merge(clients::routes())
         .fallback(async || Refused(StatusCode::NOT_FOUND, Failure::new(Code::Usage, "there is no such route")))
@@ -166,6 +183,20 @@ async fn revoke_agent(
     let name = |text: &str| Name::parse(text).or_fail(Code::Usage, "the agent's path");
     let agent = AgentId { group: GroupId { tenant: name(&tenant)?, group: name(&group)? }, agent: name(&agent)? };
     Ok(Json(api.control.revoke(&agent, &caller).await?))
+}
+
+type Body = Result<Bytes, BytesRejection>;
+
+async fn disable(State(api): State<Api>, caller: Option<Extension<Caller>>, body: Body) -> Answer<Standing> {
+    let caller = known(caller)?;
+    let ScopeRequest { scope } = parse(body)?;
+    Ok(Json(api.control.disable(&scope, &caller).await?))
+}
+
+async fn enable(State(api): State<Api>, caller: Option<Extension<Caller>>, body: Body) -> Answer<Standing> {
+    let caller = known(caller)?;
+    let ScopeRequest { scope } = parse(body)?;
+    Ok(Json(api.control.enable(&scope, &caller).await?))
 }
 
 async fn status(State(api): State<Api>) -> Json<GatewayStatus> {

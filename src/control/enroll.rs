@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use aws_lc_rs::rand;
 use time::OffsetDateTime;
 
 use super::records::{self, Agent, Record, Redemption, Revocation, SerialRecord, Stored, Token};
@@ -11,6 +10,7 @@ use super::tokens::{secret_hash, token_id};
 use super::{ATTEMPTS, Control, text};
 use crate::base::code::{Code, Failure, OrFail};
 use crate::base::id::{AgentId, Name};
+use crate::base::random;
 use crate::base::secret::constant_time_eq;
 use crate::base::throttle::Verdict;
 use crate::gateway::issuer::{EnrollAsk, Enrolled, Enrolling, Issuer};
@@ -166,9 +166,9 @@ fn wished_or_made_up(token: &Token, wished: Option<&Name>) -> Result<AgentId, Fa
     let agent = match wished {
         Some(name) => name.clone(),
         None => {
-            let mut random = [0; 3];
-            rand::fill(&mut random).or_fail(Code::Internal, "no randomness")?;
-            Name::parse(&format!("agent-{}", text::hex(&random))).or_fail(Code::Internal, "a made-up name")?
+            let mut suffix = [0; 3];
+            random::fill(&mut suffix)?;
+            Name::parse(&format!("agent-{}", text::hex(&suffix))).or_fail(Code::Internal, "a made-up name")?
         }
     };
     Ok(AgentId { group: token.group(), agent })

@@ -11,6 +11,7 @@ use super::text;
 use crate::base::code::{Code, Failure};
 use crate::base::grant::Grants;
 use crate::base::id::{AgentId, GroupId, Name};
+use crate::base::scope::Scope;
 use crate::gateway::callers::TokenHash;
 use crate::pki::identity::Serial;
 
@@ -246,3 +247,16 @@ impl ClientToken {
         [self.revoked, expired].into_iter().flatten().min()
     }
 }
+
+/// Agents that are not let in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Disabled {
+    pub(super) scope: Scope,
+    #[serde(with = "text::utc")]
+    pub(super) at: OffsetDateTime,
+    /// Who disabled them.
+    pub(super) by: String,
+}
+
+record!(Disabled Disabled |self| self.scope.to_string());

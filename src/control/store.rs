@@ -49,12 +49,22 @@ pub enum Kind {
     Revocation,
     /// What a client logs in with.
     ClientToken,
+    /// Agents that are not let in for a while.
+    Disabled,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Tenant, Self::Group, Self::Agent, Self::Serial, Self::Token, Self::Revocation, Self::ClientToken];
+    pub const ALL: [Self; 8] = [
+        Self::Tenant,
+        Self::Group,
+        Self::Agent,
+        Self::Serial,
+        Self::Token,
+        Self::Revocation,
+        Self::ClientToken,
+        Self::Disabled,
+    ];
 
     /// The name that it is stored under; never changed.
     #[must_use]
@@ -67,6 +77,7 @@ impl Kind {
             Self::Token => "token",
             Self::Revocation => "revocation",
             Self::ClientToken => "client-token",
+            Self::Disabled => "disabled",
         }
     }
 }

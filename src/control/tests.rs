@@ -2,6 +2,7 @@
 
 mod agents;
 mod clients;
+mod disable;
 mod enroll;
 mod records_kept;
 

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::callers::{Caller, Callers};
 use super::ingress::{Answer, ClientIo, Entry, Terms, Wanted};
 use super::issuer::{EnrollAsk, Enrolling, Issuer};
 use super::quota::Limits;
+use super::reauthorise::Certificate;
 use super::registry::{Facts, Live};
 use super::{Gateway, Settings};
 use crate::base::allow::AllowFrom;
@@ -23,6 +24,7 @@ use crate::base::grant::Grants;
 use crate::base::id::{AgentId, InstanceId, Name, SessionId};
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
+use crate::observe::audit::Audit;
 use crate::pki::authority::Authority;
 use crate::pki::identity::Serial;
 use crate::pki::revoke::Revocations;
@@ -45,14 +47,35 @@ impl Issuer for NoIssuer {
 }
 
 pub(crate) fn gateway() -> (Arc<Gateway>, Rows, Tasks) {
+    let (audit, rows) = audit();
+    let tasks = Tasks::new();
+    (gateway_with(settings(), audit, &tasks), rows, tasks)
+}
+
+/// One with these settings, to which nobody comes by a socket.
+pub(crate) fn gateway_with(settings: Settings, audit: Audit, tasks: &Tasks) -> Arc<Gateway> {
+    let parts = (Revocations::new(), Callers::new());
+    Gateway::new(settings, TLS.clone(), parts.0, parts.1, Arc::new(NoIssuer), audit, tasks)
+}
+
+/// All gateways of tests have the same.
+static TLS: LazyLock<Arc<GatewayTls>> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     let now = OffsetDateTime::now_utc();
     let authority = Authority::init(dir.path(), &"test.example".parse().unwrap(), now).unwrap();
     let id = Name::parse("gw").unwrap();
     let credential = authority.issue_gateway(&id, &["wss://gw.example".parse().unwrap()], now).unwrap();
-    let tls = GatewayTls::new(authority.root(), &credential, Revocations::new()).unwrap();
-    let settings = Settings {
-        id,
+    Arc::new(GatewayTls::new(authority.root(), &credential, Revocations::new()).unwrap())
+});
+
+/// Makes what all have in common, if nobody has; takes chance and time.
+pub(crate) fn prepare() {
+    LazyLock::force(&TLS);
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        id: Name::parse("gw").unwrap(),
         allow_from: AllowFrom::all(),
         enroll_from: AllowFrom::all(),
         clients_from: AllowFrom::all(),
@@ -61,14 +84,10 @@ pub(crate) fn gateway() -> (Arc<Gateway>, Rows, Tasks) {
         caps: Caps::default(),
         max_streams: 1024,
         max_lanes: 4,
+        resume_window: Duration::from_secs(30),
         direct_address: None,
         drain_timeout: Duration::from_secs(5),
-    };
-    let (audit, rows) = audit();
-    let tasks = Tasks::new();
-    let parts = (Revocations::new(), Callers::new());
-    let gateway = Gateway::new(settings, Arc::new(tls), parts.0, parts.1, Arc::new(NoIssuer), audit, &tasks);
-    (gateway, rows, tasks)
+    }
 }
 
 /// The other end of a session that is in a gateway's registry.
@@ -83,19 +102,25 @@ pub(crate) async fn agent(name: &str, targets: &[&str]) -> Agent {
     process(name, targets, InstanceId::fresh()).await.0
 }
 
+/// One that has some time left.
+pub(crate) fn certificate() -> Certificate {
+    let not_after = time::OffsetDateTime::now_utc() + time::Duration::days(30);
+    Certificate { serial: Serial::random().unwrap(), not_after }
+}
+
 /// The same of one process of that agent, with the gateway's end, to be attended to.
 pub(crate) async fn process(name: &str, targets: &[&str], instance: InstanceId) -> (Agent, Session) {
     let (theirs, ours, tasks) = sessions(targets).await;
     let facts = Facts {
         session: SessionId::fresh(),
         agent: format!("acme/dc1/{name}").parse::<AgentId>().unwrap(),
-        serial: Serial::random().unwrap(),
-        not_after: time::OffsetDateTime::now_utc() + time::Duration::days(30),
+        certificate: certificate(),
         instance,
         version: "test".to_owned(),
         peer: "192.0.2.1:1".parse().unwrap(),
         capacity: 100,
         resume_secret: Some(Secret::new("c2VjcmV0")),
+        echoes: false,
     };
     let live = Live::new(facts, &hello(targets).targets, ours.lanes.clone(), ours.notifier.clone());
     (Agent { session: theirs, live: Arc::new(live), tasks }, ours)

@@ -331,6 +331,7 @@ impl Asked<'_> {
         if let Some(code) = refusal {
             metrics::refused(code);
         }
+        account.tell_light(&self.address.target.target, refusal);
         head.version = self.parts.version;
         head::answer(&mut head.headers, self.id, self.upgrade.as_ref().filter(|_| switched));
         if !switched {

@@ -86,6 +86,7 @@ impl Wanted {
             Some(until) => {
                 Box::pin(async {
                     tokio::select! {
+                        biased;
                         () = self.caller.revoked() => {}
                         () = passes(until) => {}
                     }

@@ -1,40 +1,52 @@
 //! Further lanes at the gateway: which connection may join which session, and a lane's life. It refuses to know when a session
 //! needs one.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use super::Gateway;
+use super::reauthorise::{Certificate, reauthorise};
 use super::registry::Live;
 use crate::base::code::{Code, Failure};
 use crate::base::id::AgentId;
-use crate::base::limits::LANES_PER_MINUTE;
+use crate::base::limits::{LANES_PER_MINUTE, RESUMES_PER_MINUTE};
 use crate::observe::metrics;
-use crate::tunnel::ledger::LaneAttendance;
+use crate::tunnel::ledger::{LaneAccount, LaneAttendance};
 use crate::tunnel::mux::{Incoming, Side};
 use crate::tunnel::session::lanes::{Lane, Seat};
 use crate::tunnel::upgrade::Upgraded;
 use crate::wire::resume::{Exporter, Resume};
 
-/// A connection that may become this session's lane.
-pub(super) struct Joining {
-    live: Arc<Live>,
-    seat: Seat,
+/// A connection that may become a session's lane.
+pub(super) enum Joining {
+    /// A further one.
+    Further { live: Arc<Live>, seat: Seat },
+    /// One that is there already, and had another connection.
+    Again { live: Arc<Live>, lane: Lane, generation: u64 },
 }
 
-/// Checks a connection that asks to be a further lane: `agent` is whose certificate it showed, `exporter` its own.
+/// Checks a connection that asks to be a lane: `agent` is whose certificate it showed, `exporter` its own. If it takes up a lane that is
+/// there, that lane's older connection counts for nothing from here on, and with it comes how many bytes had been received.
 ///
 /// # Errors
-/// `not_here` when this instance has no such session of the agent's group, `lane_refused` when it is another agent's, the proof
-/// is wrong or the lane is an old one, `session_lanes` when there are enough lanes or attempts.
-pub(super) fn admit(gateway: &Gateway, agent: &AgentId, resume: &Resume, exporter: &Exporter) -> Result<Joining, Failure> {
-    if gateway.joined.check_key(agent).is_err() {
-        let detail = format!("{agent} has tried {LANES_PER_MINUTE} lanes in a minute");
-        return Err(Failure::new(Code::SessionLanes, detail));
-    }
+/// `not_here` when this instance has no such session of the agent's group; `lane_refused` when it is another agent's, the proof
+/// is wrong, a further lane is an old one, or a lane that is taken up again is not where that is claimed; `session_lanes` when there are enough
+/// lanes or attempts.
+pub(super) fn admit(
+    gateway: &Gateway,
+    agent: &AgentId,
+    resume: &Resume,
+    exporter: &Exporter,
+) -> Result<(Joining, Option<u64>), Failure> {
     let claim = resume.claim;
+    let (limiter, limit) = match claim.generation {
+        0 => (&gateway.joined, LANES_PER_MINUTE),
+        _ => (&gateway.resumed, RESUMES_PER_MINUTE),
+    };
+    if limiter.check_key(agent).is_err() {
+        return Err(Failure::new(Code::SessionLanes, format_args!("{agent} has tried {limit} lanes in a minute")));
+    }
     let refused = |why: &str| {
         let detail = format!("{agent}, session {} lane {}: {why}", claim.session, claim.lane);
         Failure::new(Code::LaneRefused, detail)
@@ -48,32 +60,86 @@ pub(super) fn admit(gateway: &Gateway, agent: &AgentId, resume: &Resume, exporte
     if !resume.is_proved(secret, exporter) {
         return Err(refused("the proof is wrong"));
     }
-    if (claim.generation, claim.received) != (0, 0) {
-        return Err(refused("lanes are not resumed"));
+    if claim.generation > 0 {
+        let lane = live.lanes.get(claim.lane).ok_or_else(|| refused("there is no such lane"))?;
+        let received = lane.link().fence(claim.generation, claim.received).map_err(|failure| match failure.code {
+            Code::LaneRefused => refused(&failure.detail),
+            _ => not_here(),
+        })?;
+        return Ok((Joining::Again { live, lane, generation: claim.generation }, Some(received)));
+    }
+    if claim.received != 0 {
+        return Err(refused("a new lane has received nothing"));
     }
     if live.draining() {
         return Err(Failure::new(Code::SessionLanes, format_args!("{agent}: session {} is ending", claim.session)));
     }
     let seat = live.lanes.take_seat(claim.lane).map_err(|failure| failure.context(agent))?;
-    Ok(Joining { live, seat })
+    Ok((Joining::Further { live, seat }, None))
 }
 
-/// A lane's life, to its end or its session's.
-pub(super) async fn serve<S>(gateway: &Gateway, joining: Joining, upgraded: Upgraded<S>, peer: SocketAddr)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let Joining { live, seat } = joining;
+/// A connection's life as a lane: to the lane's end, its session's, or until a newer connection takes its place.
+pub(super) async fn serve(gateway: &Gateway, joining: Joining, upgraded: Upgraded, certificate: Certificate, peer: SocketAddr) {
+    match joining {
+        Joining::Further { live, seat } => further(gateway, live, seat, upgraded, certificate, peer).await,
+        Joining::Again { live, lane, generation } => {
+            let account = account(gateway, &live, &lane);
+            match lane.link().attach(generation, upgraded) {
+                Ok(paused) => {
+                    live.certificates().shown(lane.number(), certificate);
+                    account.resumed(generation, &certificate.serial.to_string(), &peer.to_string(), paused);
+                    if let Err(why) = reauthorise(gateway, &live) {
+                        live.lanes.close_because(&why);
+                    }
+                    // The connection counts among the listener's as long as it is the lane's.
+                    lane.link().detached(generation).await;
+                }
+                Err(failure) => gateway.refused(peer, &failure.context(&live.agent), "connection refused"),
+            }
+        }
+    }
+}
+
+/// A further lane's life.
+async fn further(
+    gateway: &Gateway,
+    live: Arc<Live>,
+    seat: Seat,
+    upgraded: Upgraded,
+    certificate: Certificate,
+    peer: SocketAddr,
+) {
     let tasks = gateway.sessions.child();
     let (lane, mut incoming) = seat.attach(upgraded, Side::Gateway, &tasks);
     let attendance = LaneAttendance::open(&gateway.audit, live.session, &live.agent, lane.number(), &peer.to_string());
     let open = metrics::lane(gateway.settings.id.as_str());
-    let why = attend(&live, &lane, &mut incoming).await;
+    live.certificates().shown(lane.number(), certificate);
+    let why = tokio::select! {
+        biased;
+        why = attend(&live, &lane, &mut incoming) => why,
+        never = watch(gateway, &live, &lane) => match never {},
+    };
     // The number of lanes is told right also while the rest of this one ends.
     drop((seat, open));
+    live.certificates().forget(lane.number());
     lane.link().ended().await;
     tasks.abort().await;
     attendance.close(why);
+}
+
+/// Writes down each time that a lane's connection breaks and another one is waited for.
+pub(super) async fn watch(gateway: &Gateway, live: &Live, lane: &Lane) -> Infallible {
+    while let Some(why) = lane.link().paused().await {
+        account(gateway, live, lane).broken(&why);
+        if lane.link().goes_on().await.is_none() {
+            break;
+        }
+    }
+    std::future::pending().await
+}
+
+fn account<'a>(gateway: &'a Gateway, live: &'a Live, lane: &Lane) -> LaneAccount<'a> {
+    LaneAccount { audit: &gateway.audit, session: live.session, agent: &live.agent, lane: lane.number() }
 }
 
 /// Yields why the lane broke; nothing when it was closed in good order.

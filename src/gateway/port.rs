@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::MissedTickBehavior;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::callers::passes;
+use super::canary;
 use super::ingress::socks5::Refused;
 use super::ingress::{Wanted, dismiss};
 use super::lanes::{self, Joining};
+use super::reauthorise::{Certificate, disabled, holds, reauthorise};
 use super::registry::{Facts, Live};
 use super::relay::relay;
 use super::shares::Share;
@@ -22,23 +25,26 @@ use crate::base::allow::{network, site};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
 use crate::base::limits::{
-    AUDIT_SESSIONS, DUPLICATE_AFTER, HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, SESSIONS_PER_MINUTE, SOCKET_BUFFER,
+    AUDIT_SESSIONS, DUPLICATE_AFTER, HANDSHAKE_DEADLINE, MAX_SESSIONS_PER_AGENT, REAUTHORISE, SESSIONS_PER_MINUTE,
+    SOCKET_BUFFER,
 };
 use crate::base::secret::Secret;
 use crate::observe::audit::{Event, Holder};
 use crate::observe::metrics;
 use crate::pki::identity::{Identity, Role};
 use crate::pki::tls::{self, Protocol};
+use crate::tunnel::Io;
 use crate::tunnel::half_close::HalfClose;
 use crate::tunnel::ledger::Attendance;
 use crate::tunnel::listen::{self, Service, prepare_tunnel};
 use crate::tunnel::proxy_header;
 use crate::tunnel::session::{self, Session};
 use crate::tunnel::upgrade::{self, Upgraded};
-use crate::wire::hello::{Hello, Welcome};
+use crate::wire::hello::{Hello, RESUME, Welcome};
 use crate::wire::notice::Notice;
+use crate::wire::open::CAPABILITY_ECHO;
 use crate::wire::refusal::Refusal;
-use crate::wire::resume::{self, Resume};
+use crate::wire::resume::{self, Exporter, Resume};
 
 /// Targets of one session that are remembered for routing.
 const MAX_OFFERS: usize = 10_000;
@@ -57,11 +63,23 @@ pub fn serve(gateway: &Arc<Gateway>, socket: TcpListener) {
 
 struct Port(Arc<Gateway>);
 
+/// A connection behind TLS, with the certificate that was shown on it: the seam below which a simulation has its own network.
+pub(crate) struct Shown {
+    /// What is said from here on is confidential.
+    pub(crate) io: Box<dyn Io>,
+    /// Who shows it.
+    pub(crate) identity: Identity,
+    /// What this connection alone has.
+    pub(crate) exporter: Exporter,
+    /// Where it comes from.
+    pub(crate) peer: SocketAddr,
+}
+
 /// What came through the handshake.
 #[allow(clippy::large_enum_variant, reason = "both are large, few, and boxed")]
 enum Ready {
-    Tunnel { upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr },
-    Lane { upgraded: Upgraded<Secured>, joining: Joining, peer: SocketAddr },
+    Tunnel { upgraded: Upgraded, identity: Identity, agent: AgentId, peer: SocketAddr },
+    Lane { upgraded: Upgraded, joining: Joining, certificate: Certificate, peer: SocketAddr },
     Enroll { stream: Secured, peer: SocketAddr, share: Share<IpAddr> },
     Client { stream: HalfClose<Secured>, wanted: Result<Wanted, Vec<u8>> },
 }
@@ -94,7 +112,9 @@ impl Service<TcpStream, SocketAddr> for Port {
     async fn serve(&self, ready: Box<Ready>) {
         match *ready {
             Ready::Tunnel { upgraded, identity, agent, peer } => self.tunnel(upgraded, identity, agent, peer).await,
-            Ready::Lane { upgraded, joining, peer } => lanes::serve(&self.0, joining, upgraded, peer).await,
+            Ready::Lane { upgraded, joining, certificate, peer } => {
+                lanes::serve(&self.0, joining, upgraded, certificate, peer).await;
+            }
             Ready::Enroll { stream, peer, share: _share } => enrollment::serve(&self.0, stream, peer.ip()).await,
             Ready::Client { mut stream, wanted: Err(say) } => dismiss(&mut stream, &say).await,
             Ready::Client { stream, wanted: Ok(wanted) } => {
@@ -162,19 +182,30 @@ impl Port {
         // Not a client's, whose reader may rest for as long as it likes: that looks like acknowledging nothing.
         prepare_tunnel(stream.get_ref().0.get_ref());
         let identity = tls::peer_identity(stream.get_ref().1)?;
+        let exporter = tls::exporter(stream.get_ref().1, resume::EXPORTER_LABEL)?;
+        self.upgrade(Shown { io: Box::new(stream), identity, exporter, peer }).await
+    }
+
+    /// From there to a tunnel, or to a further lane of one.
+    async fn upgrade(&self, shown: Shown) -> Result<Ready, Failure> {
+        let gateway = &self.0;
+        let Shown { io, identity, exporter, peer } = shown;
         let Role::Agent { agent, .. } = identity.role.clone() else {
             return Err(Failure::new(Code::CertificateRefused, "the certificate is no agent's"));
         };
-        let exporter = tls::exporter(stream.get_ref().1, resume::EXPORTER_LABEL)?;
         let admit = |resume: Option<Resume>| {
             if gateway.drain.begun() {
                 return Err(Failure::new(Code::Stopping, "the gateway is shutting down"));
             }
-            resume.map(|resume| lanes::admit(gateway, &agent, &resume, &exporter)).transpose()
+            if gateway.revocations.disables(&agent) {
+                return Err(disabled(&agent));
+            }
+            let admitted = resume.map(|resume| lanes::admit(gateway, &agent, &resume, &exporter)).transpose()?;
+            Ok(admitted.map_or((None, None), |(joining, received)| (Some(joining), received)))
         };
-        Ok(match upgrade::server(stream, admit).await? {
+        Ok(match upgrade::server(io, admit).await? {
             (upgraded, None) => Ready::Tunnel { upgraded, identity, agent, peer },
-            (upgraded, Some(joining)) => Ready::Lane { upgraded, joining, peer },
+            (upgraded, Some(joining)) => Ready::Lane { upgraded, joining, certificate: Certificate::from(&identity), peer },
         })
     }
 
@@ -183,12 +214,12 @@ impl Port {
         self.0.refused(peer, failure, "connection refused");
     }
 
-    async fn tunnel(&self, upgraded: Upgraded<Secured>, identity: Identity, agent: AgentId, peer: SocketAddr) {
+    async fn tunnel(&self, upgraded: Upgraded, identity: Identity, agent: AgentId, peer: SocketAddr) {
         let gateway = &self.0;
         let tasks = gateway.sessions.child();
         // Until the session's end.
         let share = gateway.held.take(&agent).filter(|_| gateway.begun.check_key(&agent).is_ok());
-        let decide = |_: &Hello, version| decide(gateway, version, share.is_some());
+        let decide = |hello: &Hello, version| decide(gateway, hello, version, share.is_some());
         match session::welcome(upgraded, decide, &tasks).await {
             Ok((hello, welcome, session)) => {
                 let live = enter(gateway, &hello, welcome, &session, identity, agent, peer);
@@ -205,14 +236,18 @@ impl Port {
 
     async fn live(&self, live: Arc<Live>, mut session: Session) {
         let gateway = &self.0;
-        let serial = live.serial.to_string();
+        let serial = live.certificates().first().serial.to_string();
         let peer = live.peer.to_string();
         tracing::info!(session = %live.session, agent = %live.agent, %peer, version = live.version, "agent connected");
         let attendance = Attendance::open(&gateway.audit, live.session, &live.agent, &serial, &peer);
         let entered = Entered(gateway, &live);
         let id = gateway.settings.id.as_str();
         let _open = (metrics::session(id), metrics::lane(id));
-        let failure = attend(gateway, &live, &mut session).await;
+        let failure = tokio::select! {
+            biased;
+            failure = attend(gateway, &live, &mut session) => failure,
+            never = lanes::watch(gateway, &live, live.lanes.first()) => match never {},
+        };
         drop(entered);
         // Whatever ended the first lane.
         live.lanes.close();
@@ -229,7 +264,7 @@ impl Drop for Entered<'_> {
     }
 }
 
-fn decide(gateway: &Gateway, version: u32, has_share: bool) -> Result<Welcome, Refusal> {
+fn decide(gateway: &Gateway, hello: &Hello, version: u32, has_share: bool) -> Result<Welcome, Refusal> {
     if !has_share {
         let limits = format!("{MAX_SESSIONS_PER_AGENT} at a time, {SESSIONS_PER_MINUTE} begun in a minute");
         return Err(Refusal::new(Code::AgentSessions, limits));
@@ -238,13 +273,15 @@ fn decide(gateway: &Gateway, version: u32, has_share: bool) -> Result<Welcome, R
         return Err(Refusal::new(Code::Stopping, "the gateway is shutting down"));
     }
     let max_lanes = gateway.settings.max_lanes;
-    let resume_secret = if max_lanes > 1 { Some(Secret::random()?) } else { None };
+    let resumes = hello.capabilities.iter().any(|capability| capability == RESUME);
+    let resume_window = if resumes { gateway.settings.resume_window } else { Duration::ZERO };
+    let resume_secret = if max_lanes > 1 || !resume_window.is_zero() { Some(Secret::random()?) } else { None };
     Ok(Welcome {
         version,
         gateway: gateway.instance,
         session: SessionId::fresh(),
         resume_secret,
-        resume_window: Duration::ZERO,
+        resume_window,
         direct_address: gateway.settings.direct_address.clone(),
         max_streams: u32::try_from(gateway.settings.max_streams).unwrap_or(u32::MAX),
         max_lanes: u32::try_from(max_lanes).unwrap_or(u32::MAX),
@@ -263,48 +300,46 @@ fn enter(
     let facts = Facts {
         session: welcome.session,
         agent,
-        serial: identity.serial,
-        not_after: identity.not_after,
+        certificate: Certificate::from(&identity),
         instance: hello.instance,
         version: hello.agent_version.clone(),
         peer,
         capacity: session.lanes.max_streams(),
         resume_secret: welcome.resume_secret,
+        echoes: hello.capabilities.iter().any(|capability| capability == CAPABILITY_ECHO),
     };
     let live = Live::new(facts, &hello.targets, session.lanes.clone(), session.notifier.clone());
     let live = Arc::new(live);
+    gateway.registry.replaced(&live);
     gateway.registry.add(live.clone());
     live
 }
 
-/// A session's life: what the agent tells, what is to be told, and the revocation or the end of its certificate.
+/// A session's life: what the agent tells, what is to be told, and whether what it was granted on still holds.
 async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> Failure {
     let mut revoked = gateway.revocations.subscribe();
     let mut told = false;
-    let expired = expires(gateway, live);
-    tokio::pin!(expired);
+    let (expiring, canary) = (expires(gateway, live), canary::watch(gateway, live));
+    tokio::pin!(expiring, canary);
+    let mut reauthorised = tokio::time::interval_at(live.began + REAUTHORISE, REAUTHORISE);
+    reauthorised.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut woken = gateway.wakes.subscribe();
     let mut doubts = tokio::time::interval_at(live.began + DUPLICATE_AFTER, DUPLICATE_AFTER);
     let mut doubted = false;
     loop {
         // Also before the first change: the certificate may have been revoked during the handshake.
-        if gateway.revocations.contains(&live.serial) {
-            live.drain();
-            session.notifier.tell(Notice::Revoked);
-            // An honest agent ends the session when it reads this; the others have it ended for them.
-            let _ = tokio::time::timeout(LAST_WORD, live.link.ended()).await;
-            live.lanes.close();
-            live.link.ended().await;
-            return Failure::new(Code::Revoked, format_args!("certificate {}", live.serial));
+        if let Err(why) = holds(gateway, live) {
+            return end(live, why).await;
         }
         tokio::select! {
             biased;
             failure = live.link.ended() => return failure,
             Ok(()) = revoked.changed() => {}
-            () = &mut expired => {
-                live.lanes.close();
-                live.link.ended().await;
-                return Failure::new(Code::CertificateExpired, format_args!("certificate {}", live.serial));
-            }
+            () = &mut expiring => return end(live, expired(live)).await,
+            // What no longer holds is found above.
+            _ = reauthorised.tick() => drop(reauthorise(gateway, live)),
+            () = &mut canary => {}
+            Ok(()) = woken.changed() => live.lanes.woken(*woken.borrow_and_update()),
             notice = session.notices.recv() => match notice {
                 Some(notice) => noticed(live, notice),
                 None => return live.link.ended().await,
@@ -326,10 +361,35 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
     }
 }
 
+/// Ends a session with whose grounds it is over.
+async fn end(live: &Live, why: Failure) -> Failure {
+    live.drain();
+    live.lanes.ends_with(why.code);
+    if why.code == Code::Revoked {
+        live.notifier.tell(Notice::Revoked);
+        // An honest agent ends the session when it reads this; the others have it ended for them.
+        let _ = tokio::time::timeout(LAST_WORD, live.link.ended()).await;
+    }
+    live.lanes.close_because(&why);
+    live.link.ended().await;
+    why
+}
+
+fn expired(live: &Live) -> Failure {
+    Failure::new(Code::CertificateExpired, format_args!("at {}", live.certificates().until()))
+}
+
 /// Ends when the certificate has ended and its session's streams had the time of a drain. A session must not outlive what it was
 /// granted on: after a new enrollment, nobody who revokes the agent would think of it.
 async fn expires(gateway: &Gateway, live: &Live) {
-    passes(live.not_after).await;
+    // One that is replaced by a longer one in time, at a resume, doesn't count.
+    loop {
+        let until = live.certificates().until();
+        passes(until).await;
+        if live.certificates().until() <= until {
+            break;
+        }
+    }
     live.drain();
     let deadline = gateway.settings.drain_timeout;
     live.notifier.tell(Notice::Drain { deadline });
@@ -379,6 +439,19 @@ fn noticed(live: &Live, notice: Notice) {
         Notice::TargetsChanged { added, removed } => live.offers_changed(added, &removed, MAX_OFFERS),
         _ => {}
     }
+}
+
+/// Serves a connection that came in by another way than a socket's, as the port serves its own, to its end.
+#[cfg(test)]
+pub(crate) fn take(gateway: &Arc<Gateway>, shown: Shown) -> tokio::task::JoinHandle<Option<()>> {
+    let (port, peer) = (Port(gateway.clone()), shown.peer);
+    gateway.sessions.spawn(async move {
+        match tokio::time::timeout(HANDSHAKE_DEADLINE, port.upgrade(shown)).await {
+            Ok(Ok(ready)) => port.serve(Box::new(ready)).await,
+            Ok(Err(failure)) => port.report(peer, &failure),
+            Err(_) => port.timed_out(peer),
+        }
+    })
 }
 
 #[cfg(test)]

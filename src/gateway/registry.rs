@@ -8,15 +8,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::base::code::Code;
+use super::reauthorise::{Certificate, Certificates};
+use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, GroupId, InstanceId, Name, SessionId};
+use crate::base::light::{Lamp, Lights, Reach, Serving, Tunnel};
 use crate::base::limits::DUPLICATE_AFTER;
 use crate::base::secret::Secret;
-use crate::pki::identity::Serial;
 use crate::tunnel::mux::Link;
 use crate::tunnel::session::Notifier;
 use crate::tunnel::session::lanes::Lanes;
 use crate::wire::hello::{Kind, Offer};
+use crate::wire::open::Spoken;
 use crate::wire::refusal::Refusal;
 
 /// Sessions by group.
@@ -33,10 +35,6 @@ pub struct Live {
     pub session: SessionId,
     /// Whose it is, from the verified certificate.
     pub agent: AgentId,
-    /// That certificate.
-    pub serial: Serial,
-    /// When that certificate ends, and the session with it.
-    pub not_after: OffsetDateTime,
     /// The agent's process.
     pub instance: InstanceId,
     /// The agent's program version.
@@ -57,8 +55,19 @@ pub struct Live {
     pub notifier: Notifier,
     /// The connection of lane 0, with which the session ends.
     pub link: Link,
-    offers: RwLock<HashMap<Name, Kind>>,
+    /// Whether the agent answers a canary.
+    pub echoes: bool,
+    /// Whether it has answered the last one.
+    pub serving: Lamp<Serving>,
+    certificates: Certificates,
+    offers: RwLock<HashMap<Name, Offered>>,
     draining: AtomicBool,
+}
+
+/// A target of a session, and how the last attempt at it went.
+struct Offered {
+    kind: Kind,
+    lamp: Lamp<Reach>,
 }
 
 /// What is fixed about a session when it begins.
@@ -67,10 +76,8 @@ pub struct Facts {
     pub session: SessionId,
     /// See [`Live`].
     pub agent: AgentId,
-    /// See [`Live`].
-    pub serial: Serial,
-    /// See [`Live`].
-    pub not_after: OffsetDateTime,
+    /// What lane 0 has shown.
+    pub certificate: Certificate,
     /// See [`Live`].
     pub instance: InstanceId,
     /// See [`Live`].
@@ -81,6 +88,8 @@ pub struct Facts {
     pub capacity: usize,
     /// See [`Live`].
     pub resume_secret: Option<Secret>,
+    /// See [`Live`].
+    pub echoes: bool,
 }
 
 impl Registry {
@@ -88,6 +97,16 @@ impl Registry {
     pub fn add(&self, live: Arc<Live>) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.entry(live.agent.group.clone()).or_default().push(live);
+    }
+
+    /// A process of the same agent takes the place of one that is gone: what waits for that one's connections waits no more. A connection
+    /// can't be taken up by another process, which doesn't have what was sent on it.
+    pub fn replaced(&self, by: &Live) {
+        for live in self.sessions() {
+            if live.agent == by.agent && live.instance != by.instance && live.is_resuming() {
+                live.link.close_because(Failure::new(Code::ResumeExpired, "the agent's process was replaced by another one"));
+            }
+        }
     }
 
     /// Forgets a session.
@@ -119,6 +138,14 @@ impl Registry {
         least.map(|live| Arc::clone(live)).ok_or_else(|| {
             Refusal::new(Code::TargetUnknown, format_args!("no connected agent of {group} has a target `{target}`"))
         })
+    }
+
+    /// The group's sessions that were not `tried` and wait for another connection.
+    #[must_use]
+    pub fn resuming(&self, group: &GroupId, tried: &[SessionId]) -> Vec<Arc<Live>> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        let sessions = groups.get(group).map(Vec::as_slice).unwrap_or_default().iter();
+        sessions.filter(|live| live.is_resuming() && !live.draining() && !tried.contains(&live.session)).cloned().collect()
     }
 
     /// A session of this group by its id.
@@ -169,15 +196,13 @@ impl Live {
     /// A session as the greeting left it.
     #[must_use]
     pub fn new(facts: Facts, targets: &[Offer], lanes: Lanes, notifier: Notifier) -> Self {
-        let Facts { session, agent, serial, not_after, instance, version, peer, capacity, resume_secret } = facts;
+        let Facts { session, agent, certificate, instance, version, peer, capacity, resume_secret, echoes } = facts;
         let link = lanes.first().link().clone();
-        let offers = RwLock::new(targets.iter().map(|offer| (offer.name.clone(), offer.kind)).collect());
+        let offers = RwLock::new(targets.iter().map(|offer| (offer.name.clone(), Offered::new(offer.kind))).collect());
         let (since, began, draining) = (OffsetDateTime::now_utc(), Instant::now(), AtomicBool::new(false));
         Self {
             session,
             agent,
-            serial,
-            not_after,
             instance,
             version,
             peer,
@@ -188,9 +213,18 @@ impl Live {
             lanes,
             notifier,
             link,
+            echoes,
+            serving: Lamp::new(Serving::Unknown),
+            certificates: Certificates::of_first(certificate),
             offers,
             draining,
         }
+    }
+
+    /// Whether its connection has broken and another one is waited for.
+    #[must_use]
+    pub fn is_resuming(&self) -> bool {
+        self.link.is_paused() && !self.link.has_ended()
     }
 
     /// The agent offers other targets now; at most `max` are remembered.
@@ -201,7 +235,7 @@ impl Live {
         }
         for offer in added {
             if offers.len() < max || offers.contains_key(&offer.name) {
-                offers.insert(offer.name, offer.kind);
+                offers.insert(offer.name, Offered::new(offer.kind));
             }
         }
     }
@@ -223,13 +257,48 @@ impl Live {
         self.lanes.streams().saturating_sub(1)
     }
 
-    /// The names of its targets.
+    /// The certificates that its lanes have shown.
     #[must_use]
-    pub fn targets(&self) -> Vec<Name> {
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    fn tunnel(&self) -> Tunnel {
+        if self.link.has_ended() {
+            Tunnel::Down
+        } else if self.link.is_paused() {
+            Tunnel::Resuming
+        } else if self.link.pulse().alive() {
+            Tunnel::Connected
+        } else {
+            Tunnel::Silent
+        }
+    }
+
+    /// What is known of its tunnel, its agent and its targets.
+    #[must_use]
+    pub fn lights(&self) -> Lights {
         let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
-        let mut names: Vec<_> = offers.keys().cloned().collect();
-        names.sort();
-        names
+        let targets = offers.iter().map(|(name, offered)| (name.clone(), offered.lamp.light())).collect();
+        Lights { tunnel: self.tunnel(), agent: self.serving.light(), targets }
+    }
+
+    /// A stream that was opened for the target has its reply. Of a target of kind `http`, and for searches, an acceptance says nothing:
+    /// nothing is connected then.
+    pub(super) fn tried(&self, target: &Name, spoken: Spoken, outcome: Result<(), Code>) {
+        let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(offered) = offers.get(target) else { return };
+        if outcome.is_err() || (spoken == Spoken::Raw && offered.kind != Kind::Http) {
+            offered.lamp.tried(outcome);
+        }
+    }
+
+    /// A request to the target was answered, by the target unless a code says why not.
+    pub(super) fn answered(&self, target: &Name, refusal: Option<Code>) {
+        let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(offered) = offers.get(target) {
+            offered.lamp.tried(refusal.map_or(Ok(()), Err));
+        }
     }
 
     fn offers(&self, target: &Name) -> bool {
@@ -237,13 +306,20 @@ impl Live {
     }
 
     /// Whether it takes streams, and requests on those that it has.
-    pub(super) fn usable(&self) -> bool {
+    pub(crate) fn usable(&self) -> bool {
         !self.draining() && !self.link.has_ended() && self.link.pulse().alive()
     }
 
-    /// In thousandths of what it can take.
-    fn load(&self) -> usize {
-        self.lanes.streams().saturating_mul(1000) / self.capacity.max(1)
+    /// In thousandths of what it can take. One that does not serve comes after all that may.
+    fn load(&self) -> (bool, usize) {
+        let silent = self.serving.light().state == Serving::NotServing;
+        (silent, self.lanes.streams().saturating_mul(1000) / self.capacity.max(1))
+    }
+}
+
+impl Offered {
+    fn new(kind: Kind) -> Self {
+        Self { kind, lamp: Lamp::new(Reach::Unknown) }
     }
 }
 

@@ -17,13 +17,13 @@ use super::quota::{self, Slot};
 use super::registry::Live;
 use super::router::Route;
 use crate::base::code::Code;
-use crate::base::id::RequestId;
-use crate::base::limits::{EARLY_DATA, REPLY_DEADLINE};
+use crate::base::id::{RequestId, SessionId};
+use crate::base::limits::{EARLY_DATA, REPLY_DEADLINE, RESUME_PATIENCE};
 use crate::base::memory::PROCESS;
 use crate::tunnel::ledger::{Asked, Ledger, Pace};
-use crate::tunnel::mux::Stream;
+use crate::tunnel::mux::{self, Stream};
 use crate::tunnel::session::Wired;
-use crate::tunnel::session::lanes::Place;
+use crate::tunnel::session::lanes::{Lane, Place};
 use crate::tunnel::splice::{Delay, Direction, End, Outcome, Said, Socket, Toll, splice_said};
 use crate::wire::codec;
 use crate::wire::open::Open;
@@ -186,15 +186,21 @@ async fn open<Io: ClientIo>(
     let mut tried = Vec::new();
     let mut last = None;
     loop {
-        let live = match gateway.registry.pick(&ask.route.group, &ask.route.target, &tried) {
+        let live = match pick(gateway, &ask.route, &tried, since).await {
             Ok(live) => live,
             Err(nobody) => return Err(last.unwrap_or(nobody)),
         };
-        tried.push(live.session);
         let attempt = tokio::time::timeout_at(deadline, attempt(&ask, &live, client, early, deadline)).await;
+        let went = |outcome| live.tried(&ask.route.target, ask.wanted.spoken, outcome);
         let refusal = match attempt {
-            Ok(Ok(opened)) => return Ok((opened, slots)),
-            Ok(Err(refusal)) => refusal,
+            Ok(Ok(opened)) => {
+                went(Ok(()));
+                return Ok((opened, slots));
+            }
+            Ok(Err(refusal)) => {
+                went(Err(refusal.code));
+                refusal
+            }
             Err(_) => {
                 let detail = format!("{} did not answer within {} s", live.agent, REPLY_DEADLINE.as_secs());
                 return Err(Refusal::new(Code::OpenTimeout, detail));
@@ -206,8 +212,29 @@ async fn open<Io: ClientIo>(
         if refusal.code == Code::SessionLost && early.sent {
             return Err(Refusal::new(Code::OutcomeUnknown, refusal.detail));
         }
+        if !live.is_resuming() {
+            tried.push(live.session);
+        }
         tracing::debug!(%request, agent = %live.agent, code = %refusal.code, "trying another agent");
         last = Some(refusal);
+    }
+}
+
+/// The group's next agent; where all that there are have lost their connection just now, the first that has another one soon.
+async fn pick(gateway: &Gateway, route: &Route, tried: &[SessionId], since: Instant) -> Result<Arc<Live>, Refusal> {
+    loop {
+        let nobody = match gateway.registry.pick(&route.group, &route.target, tried) {
+            Ok(live) => return Ok(live),
+            Err(nobody) => nobody,
+        };
+        let resuming = gateway.registry.resuming(&route.group, tried);
+        if resuming.is_empty() {
+            return Err(nobody);
+        }
+        let any = futures_util::future::select_all(resuming.iter().map(|live| Box::pin(live.link.goes_on())));
+        if tokio::time::timeout_at(since + RESUME_PATIENCE, any).await.is_err() {
+            return Err(nobody);
+        }
     }
 }
 
@@ -237,7 +264,7 @@ async fn attempt<Io: ClientIo>(
     writer.write_all(&head).await.map_err(|error| lost(live, &error.to_string()))?;
     writer.flush().await.map_err(|error| lost(live, &error.to_string()))?;
     let mut wired = Wired::new(reader);
-    let reply = reply(&mut wired, &mut writer, client, early, ask, live).await;
+    let reply = reply(&mut wired, &mut writer, client, early, ask, live, place.lane()).await;
     if reply.as_ref().is_err_and(|refusal| refusal.code == Code::ClientReset) {
         live.notifier.closing(place.lane().number(), id, Code::ClientReset);
     }
@@ -283,8 +310,11 @@ async fn reply<Io: ClientIo>(
     early: &mut Early,
     ask: &Ask<'_>,
     live: &Live,
+    lane: &Lane,
 ) -> Result<Reply, Refusal> {
     let mut takes = true;
+    let broken = lane.link().paused();
+    tokio::pin!(broken);
     loop {
         let room = EARLY_DATA - early.kept.len();
         let listens = ask.ahead && !early.ended && room > 0 && takes;
@@ -298,6 +328,10 @@ async fn reply<Io: ClientIo>(
                 Err(failure) if failure.code == Code::ProtocolViolation => Err(Refusal::new(Code::OpenInvalid, failure.detail)),
                 Err(failure) => Err(lost(live, &failure.detail)),
             },
+            // Another agent need not wait. Once client's bytes have gone ahead, only this one knows what became of them.
+            why = &mut broken, if !early.sent => {
+                return Err(lost(live, &why.map_or_else(|| "the session ended".to_owned(), |why| why.to_string())));
+            }
             read = read_at_most(client, &mut early.kept, room), if listens => match read {
                 Ok(0) => early.ended = true,
                 Ok(_) => {
@@ -417,9 +451,7 @@ fn code_of(agent: &AgentEnd, outcome: &Outcome) -> Option<Code> {
         Outcome::Finished => agent.live.notifier.closed(agent.lane, agent.stream.id()),
         Outcome::Idle => Some(Code::IdleTimeout),
         Outcome::Broken(End::Near, _) => Some(Code::ClientReset),
-        Outcome::Broken(End::Far, error) if error.kind() == io::ErrorKind::ConnectionAborted => Some(Code::SessionLost),
-        // Unless the agent says otherwise.
-        Outcome::Broken(End::Far, _) => Some(Code::TargetReset),
+        Outcome::Broken(End::Far, error) => mux::lost(error).map(|why| agent.live.lanes.lost(why)).or(Some(Code::TargetReset)), // Unless the agent says otherwise.
     }
 }
 

@@ -11,6 +11,7 @@ use metrics::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::base::code::{Code, Failure, OrFail};
+use crate::base::light::State;
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +57,16 @@ metrics! {
         "Established sessions: on an agent to the endpoint, on a gateway its own."
     LANES "underpass_lanes" Gauge Count ["gateway"]
         "Connections that carry the established sessions: one each, more where bulk streams ask for them."
+    LANES_BROKEN "underpass_lanes_broken_total" Counter Count ["code"]
+        "Connections of lanes that broke and were waited for, by why."
+    LANE_PAUSE_SECONDS "underpass_lane_pause_seconds" Histogram Seconds []
+        "From a lane's broken connection, as noticed, to the one that it went on with."
     SESSION_LAST_FRAME_AGE "underpass_session_last_frame_age_seconds" Gauge Seconds ["gateway"]
         "Since the last frame received from the endpoint; a dead peer shows here first."
     RECONNECTS "underpass_reconnects_total" Counter Count ["code"]
         "Sessions and attempts of the agent that ended, by why."
+    LIGHTS "underpass_lights" Gauge Count ["light" "state"]
+        "Lights by what they show: `tunnel` of the sessions (on an agent: the endpoints), `agent` of the sessions, `target` of each session's (on an agent: its own) targets."
     DUPLICATE_IDENTITIES "underpass_duplicate_identities" Gauge Count []
         "Agents whose identity several processes hold at the same time."
     CONNECTS_REFUSED "underpass_connects_refused_total" Counter Count ["code"]
@@ -113,6 +120,9 @@ metrics! {
 /// The upper bounds of [`OPEN_SECONDS`]: a local target answers in 1 ms, the reply's deadline is 15 s.
 const OPEN_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
 
+/// The upper bounds of [`LANE_PAUSE_SECONDS`]: a reset on a near path takes 10 ms, the longest window five minutes.
+const PAUSE_BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
 /// The upper bounds of [`HTTP_REQUEST_SECONDS`]: a local origin answers in 1 ms, a report takes minutes.
 const REQUEST_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
@@ -156,6 +166,7 @@ fn build() -> Result<PrometheusHandle, Failure> {
 fn recorder() -> Result<PrometheusRecorder, Failure> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(OPEN_SECONDS.to_owned()), OPEN_BUCKETS)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(LANE_PAUSE_SECONDS.to_owned()), PAUSE_BUCKETS))
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(HTTP_REQUEST_SECONDS.to_owned()), REQUEST_BUCKETS))
         .or_fail(Code::Internal, "metrics")?;
     Ok(builder.build_recorder())
@@ -212,6 +223,16 @@ pub fn lane(gateway: &str) -> Held {
     Held::one_of(gauge!(LANES, "gateway" => gateway.to_owned()))
 }
 
+/// A lane's connection broke for that reason, and the lane waits for another.
+pub fn lane_broken(code: Code) {
+    counter!(LANES_BROKEN, "code" => code.as_str()).increment(1);
+}
+
+/// A lane went on after so long.
+pub fn lane_resumed(paused: Duration) {
+    histogram!(LANE_PAUSE_SECONDS).record(paused);
+}
+
 /// The age of the last frame received from the endpoint.
 pub fn last_frame_age(gateway: &str, age: Duration) {
     gauge!(SESSION_LAST_FRAME_AGE, "gateway" => gateway.to_owned()).set(age);
@@ -225,6 +246,15 @@ pub fn reconnect(code: Code) {
 /// A connection to the gateway was refused before it was a session.
 pub fn connect_refused(code: Code) {
     counter!(CONNECTS_REFUSED, "code" => code.as_str()).increment(1);
+}
+
+/// What all lights of a kind show; `light` is `tunnel`, `agent` or `target`.
+#[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub fn lights<S: State>(light: &'static str, shown: &[S]) {
+    for state in S::ALL {
+        let count = shown.iter().filter(|shown| *shown == state).count();
+        gauge!(LIGHTS, "light" => light, "state" => state.as_str()).set(count as f64);
+    }
 }
 
 /// How many agents' identities are held by several processes.
@@ -337,6 +367,7 @@ pub(super) fn log_dropped(lines: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::light::Tunnel;
 
     #[test]
     fn what_is_counted_is_rendered_under_the_listed_names() {
@@ -347,6 +378,7 @@ mod tests {
             refused(Code::NoAgent);
             bytes_counter(Direction::Up).increment(5);
             opened(Duration::from_millis(3));
+            lights("tunnel", &[Tunnel::Connected, Tunnel::Silent, Tunnel::Connected]);
             (session("wss://gw.example:443"), stream())
         });
         let text = metrics.render();
@@ -356,6 +388,8 @@ mod tests {
             "underpass_open_seconds_bucket{le=\"0.005\"} 1",
             "underpass_sessions{gateway=\"wss://gw.example:443\"} 1",
             "underpass_streams_open 1",
+            "underpass_lights{light=\"tunnel\",state=\"connected\"} 2",
+            "underpass_lights{light=\"tunnel\",state=\"down\"} 0",
             "underpass_enrollments_total 0",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

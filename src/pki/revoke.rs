@@ -1,4 +1,5 @@
-//! The published set of revoked serials, as every handshake and session sees it. Refuses to know who revoked and why.
+//! The published sets of revoked serials and of disabled agents, as every handshake and session sees them. Refuses to know who revoked
+//! or disabled them and why.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,11 +8,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::identity::Serial;
+use crate::base::id::AgentId;
+use crate::base::scope::Scope;
 
 /// A handle on the set; clones see the same one. Looking up takes no lock and a constant time, so it may stand on the handshake path.
 #[derive(Clone, Debug)]
 pub struct Revocations {
     serials: Arc<ArcSwap<HashSet<Serial>>>,
+    disabled: Arc<ArcSwap<HashSet<Scope>>>,
     changed: watch::Sender<()>,
 }
 
@@ -19,7 +23,7 @@ impl Revocations {
     /// Nothing revoked yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { serials: Arc::default(), changed: watch::Sender::new(()) }
+        Self { serials: Arc::default(), disabled: Arc::default(), changed: watch::Sender::new(()) }
     }
 
     /// Whether a serial is revoked.
@@ -34,7 +38,20 @@ impl Revocations {
         self.changed.send_replace(());
     }
 
-    /// Tells of every change from now on; ask [`Revocations::contains`] for what changed.
+    /// Whether an agent is not let in, by its own name, its group's or its tenant's.
+    #[must_use]
+    pub fn disables(&self, agent: &AgentId) -> bool {
+        let disabled = self.disabled.load();
+        !disabled.is_empty() && Scope::all_of(agent).iter().any(|scope| disabled.contains(scope))
+    }
+
+    /// Replaces who is disabled, then wakes the subscribers.
+    pub fn publish_disabled(&self, scopes: HashSet<Scope>) {
+        self.disabled.store(Arc::new(scopes));
+        self.changed.send_replace(());
+    }
+
+    /// Tells of every change from now on; ask [`Revocations::contains`] and [`Revocations::disables`] for what changed.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()

@@ -167,6 +167,7 @@ where
         let stagger =
             async { if more { tokio::time::sleep(HAPPY_EYEBALLS_DELAY).await } else { std::future::pending().await } };
         tokio::select! {
+            biased;
             Some(joined) = attempts.join_next() => match joined {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => last = error,
@@ -281,6 +282,7 @@ async fn through_proxy(proxy: &Proxy, to: &HostPort) -> Result<(TcpStream, Led),
 pub async fn beside<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
     tokio::pin!(connection, exchange);
     tokio::select! {
+        biased;
         answer = &mut exchange => answer,
         _ = &mut connection => exchange.await,
     }

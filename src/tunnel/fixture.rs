@@ -14,6 +14,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::Io;
 use super::mux::{self, Incoming, Link, Opener, Side};
 use super::session::{Session, greet, welcome};
 use super::upgrade::Upgraded;
@@ -40,12 +41,17 @@ pub(crate) type Raw = WebSocketStream<DuplexStream>;
 const NETWORK: usize = 64 * 1024;
 
 /// The two ends of an upgraded connection; the agent's first.
-pub(crate) fn pipes() -> (Upgraded<DuplexStream>, Upgraded<DuplexStream>) {
+pub(crate) fn pipes() -> (Upgraded, Upgraded) {
     let (agent, gateway) = tokio::io::duplex(NETWORK);
-    (Upgraded { io: agent, beats: 1, echo: None }, Upgraded { io: gateway, beats: 0, echo: None })
+    (upgraded(agent, Side::Agent), upgraded(gateway, Side::Gateway))
 }
 
-pub(crate) fn half(upgraded: Upgraded<DuplexStream>, side: Side) -> Half {
+/// An end of a connection, as the upgrade leaves it.
+pub(crate) fn upgraded(io: impl Io + 'static, side: Side) -> Upgraded {
+    Upgraded { io: Box::new(io), beats: u64::from(side == Side::Agent), echo: None, received: None }
+}
+
+pub(crate) fn half(upgraded: Upgraded, side: Side) -> Half {
     let tasks = Tasks::new();
     let (opener, incoming, link) = mux::start(upgraded, side, &tasks);
     Half { opener, incoming, link, tasks }
@@ -58,9 +64,9 @@ pub(crate) async fn muxes() -> (Half, Half) {
 }
 
 /// An upgraded connection, and what stands in for the agent at its other end.
-pub(crate) async fn raw() -> (Raw, Upgraded<DuplexStream>) {
-    let (agent, gateway) = pipes();
-    (WebSocketStream::from_raw_socket(agent.io, Role::Client, None).await, gateway)
+pub(crate) async fn raw() -> (Raw, Upgraded) {
+    let (agent, gateway) = tokio::io::duplex(NETWORK);
+    (WebSocketStream::from_raw_socket(agent, Role::Client, None).await, upgraded(gateway, Side::Gateway))
 }
 
 /// A gateway's mux and what stands in for its agent.

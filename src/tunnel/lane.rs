@@ -1,98 +1,131 @@
-//! Whether a lane is alive: when its last frame came, and how long a heartbeat took to come back. A lane is one WebSocket
-//! connection; `Heart` beats in the task that runs it, [`Pulse`] is what the session and the status see of it.
+//! Whether a lane's connection is alive: when its last frame came, whether what this end sent gets through, and how long a heartbeat
+//! took to come back. [`Heart`] beats in the task that runs the lane, [`Pulse`] is what the session and the status see of it.
 //! Refuses to send or to read anything.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Context;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
 
-use crate::base::limits::{DEAD_AFTER, HEARTBEAT};
+use crate::base::limits::{DEAD_AFTER, HEARTBEAT, STUCK_AFTER};
 use crate::wire::heartbeat::Heartbeat;
 
 /// Round trips of which the shortest is taken for the path's: 16 s of them.
 const ROUND_TRIPS: usize = 8;
 
-/// Keeps the time of a lane's heartbeats.
+/// Heartbeats whose echo is awaited: a slow path that moves may hold 32 s of them.
+const OUTSTANDING: usize = 16;
+
+/// Keeps the time of one connection's heartbeats.
 pub(super) struct Heart {
     pulse: Pulse,
-    beat: Interval,
+    next: Instant,
     /// Whether a heartbeat is to be sent.
     due: bool,
-    /// The last one sent: its sequence, and when.
-    sent: (u64, Instant),
-    /// Bytes received, for the heartbeats.
-    received: u64,
+    /// The last one sent.
+    sequence: u64,
+    /// Those that have not come back.
+    outstanding: VecDeque<Beat>,
     round_trips: VecDeque<Duration>,
 }
 
+/// A heartbeat on its way.
+struct Beat {
+    sequence: u64,
+    sent: Instant,
+    /// Bytes of streams that went out before it.
+    offset: u64,
+}
+
+/// A heartbeat that came back.
+pub(super) struct Echo {
+    /// The path's round trip: the shortest of the last ones, since the others have waited in queues.
+    pub(super) round_trip: Duration,
+    /// The peer has read all up to here: it reads in order, and what it echoes lay behind.
+    pub(super) offset: u64,
+}
+
 impl Heart {
-    /// The heart of a lane on which `beats` heartbeats have been sent, the last one now.
-    pub(super) fn new(beats: u64) -> Self {
-        let mut beat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// The heart of a connection on which `beats` heartbeats have been sent, the last one now.
+    pub(super) fn new(pulse: Pulse, beats: u64, now: Instant) -> Self {
+        pulse.begin(now);
+        if beats > 0 {
+            pulse.waits(now);
+        }
         Self {
-            pulse: Pulse::new(),
-            beat,
+            pulse,
+            next: now + HEARTBEAT,
             // The first round trip is wanted soon: windows grow by it.
             due: beats == 0,
-            sent: (beats, Instant::now()),
-            received: 0,
+            sequence: beats,
+            outstanding: (1..=beats).map(|sequence| Beat { sequence, sent: now, offset: 0 }).collect(),
             round_trips: VecDeque::new(),
         }
     }
 
-    /// The signs of life.
-    pub(super) fn pulse(&self) -> Pulse {
-        self.pulse.clone()
+    /// When something is to be done next: a heartbeat, or a verdict.
+    pub(super) fn deadline(&self) -> Instant {
+        self.next.min(self.pulse.verdict_at(Instant::now()))
     }
 
     /// Whether the next heartbeat has just become due.
-    pub(super) fn poll_beat(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut beats = false;
-        while self.beat.poll_tick(cx).is_ready() {
-            (beats, self.due) = (true, true);
+    pub(super) fn beats(&mut self, now: Instant) -> bool {
+        let beats = now >= self.next;
+        if beats {
+            (self.due, self.next) = (true, now + HEARTBEAT);
         }
         beats
     }
 
-    /// The heartbeat to send now, if any.
-    pub(super) fn take_due(&mut self) -> Option<[u8; 17]> {
+    /// The heartbeat to send now, if any, behind so many bytes sent; it tells how many were received.
+    pub(super) fn take_due(&mut self, received: u64, sent: u64) -> Option<[u8; 17]> {
         if !std::mem::take(&mut self.due) {
             return None;
         }
-        self.sent = (self.sent.0 + 1, Instant::now());
-        let heartbeat = Heartbeat { kind: Heartbeat::PING, sequence: self.sent.0, received: self.received };
-        Some(heartbeat.to_bytes())
+        self.sequence += 1;
+        if self.outstanding.len() == OUTSTANDING {
+            self.outstanding.pop_front();
+        }
+        let now = Instant::now();
+        self.outstanding.push_back(Beat { sequence: self.sequence, sent: now, offset: sent });
+        self.pulse.waits(now);
+        Some(Heartbeat { kind: Heartbeat::PING, sequence: self.sequence, received }.to_bytes())
     }
 
     /// Something came.
-    pub(super) fn heard(&self) {
-        self.pulse.frame();
+    pub(super) fn heard(&self, now: Instant) {
+        self.pulse.frame(now);
     }
 
-    /// So many bytes of it were the streams'.
-    pub(super) fn received(&mut self, bytes: usize) {
-        self.received += bytes as u64;
-    }
-
-    /// A Pong came. If it is the last heartbeat's echo, yields the path's round trip: the shortest of the last ones, since the others
-    /// have waited in queues.
-    pub(super) fn echoed(&mut self, pong: &[u8]) -> Option<Duration> {
-        let echo = Heartbeat::from_bytes(pong)?;
-        if echo.kind != Heartbeat::PING || echo.sequence != self.sent.0 {
-            return None;
+    /// Bytes of streams went out.
+    pub(super) fn waits(&self) {
+        if !self.pulse.is_waiting() {
+            self.pulse.waits(Instant::now());
         }
-        let took = self.sent.1.elapsed();
+    }
+
+    /// What was sent has got through, or some of it; so many bytes of streams are still outstanding.
+    pub(super) fn moved(&self, outstanding: u64, now: Instant) {
+        if outstanding > 0 || !self.outstanding.is_empty() {
+            self.pulse.moved(now);
+        } else {
+            self.pulse.waits_for_nothing();
+        }
+    }
+
+    /// A Pong came; `None` if it is no echo that is awaited.
+    pub(super) fn echoed(&mut self, echo: Heartbeat, now: Instant) -> Option<Echo> {
+        let place = self.outstanding.iter().position(|beat| beat.sequence == echo.sequence)?;
+        let Beat { sent, offset, .. } = self.outstanding.drain(..=place).next_back()?;
+        let took = now.saturating_duration_since(sent);
         self.pulse.echoed(took);
         if self.round_trips.len() == ROUND_TRIPS {
             self.round_trips.pop_front();
         }
         self.round_trips.push_back(took);
-        self.round_trips.iter().min().copied()
+        Some(Echo { round_trip: self.round_trips.iter().min().copied().unwrap_or(took), offset })
     }
 }
 
@@ -100,13 +133,35 @@ impl Heart {
 #[derive(Clone, Debug)]
 pub struct Pulse(Arc<Signs>);
 
+/// All times are milliseconds since `start`, by a clock that only goes forward.
 #[derive(Debug)]
 struct Signs {
-    /// All times are milliseconds since then: monotonic, so the wall clock may jump.
     start: Instant,
     last_frame: AtomicU64,
+    /// Since when what was sent has not moved; [`NOTHING`] when all of it has got through.
+    waiting: AtomicU64,
     /// Microseconds; 0 before the first echo.
     round_trip: AtomicU64,
+    /// Between two connections.
+    paused: AtomicBool,
+}
+
+const NOTHING: u64 = u64::MAX;
+
+/// Why a connection counts as dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Dead {
+    /// The peer, or the way from it.
+    #[error("nothing received for 5 s")]
+    Silent,
+    /// The same, of which an unanswered heartbeat tells first.
+    #[error("nothing received and no answer for 4 s")]
+    Unanswered,
+    /// The way to the peer.
+    #[error(
+        "the peer is heard, but nothing sent got through for 4 s: the path loses what this side sends, perhaps for its size"
+    )]
+    Stuck,
 }
 
 impl Default for Pulse {
@@ -119,24 +174,65 @@ impl Pulse {
     /// A lane that is alive as of now.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Signs { start: Instant::now(), last_frame: AtomicU64::new(0), round_trip: AtomicU64::new(0) }))
+        Self(Arc::new(Signs {
+            start: Instant::now(),
+            last_frame: AtomicU64::new(0),
+            waiting: AtomicU64::new(NOTHING),
+            round_trip: AtomicU64::new(0),
+            paused: AtomicBool::new(false),
+        }))
+    }
+
+    /// A new connection.
+    fn begin(&self, now: Instant) {
+        self.frame(now);
+        self.waits_for_nothing();
+        self.0.paused.store(false, Ordering::Release);
+    }
+
+    /// The connection is gone, and the lane waits for another.
+    pub(super) fn pause(&self) {
+        self.0.paused.store(true, Ordering::Release);
+    }
+
+    /// Whether the lane is between two connections.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.0.paused.load(Ordering::Acquire)
     }
 
     /// A frame came.
-    pub(super) fn frame(&self) {
-        let elapsed = u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.last_frame.store(elapsed, Ordering::Relaxed);
+    pub(super) fn frame(&self, now: Instant) {
+        self.0.last_frame.store(self.millis(now), Ordering::Relaxed);
+    }
+
+    /// Something was sent while nothing was outstanding.
+    fn waits(&self, now: Instant) {
+        let _ = self.0.waiting.compare_exchange(NOTHING, self.millis(now), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Some of what is outstanding has got through.
+    fn moved(&self, now: Instant) {
+        self.0.waiting.store(self.millis(now), Ordering::Relaxed);
+    }
+
+    fn waits_for_nothing(&self) {
+        self.0.waiting.store(NOTHING, Ordering::Relaxed);
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) != NOTHING
     }
 
     /// A heartbeat came back.
-    pub(super) fn echoed(&self, after: Duration) {
+    fn echoed(&self, after: Duration) {
         self.0.round_trip.store(u64::try_from(after.as_micros()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
     /// How long ago the last frame came.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.0.start.elapsed().saturating_sub(Duration::from_millis(self.0.last_frame.load(Ordering::Relaxed)))
+        self.since(self.0.last_frame.load(Ordering::Relaxed), Instant::now())
     }
 
     /// The last heartbeat's round trip.
@@ -148,15 +244,37 @@ impl Pulse {
     /// What "connected" means everywhere.
     #[must_use]
     pub fn alive(&self) -> bool {
-        self.age() < DEAD_AFTER
+        !self.is_paused() && self.dead(Instant::now()).is_none()
     }
 
-    /// Ends when nothing has come for [`DEAD_AFTER`].
-    pub async fn dies(&self) {
-        while let Some(left) = DEAD_AFTER.checked_sub(self.age()).filter(|left| !left.is_zero()) {
-            // A millisecond more, since ages are kept in whole milliseconds.
-            tokio::time::sleep(left + Duration::from_millis(1)).await;
+    /// Whether the connection counts as dead, and why.
+    #[must_use]
+    pub fn dead(&self, now: Instant) -> Option<Dead> {
+        let (waiting, heard) = (self.0.waiting.load(Ordering::Relaxed), self.0.last_frame.load(Ordering::Relaxed));
+        if self.since(heard, now) >= DEAD_AFTER {
+            Some(Dead::Silent)
+        } else if waiting != NOTHING && self.since(waiting, now) >= STUCK_AFTER {
+            Some(if heard > waiting { Dead::Stuck } else { Dead::Unanswered })
+        } else {
+            None
         }
+    }
+
+    /// Before then it can't be dead, whatever happens or doesn't.
+    fn verdict_at(&self, now: Instant) -> Instant {
+        let at = |millis: u64| self.0.start + Duration::from_millis(millis);
+        let silent = at(self.0.last_frame.load(Ordering::Relaxed)) + DEAD_AFTER;
+        let waiting = self.0.waiting.load(Ordering::Relaxed);
+        let stuck = if waiting == NOTHING { now } else { at(waiting) } + STUCK_AFTER;
+        silent.min(stuck)
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.0.start).as_millis()).unwrap_or(NOTHING - 1)
+    }
+
+    fn since(&self, millis: u64, now: Instant) -> Duration {
+        now.saturating_duration_since(self.0.start + Duration::from_millis(millis))
     }
 }
 
@@ -164,17 +282,80 @@ impl Pulse {
 mod tests {
     use super::*;
 
+    fn echo(sequence: u64) -> Heartbeat {
+        Heartbeat { kind: Heartbeat::PING, sequence, received: 0 }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_lane_dies_of_five_seconds_of_silence_and_of_nothing_less() {
         let pulse = Pulse::new();
         for _ in 0..10 {
             tokio::time::advance(Duration::from_millis(4900)).await;
             assert!(pulse.alive());
-            pulse.frame();
+            pulse.frame(Instant::now());
         }
-        let before = Instant::now();
-        pulse.dies().await;
+        let verdict = pulse.verdict_at(Instant::now());
+        assert_eq!(verdict, Instant::now() + STUCK_AFTER, "something sent right now may be stuck then");
+        tokio::time::advance(DEAD_AFTER).await;
+        assert_eq!((pulse.alive(), pulse.dead(Instant::now())), (false, Some(Dead::Silent)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn c1_f8_a_lane_dies_when_nothing_sent_gets_through_for_four_seconds_though_its_peer_is_heard() {
+        let pulse = Pulse::new();
+        let mut heart = Heart::new(pulse.clone(), 1, Instant::now());
+        // The echo of the first, and of none after it.
+        assert!(heart.echoed(echo(1), Instant::now()).is_some());
+        heart.moved(0, Instant::now());
+        for second in 0..6 {
+            assert!(pulse.alive(), "after {second} s");
+            heart.heard(Instant::now());
+            if heart.beats(Instant::now()) {
+                assert!(heart.take_due(0, 0).is_some());
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(pulse.dead(Instant::now()), Some(Dead::Stuck));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_queue_that_moves_is_alive_though_its_oldest_byte_is_old() {
+        let pulse = Pulse::new();
+        let mut heart = Heart::new(pulse.clone(), 1, Instant::now());
+        heart.waits();
+        for _ in 0..20 {
+            tokio::time::advance(Duration::from_millis(3900)).await;
+            heart.heard(Instant::now());
+            heart.moved(1, Instant::now());
+            assert!(pulse.alive());
+        }
+        assert!(heart.echoed(echo(1), Instant::now()).is_some(), "78 s late");
+        assert!(heart.echoed(echo(1), Instant::now()).is_none(), "twice");
+        heart.moved(0, Instant::now());
+        tokio::time::advance(Duration::from_millis(4900)).await;
+        assert!(pulse.alive(), "nothing is outstanding");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_echo_acknowledges_what_was_sent_before_its_heartbeat() {
+        let mut heart = Heart::new(Pulse::new(), 0, Instant::now());
+        assert!(heart.take_due(0, 100).is_some() && heart.take_due(0, 100).is_none(), "one at once, then each in its time");
+        tokio::time::advance(HEARTBEAT).await;
+        assert!(heart.beats(Instant::now()) && !heart.beats(Instant::now()));
+        let beat = Heartbeat::from_bytes(&heart.take_due(7, 300).unwrap()).unwrap();
+        assert_eq!((beat.sequence, beat.received), (2, 7));
+        assert!(heart.echoed(echo(3), Instant::now()).is_none(), "never sent");
+        assert_eq!(heart.echoed(echo(1), Instant::now()).unwrap().offset, 100);
+        assert_eq!(heart.echoed(echo(2), Instant::now()).unwrap().offset, 300);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_between_two_connections_is_not_alive_and_begins_anew_with_the_next() {
+        let pulse = Pulse::new();
+        pulse.pause();
         assert!(!pulse.alive());
-        assert!(before.elapsed() >= DEAD_AFTER && before.elapsed() < DEAD_AFTER + Duration::from_secs(1));
+        tokio::time::advance(DEAD_AFTER).await;
+        let _heart = Heart::new(pulse.clone(), 1, Instant::now());
+        assert!(pulse.alive() && !pulse.is_paused());
     }
 }

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -149,6 +150,37 @@ impl Drop for LaneAttendance {
         let (code, detail) = (self.why.as_ref().map(|why| why.code), self.why.as_ref().map(|why| why.detail.as_str()));
         tracing::info!(%session, %agent, lane, code = code.map_or("ok", Code::as_str), detail, "lane closed");
         let _ = self.audit.record(&Event::LaneClosed { session, agent, lane, code, detail });
+    }
+}
+
+/// Which lane of whose session rows are about.
+pub struct LaneAccount<'a> {
+    /// Where they are kept.
+    pub audit: &'a Audit,
+    /// The session.
+    pub session: SessionId,
+    /// Its agent.
+    pub agent: &'a AgentId,
+    /// The lane.
+    pub lane: u32,
+}
+
+impl LaneAccount<'_> {
+    /// Writes that its connection broke, and that the lane waits for another.
+    pub fn broken(&self, why: &Failure) {
+        let (session, agent, lane, code, detail) = (self.session, self.agent, self.lane, why.code, why.detail.as_str());
+        tracing::warn!(%session, %agent, lane, %code, detail, "connection broken, lane waits");
+        metrics::lane_broken(code);
+        let _ = self.audit.record(&Event::LaneBroken { session, agent, lane, code, detail });
+    }
+
+    /// Writes that it goes on with another one, of that attempt, after so long.
+    pub fn resumed(&self, generation: u64, serial: &str, peer: &str, paused: Duration) {
+        let (session, agent, lane) = (self.session, self.agent, self.lane);
+        let paused_ms = u64::try_from(paused.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(%session, %agent, lane, generation, peer, paused_ms, "lane goes on");
+        metrics::lane_resumed(paused);
+        let _ = self.audit.record(&Event::LaneResumed { session, agent, lane, generation, serial, peer, paused_ms });
     }
 }
 

@@ -1,6 +1,6 @@
 //! Streams over one connection: yamux, as in hashicorp's specification, inside WebSocket messages. Open, accept, a stream of bytes, close.
-//! The state machine is `engine` (with `receive`, `schedule`, `entry`), the task that moves bytes is `driver`.
-//! It refuses to know what streams carry.
+//! The state machine is `engine` (with `receive`, `schedule`, `entry`), the task that moves bytes is `driver`: it moves the lane's `flow` over
+//! one `transport` after another, since a lane outlives its connection. It refuses to know what streams carry.
 
 mod batch;
 #[cfg(feature = "fuzzing")]
@@ -10,27 +10,32 @@ mod engine;
 mod entry;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod exercise;
+mod flow;
 mod frame;
 mod receive;
+mod retained;
 #[cfg(test)]
 mod rig;
 mod schedule;
 mod stream;
+mod transport;
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::Waker;
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::lane::{Heart, Pulse};
+use super::lane::Pulse;
 use super::upgrade::Upgraded;
 use crate::base::code::{Code, Failure};
 use crate::base::limits::MAX_STREAMS;
 use crate::base::tasks::Tasks;
-use driver::{Driver, Sends, Turn, drive};
+use driver::{Driver, Turn, drive};
 use engine::Engine;
 pub use stream::Stream;
 
@@ -61,32 +66,31 @@ pub struct Link {
 struct Shared {
     engine: Mutex<Engine>,
     /// The driver, as long as its task runs.
-    driver: OnceLock<Weak<Mutex<dyn Sends>>>,
+    driver: OnceLock<Weak<Mutex<Driver>>>,
     turn: Turn,
+    /// Why the lane's last connection broke, while it has no other.
+    paused: watch::Sender<Option<Failure>>,
     close: CancellationToken,
     ended: CancellationToken,
     why: OnceLock<Failure>,
 }
 
 /// Runs the mux over an upgraded connection until it ends or `tasks` are cancelled.
-pub fn start<S>(upgraded: Upgraded<S>, side: Side, tasks: &Tasks) -> (Opener, Incoming, Link)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+pub fn start(upgraded: Upgraded, side: Side, tasks: &Tasks) -> (Opener, Incoming, Link) {
     let engine = Engine::new(side, MAX_STREAMS, Instant::now());
     let shared = Arc::new(Shared {
         engine: Mutex::new(engine),
         driver: OnceLock::new(),
         turn: Turn::default(),
+        paused: watch::Sender::new(None),
         close: CancellationToken::new(),
         ended: CancellationToken::new(),
         why: OnceLock::new(),
     });
-    let heart = Heart::new(upgraded.beats);
-    let link = Link { shared: shared.clone(), pulse: heart.pulse() };
-    let driver = Arc::new(Mutex::new(Driver::new(upgraded.io, upgraded.echo, side, shared.clone(), heart)));
-    let sends: Arc<Mutex<dyn Sends>> = driver.clone();
-    let _ = shared.driver.set(Arc::downgrade(&sends));
+    let pulse = Pulse::new();
+    let link = Link { shared: shared.clone(), pulse: pulse.clone() };
+    let driver = Arc::new(Mutex::new(Driver::new(upgraded, side, shared.clone(), pulse)));
+    let _ = shared.driver.set(Arc::downgrade(&driver));
     tasks.spawn(drive(driver, link.clone()));
     (Opener(shared.clone()), Incoming(shared), link)
 }
@@ -132,8 +136,92 @@ impl Link {
 
     /// The same, and this is why, unless the connection has ended for another reason already.
     pub fn close_because(&self, why: Failure) {
-        let _ = self.shared.why.set(why);
-        self.shared.close.cancel();
+        self.shared.close_because(why);
+    }
+
+    /// Waits so long for another connection when this one breaks; without this, or for no time, that is the end.
+    pub fn resumable(&self, window: Duration) {
+        self.shared.change(|driver| driver.resumable(window));
+    }
+
+    /// Does not wait for another connection before the peer has all that was sent so far: it would know nothing to come back to.
+    pub fn introduces(&self) {
+        self.shared.change(Driver::introduces);
+    }
+
+    /// Gives the connection up as if it had broken for that reason.
+    pub fn give_up(&self, why: Failure) {
+        self.shared.change(|driver| driver.give_up(why));
+    }
+
+    /// Whether it is between two connections.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.pulse.is_paused()
+    }
+
+    /// Ends when the connection has broken and another is waited for, with why it broke; `None` when it is over.
+    pub async fn paused(&self) -> Option<Failure> {
+        self.turns(true).await?
+    }
+
+    /// Ends when there is a connection again; `None` when it is over.
+    pub async fn goes_on(&self) -> Option<()> {
+        self.turns(false).await.map(drop)
+    }
+
+    async fn turns(&self, paused: bool) -> Option<Option<Failure>> {
+        let mut changes = self.shared.paused.subscribe();
+        tokio::select! {
+            biased;
+            () = self.shared.ended.cancelled() => None,
+            now = changes.wait_for(|why| why.is_some() == paused) => now.ok().map(|why| why.clone()),
+        }
+    }
+
+    /// The agent's next attempt to go on after a break: its number, and the bytes received so far.
+    ///
+    /// # Errors
+    /// `session_lost` when the lane is over.
+    pub fn claim(&self) -> Result<(u64, u64), Failure> {
+        self.shared.change(Driver::claim).ok_or_else(|| self.shared.why("the connection ended"))
+    }
+
+    /// At the gateway, the beginning of an attempt: nothing that an older connection brings counts from here on. Yields the bytes
+    /// received so far, which the agent must be told.
+    ///
+    /// # Errors
+    /// `lane_refused` for an attempt that is no newer, and for an offset that can't be; `session_lost` when the lane is over.
+    pub fn fence(&self, generation: u64, received: u64) -> Result<u64, Failure> {
+        let fenced = self.shared.change(|driver| driver.fence(generation, received));
+        fenced.unwrap_or_else(|| Err(self.shared.why("the connection ended")))
+    }
+
+    /// The rest of an attempt, at either end: goes on with that connection, from where the peer has got to. Yields how long there was none.
+    ///
+    /// # Errors
+    /// `lane_refused` when a newer attempt has begun, or for an offset that can't be; `session_lost` when the lane is over.
+    pub fn attach(&self, generation: u64, upgraded: Upgraded) -> Result<Duration, Failure> {
+        let unsaid = || Failure::new(Code::ProtocolViolation, "the answer does not say how far the lane has got");
+        let received = upgraded.received.ok_or_else(unsaid)?;
+        let attached = self.shared.change(|driver| driver.attach(generation, received, upgraded));
+        attached.unwrap_or_else(|| Err(self.shared.why("the connection ended")))
+    }
+
+    /// Ends when that connection is no longer the lane's.
+    pub async fn detached(&self, generation: u64) {
+        let mut changes = self.shared.paused.subscribe();
+        loop {
+            changes.mark_unchanged();
+            if self.has_ended() || self.shared.change(|driver| driver.generation()).flatten() != Some(generation) {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = self.shared.ended.cancelled() => return,
+                _ = changes.changed() => {}
+            }
+        }
     }
 
     /// Carries so many streams from here on, beside the control stream; [`MAX_STREAMS`] before.
@@ -183,6 +271,19 @@ impl Link {
     }
 }
 
+/// What a stream says whose lane has ended, if that is what the error is about.
+#[must_use]
+pub fn lost(error: &io::Error) -> Option<Code> {
+    let why = error.get_ref().and_then(|why| why.downcast_ref::<Failure>());
+    (error.kind() == io::ErrorKind::ConnectionAborted).then(|| why.map_or(Code::SessionLost, lost_because))
+}
+
+/// What the streams of a lane say that ended for this reason.
+#[must_use]
+pub fn lost_because(why: &Failure) -> Code {
+    if why.code == Code::ResumeExpired { why.code } else { Code::SessionLost }
+}
+
 impl Shared {
     /// Uses the engine, wakes whom that concerns, and sends what there is to send. Nothing slow happens under the engine's lock.
     fn with<T>(&self, use_it: impl FnOnce(&mut Engine) -> T) -> T {
@@ -208,6 +309,17 @@ impl Shared {
         (result, kicked)
     }
 
+    /// Changes what the lane runs on; `None` when it is over.
+    fn change<T>(&self, change: impl FnOnce(&mut Driver) -> T) -> Option<T> {
+        let driver = self.driver.get().and_then(Weak::upgrade)?;
+        Some(self.turn.change(&driver, change))
+    }
+
+    fn close_because(&self, why: Failure) {
+        let _ = self.why.set(why);
+        self.close.cancel();
+    }
+
     fn is_lost(&self) -> bool {
         self.with(|engine| engine.lost)
     }
@@ -223,6 +335,7 @@ impl Shared {
     fn end(&self, why: Failure) {
         let _ = self.why.set(why);
         self.drive(Engine::die);
+        self.change(Driver::end);
         self.ended.cancel();
     }
 }

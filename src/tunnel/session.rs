@@ -5,6 +5,8 @@ mod ends;
 pub mod lanes;
 mod load;
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
@@ -14,7 +16,7 @@ use self::lanes::Lanes;
 use super::mux::{self, Incoming, Link, Side, Stream};
 use super::upgrade::Upgraded;
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{HELLO_DEADLINE, MAX_LANES_CONFIGURED, MAX_STREAMS_CONFIGURED, NOTICE_QUEUE};
+use crate::base::limits::{HELLO_DEADLINE, MAX_LANES_CONFIGURED, MAX_RESUME_WINDOW, MAX_STREAMS_CONFIGURED, NOTICE_QUEUE};
 use crate::base::tasks::Tasks;
 use crate::wire::codec::{self, Wire};
 use crate::wire::hello::{Hello, VERSIONS, Welcome, negotiate};
@@ -72,10 +74,7 @@ impl Notifier {
 ///
 /// # Errors
 /// The gateway's refusal, `protocol_violation`, or the connection's end.
-pub async fn greet<S>(upgraded: Upgraded<S>, hello: Hello, tasks: &Tasks) -> Result<(Welcome, Session), Failure>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+pub async fn greet(upgraded: Upgraded, hello: Hello, tasks: &Tasks) -> Result<(Welcome, Session), Failure> {
     let (opener, incoming, link) = mux::start(upgraded, Side::Agent, tasks);
     let capacity = hello.capacity;
     let greeting = async {
@@ -89,7 +88,7 @@ where
         }
     };
     let (welcome, control) = in_time(greeting, &link, Code::GatewayTimeout).await?;
-    let lanes = Lanes::new(opener, link, max_lanes(&welcome), max_streams(capacity, &welcome));
+    let lanes = Lanes::new(opener, link, max_lanes(&welcome), max_streams(capacity, &welcome), resume_window(&welcome));
     Ok((welcome, Session::start(lanes, incoming, control, tasks)))
 }
 
@@ -97,14 +96,11 @@ where
 ///
 /// # Errors
 /// The refusal that was sent, `protocol_violation`, or the connection's end.
-pub async fn welcome<S>(
-    upgraded: Upgraded<S>,
+pub async fn welcome(
+    upgraded: Upgraded,
     decide: impl FnOnce(&Hello, u32) -> Result<Welcome, Refusal>,
     tasks: &Tasks,
-) -> Result<(Hello, Welcome, Session), Failure>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) -> Result<(Hello, Welcome, Session), Failure> {
     let (opener, mut incoming, link) = mux::start(upgraded, Side::Gateway, tasks);
     let greeting = async {
         let Some(stream) = incoming.accept().await else { return Err(link.ended().await) };
@@ -117,6 +113,8 @@ where
         match negotiate(&VERSIONS, &hello.versions).and_then(|version| decide(&hello, version)) {
             Ok(welcome) => {
                 control.send(&Control::Welcome(welcome.clone())).await?;
+                // An agent that never read it has no session to take up.
+                link.introduces();
                 Ok((hello, welcome, control))
             }
             Err(refusal) => {
@@ -126,7 +124,8 @@ where
         }
     };
     let (hello, welcome, control) = in_time(greeting, &link, Code::ProtocolViolation).await?;
-    let lanes = Lanes::new(opener, link, max_lanes(&welcome), max_streams(hello.capacity, &welcome));
+    let streams = max_streams(hello.capacity, &welcome);
+    let lanes = Lanes::new(opener, link, max_lanes(&welcome), streams, resume_window(&welcome));
     Ok((hello, welcome, Session::start(lanes, incoming, control, tasks)))
 }
 
@@ -153,6 +152,11 @@ async fn in_time<T>(greeting: impl Future<Output = Result<T, Failure>>, link: &L
 fn max_lanes(welcome: &Welcome) -> usize {
     let offered = usize::try_from(welcome.max_lanes).unwrap_or(usize::MAX);
     if welcome.resume_secret.is_some() { offered.clamp(1, MAX_LANES_CONFIGURED) } else { 1 }
+}
+
+/// The same for a broken one.
+fn resume_window(welcome: &Welcome) -> Duration {
+    if welcome.resume_secret.is_some() { welcome.resume_window.min(MAX_RESUME_WINDOW) } else { Duration::ZERO }
 }
 
 /// The fewer of what the two ends carry.

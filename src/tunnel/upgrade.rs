@@ -4,13 +4,14 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::{accept_hdr_async_with_config, client_async_with_config};
 
+use super::Io;
 use super::websocket::{Decoder, Event, Opcode, Sender, config, head};
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::Endpoint;
@@ -29,27 +30,26 @@ pub const SUBPROTOCOL: &str = "underpass.v1";
 pub const REFUSAL_HEADER: &str = "underpass-refusal";
 
 /// A connection on which WebSocket frames travel from here on.
-pub struct Upgraded<S> {
+pub struct Upgraded {
     /// Where they travel.
-    pub io: S,
+    pub io: Box<dyn Io>,
     /// Heartbeats that this end has sent, the last one just now.
     pub beats: u64,
     /// What this end has yet to echo.
     pub echo: Option<Bytes>,
+    /// When it takes up a broken lane: bytes of streams that the peer has received on it.
+    pub received: Option<u64>,
 }
 
 /// Bytes of a heartbeat.
 const HEARTBEAT_LEN: usize = 17;
 
 /// The agent's end: asks, reads the answer (with which TLS 1.3 reports a refused client certificate), sends the first heartbeat.
-/// `resume` asks for a further lane of a session instead of a new one.
+/// `resume` asks for a further lane of a session, or takes up a broken one, instead of a new session.
 ///
 /// # Errors
 /// What TLS reports; `upgrade_refused` or the gateway's own code otherwise.
-pub async fn client<S>(stream: S, endpoint: &Endpoint, resume: Option<&Resume>) -> Result<Upgraded<S>, Failure>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+pub async fn client(stream: Box<dyn Io>, endpoint: &Endpoint, resume: Option<&Resume>) -> Result<Upgraded, Failure> {
     let mut request = http::Request::get(format!("wss://{}{PATH}", endpoint.0))
         .header("Host", endpoint.0.to_string())
         .header("Connection", "Upgrade")
@@ -62,39 +62,46 @@ where
         request = request.header(resume::HEADER, resume.to_string());
     }
     let request = request.body(()).map_err(|error| Failure::new(Code::Internal, error))?;
-    let (socket, _) =
+    let (socket, answer) =
         client_async_with_config(request, stream, Some(config())).await.map_err(|error| refused(error, endpoint))?;
+    let received = answer.headers().get(resume::RECEIVED_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
     // Nothing is lost by this: the gateway sends nothing before the first heartbeat.
     let mut io = socket.into_inner();
-    let first = Heartbeat { kind: Heartbeat::PING, sequence: 1, received: 0 }.to_bytes();
+    let offset = resume.map_or(0, |resume| resume.claim.received);
+    let first = Heartbeat { kind: Heartbeat::PING, sequence: 1, received: offset }.to_bytes();
     let (head, len) = head(Sender::Client, Opcode::Ping, first.len());
     let sent = async {
         io.write_all(&[&head[..len], &first].concat()).await?;
         io.flush().await
     };
     sent.await.map_err(|error| refused(Error::Io(error), endpoint))?;
-    Ok(Upgraded { io, beats: 1, echo: None })
+    Ok(Upgraded { io, beats: 1, echo: None, received })
 }
 
 /// The gateway's end: checks path, subprotocol and resume header, lets `admit` decide by the last, answers, and waits for the
-/// first heartbeat. Yields what `admit` did.
+/// first heartbeat. Yields what `admit` did; with it `admit` says how far a lane has got that is taken up again.
 ///
 /// # Errors
 /// The refusal that was sent; `upgrade_refused` for what was no upgrade of ours, `protocol_violation` for another first frame.
-pub async fn server<S, T>(
-    stream: S,
-    admit: impl FnOnce(Option<Resume>) -> Result<T, Failure> + Unpin,
-) -> Result<(Upgraded<S>, T), Failure>
+pub async fn server<T>(
+    stream: Box<dyn Io>,
+    admit: impl FnOnce(Option<Resume>) -> Result<(T, Option<u64>), Failure> + Unpin,
+) -> Result<(Upgraded, T), Failure>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
     T: Unpin,
 {
     let mut verdict = None;
     #[allow(clippy::result_large_err, reason = "the shape of the library's callback")]
-    let check = |request: &Request, mut response: Response| match check_request(request).and_then(admit) {
-        Ok(admitted) => {
-            verdict = Some(Ok(admitted));
+    let check = |request: &Request, mut response: Response| match check_request(request).and_then(|resume| {
+        let received = resume.as_ref().map(|resume| resume.claim.received);
+        Ok((admit(resume)?, received))
+    }) {
+        Ok(((admitted, told), received)) => {
             response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
+            if let Some(told) = told {
+                response.headers_mut().insert(resume::RECEIVED_HEADER, HeaderValue::from(told));
+            }
+            verdict = Some(Ok((admitted, received)));
             Ok(response)
         }
         Err(failure) => {
@@ -106,11 +113,11 @@ where
     let upgraded = accept_hdr_async_with_config(stream, check, Some(config())).await;
     let admitted = verdict.transpose()?;
     let socket = upgraded.map_err(|error| Failure::new(Code::UpgradeRefused, printable(&error.to_string(), 200)))?;
-    let admitted = admitted.ok_or_else(|| Failure::new(Code::Internal, "an upgrade that nobody decided about"))?;
+    let (admitted, received) = admitted.ok_or_else(|| Failure::new(Code::Internal, "an upgrade that nobody decided about"))?;
     // What came before the answer was sent is lost by this; an agent of ours waits for it.
     let mut io = socket.into_inner();
     let echo = Some(first_heartbeat(&mut io).await?);
-    Ok((Upgraded { io, beats: 0, echo }, admitted))
+    Ok((Upgraded { io, beats: 0, echo, received }, admitted))
 }
 
 /// What the request asks to resume, if it is one of ours.

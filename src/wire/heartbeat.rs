@@ -14,7 +14,7 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// In a Ping: a heartbeat, whose echo is a Pong with the same bytes (RFC 6455, 5.5.3).
     pub const PING: u8 = 1;
-    /// In a Pong nobody asked for: an acknowledgement. Reserved for resumption.
+    /// In a Pong nobody asked for: an acknowledgement.
     pub const ACKNOWLEDGEMENT: u8 = 2;
 
     /// The bytes that travel.

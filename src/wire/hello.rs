@@ -14,6 +14,9 @@ use crate::base::secret::Secret;
 /// The protocol versions that this build speaks.
 pub const VERSIONS: RangeInclusive<u32> = 1..=1;
 
+/// The capability of an agent that takes up broken lanes again.
+pub const RESUME: &str = "resume";
+
 /// Targets in one message; more follow as `targets changed` (each takes at most 40 of the message's 16 KiB).
 pub const OFFERS_PER_MESSAGE: usize = 300;
 

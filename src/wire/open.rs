@@ -19,7 +19,15 @@ pub enum Spoken {
     Http,
     /// Searches, posted by HTTP/1.1; for targets of kind `ldap`.
     Search,
+    /// Nothing: the agent itself sends back what comes, [`ECHO`] bytes at most, and reaches no target. For the gateway's canary.
+    Echo,
 }
+
+/// The capability of an agent that answers [`Spoken::Echo`].
+pub const CAPABILITY_ECHO: &str = "echo";
+
+/// Bytes that an echo sends back at most.
+pub const ECHO: usize = 64;
 
 impl Spoken {
     fn number(self) -> u32 {
@@ -27,11 +35,12 @@ impl Spoken {
             Self::Raw => 1,
             Self::Http => 2,
             Self::Search => 4,
+            Self::Echo => 8,
         }
     }
 
     fn from_number(number: u32) -> Option<Self> {
-        [Self::Raw, Self::Http, Self::Search].into_iter().find(|spoken| spoken.number() == number)
+        [Self::Raw, Self::Http, Self::Search, Self::Echo].into_iter().find(|spoken| spoken.number() == number)
     }
 }
 
@@ -41,6 +50,7 @@ impl fmt::Display for Spoken {
             Self::Raw => "raw",
             Self::Http => "http",
             Self::Search => "search",
+            Self::Echo => "echo",
         })
     }
 }

@@ -16,6 +16,9 @@ use crate::base::secret::Secret;
 /// The header's name.
 pub const HEADER: &str = "underpass-resume";
 
+/// The header of the gateway's answer when it takes up a broken lane: the bytes of yamux that it has received on it, in decimal.
+pub const RECEIVED_HEADER: &str = "underpass-received";
+
 /// Bytes of the proof: HMAC-SHA-256 under the session's resume secret over the TLS exporter and the other fields.
 pub const PROOF: usize = 32;
 

@@ -9,13 +9,14 @@
 
 use std::fmt;
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::base::code::{Code, Failure, OrFail};
+use crate::base::random;
 use crate::base::secret::Secret;
 
 mod client;
@@ -129,7 +130,7 @@ impl TokenSecret {
     /// `internal` if the operating system yields no randomness.
     pub fn generate() -> Result<Self, Failure> {
         let mut bytes = [0; 32];
-        rand::fill(&mut bytes).or_fail(Code::Internal, "no randomness")?;
+        random::fill(&mut bytes)?;
         Ok(Self(bytes))
     }
 

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use crate::base::id::RequestId;
+use crate::base::random;
 
 /// Whether a text is a `traceparent` of version 00, the only one there is (W3C Trace Context, 3.2).
 #[must_use]
@@ -20,7 +21,7 @@ pub fn traceparent(request: RequestId) -> String {
     // Of its other half, which is random and never 0.
     let (mut trace, mut parent) = ([0; 32], [0; 32]);
     let trace = Uuid::from_bytes(*request.as_bytes()).simple().encode_lower(&mut trace);
-    let parent = &Uuid::now_v7().simple().encode_lower(&mut parent)[16..];
+    let parent = &random::uuid().simple().encode_lower(&mut parent)[16..];
     ["00-", trace, "-", parent, "-00"].concat()
 }
 

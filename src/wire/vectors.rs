@@ -115,6 +115,9 @@ fn a_stream_begins_as_specified() {
         trace: None,
     };
     holds("open", &open);
+    let target = name("echo");
+    let (caller, deadline) = ("gw1".to_owned(), Duration::from_secs(5));
+    holds("open of an echo", &Open { target, spoken: Spoken::Echo, caller, source: None, deadline, ..open });
     holds("accepted", &Reply::Accepted);
     holds("reply refused", &Reply::Refused(Refusal::new(Code::TargetRefused, "nothing listens")));
 }

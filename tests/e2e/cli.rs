@@ -138,6 +138,24 @@ async fn the_quickstart_serves_curl_and_ends_with_0_on_ctrl_c() {
 }
 
 #[tokio::test]
+async fn c1_the_quickstarts_link_can_be_cut_while_a_download_goes_on() {
+    let quickstart = Program::underpass().arg("quickstart").start();
+    let url = url_of(&quickstart).await;
+    let (slow, sum) = (format!("{url}mib/64"), "3b6a07d0d404fab4e23b6d34bc6696a6a312dd92821332385e5af7c01c421351");
+    let script = format!("curl -sSf --limit-rate 32M --max-time 60 {slow} | sha256sum");
+    let download = Program::new("sh").args(["-c", &script]).start();
+    for _ in 0..5 {
+        let cut = format!("{url}cut");
+        assert_eq!(Program::new("curl").args(["-sSf", "--max-time", "10", "-X", "POST", &cut]).run().await.ok(), "cut\n");
+    }
+    assert!(download.finish(SOON).await.ok().starts_with(sum));
+    let resumed = || quickstart.stdout().matches("  resumed  lane 0").count();
+    eventually("each cut was mended", SOON, async || (resumed() == 5).then_some(())).await;
+    quickstart.signal(Signal::INT);
+    quickstart.finish(SOON).await.exits(0);
+}
+
+#[tokio::test]
 async fn the_quickstart_takes_a_target_and_speaks_json() {
     let target = Target::named("my own target").await;
     let address = format!("tcp://{}", target.address());

@@ -84,7 +84,7 @@ async fn a_hanging_agent_is_left_out_within_seconds() {
     let (one, two) = (Target::named("1").await, Target::named("2").await);
     let mut pair = Pair::new([&one, &two]).await;
     pair.agents[0].process().signal(rustix::process::Signal::STOP);
-    pair.gateway.audited("disconnected", |row| row["agent"] == "acme/dc1/one" && row["code"] == "link_dead").await;
+    pair.gateway.audited("lane_broken", |row| row["agent"] == "acme/dc1/one" && row["code"] == "link_dead").await;
     for _ in 0..20 {
         assert_eq!(pair.who().await, "2");
     }

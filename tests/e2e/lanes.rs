@@ -37,6 +37,11 @@ impl Balanced {
         Self::of(gateway, "", route, "").await
     }
 
+    /// Whose lanes end with their connections.
+    async fn mortal() -> Self {
+        Self::of(front().await, "resume_window: 0", |_, at| at, "").await
+    }
+
     /// With more keys under `gateway:` and at the top of gateway.yaml.
     async fn of(
         mut gateway: Gateway,
@@ -123,7 +128,7 @@ impl Drop for Bulk {
 
 #[tokio::test]
 async fn a_second_lane_comes_under_bulk_and_its_end_costs_its_own_streams_alone() {
-    let mut balanced = Balanced::new(|_, at| at).await;
+    let mut balanced = Balanced::mortal().await;
     let mut early = balanced.ping().await;
     let session = balanced.session().await["session"].clone();
     assert_eq!(balanced.session().await["lanes"], 1);
@@ -155,7 +160,7 @@ async fn a_second_lane_comes_under_bulk_and_its_end_costs_its_own_streams_alone(
 
 #[tokio::test]
 async fn the_first_lanes_end_is_the_sessions_and_takes_the_others_along() {
-    let balanced = Balanced::new(|_, at| at).await;
+    let balanced = Balanced::mortal().await;
     let before = balanced.session().await["session"].clone();
     let _bulk = balanced.bulk().await;
     let mut late = balanced.with_lanes(2).await;
@@ -167,13 +172,42 @@ async fn the_first_lanes_end_is_the_sessions_and_takes_the_others_along() {
     balanced.site.gateway.audited("lane_closed", |row| row["session"] == before && row["lane"] == 1).await;
     eventually("a session of one lane is back", SOON, async || {
         let session = balanced.session().await;
-        (session["state"] == "connected" && session["session"] != before && session["lanes"] == 1).then_some(())
+        (session["tunnel"] == "connected" && session["session"] != before && session["lanes"] == 1).then_some(())
     })
     .await;
     assert!((0..3).all(|number| balanced.balancer.has_ended(number)), "no lane is left over");
     balanced.ping().await;
     let metrics = balanced.site.gateway.metrics().await;
     assert!(metrics.contains("underpass_lanes{gateway=\"gw1\"} 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn c1_every_lane_goes_on_over_another_connection_with_its_streams() {
+    let balanced = Balanced::new(|_, at| at).await;
+    let session = balanced.session().await["session"].clone();
+    let mut early = balanced.ping().await;
+    let bulk = balanced.bulk().await;
+    let mut late = balanced.with_lanes(2).await;
+    for (lane, number) in [(0, 1), (1, 2)] {
+        balanced.balancer.cut(number);
+        for (gateway, agent) in [(true, false), (false, true)] {
+            let wanted = |row: &Value| row["lane"] == lane && row["session"] == session && row["generation"] == 1;
+            let row = match (gateway, agent) {
+                (true, _) => balanced.site.gateway.audited("lane_resumed", wanted).await,
+                _ => balanced.site.agent.audited("lane_resumed", wanted).await,
+            };
+            assert!(row["paused_ms"].as_u64().unwrap() < 1000 && row["serial"].is_string(), "{row}");
+        }
+        for client in [&mut early, &mut late] {
+            timeout(SOON, echoes(client, &pattern(300_000))).await.unwrap().unwrap();
+        }
+    }
+    assert!(bulk.reads());
+    let now = balanced.session().await;
+    assert_eq!((&now["session"], &now["state"], &now["lanes"]), (&session, &"connected".into(), &2.into()), "{now}");
+    let broken = balanced.site.gateway.audited("lane_broken", |row| row["lane"] == 0).await;
+    assert_eq!(broken["code"], "link_closed");
+    assert!(!balanced.site.gateway.audit().iter().any(|row| row["event"] == "disconnected"));
 }
 
 #[tokio::test]

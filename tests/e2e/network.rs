@@ -64,12 +64,13 @@ async fn noticed_and_mended(directions: &[&str]) {
     eventually("the agent no longer says connected", NOTICED, async || (!walled.agent.is_connected().await).then_some(()))
         .await;
     let within = NOTICED.saturating_sub(since.elapsed());
-    eventually("the gateway has no session left", within, async || {
-        walled.gateway.audit().iter().any(|row| row["event"] == "disconnected").then_some(())
+    eventually("the gateway knows, too", within, async || {
+        walled.gateway.audit().iter().any(|row| row["event"] == "lane_broken").then_some(())
     })
     .await;
     walled.networks.mend().await;
     walled.agent.connected().await;
+    walled.gateway.audited("lane_resumed", |row| row["lane"] == 0).await;
     eventually("nginx answers again", SOON, async || walled.page().await).await;
 }
 

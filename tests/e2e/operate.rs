@@ -155,6 +155,33 @@ async fn an_idle_process_ends_with_0_at_the_first_signal() {
 }
 
 #[tokio::test]
+async fn s0_10_a_disabled_group_is_cut_and_kept_out_until_it_is_enabled() {
+    let echo = Target::echo().await;
+    let mut site = Site::new(&[("echo", echo.address())]).await;
+    let mut client = site.client("echo").await;
+    echoes(&mut client, b"before").await.unwrap();
+    let done = site.gateway.admin(&["agents", "disable", "acme/dc1"]).run().await.ok();
+    assert!(done.starts_with("disabled acme/dc1 since 20"), "{done}");
+    let cut = async { while echoes(&mut client, b"after").await.is_ok() {} };
+    timeout(std::time::Duration::from_secs(5), cut).await.expect("cut within 5 s");
+    site.gateway.audited("agents_disabled", |row| row["scope"] == "acme/dc1").await;
+    site.gateway.audited("disconnected", |row| row["code"] == "agent_disabled").await;
+    site.gateway.audited("closed", |row| row["code"] == "agent_disabled").await;
+    site.agent.fails_with("agent_disabled").await;
+    let list = site.gateway.admin(&["agents", "list"]).run().await.ok();
+    assert!(list.contains("  down  ") && list.contains("disabled (acme/dc1)"), "{list}");
+    // A restart forgets nothing, and the certificate still counts.
+    site.gateway.process().kill();
+    site.gateway.start().await;
+    site.gateway.audited("connect_refused", |row| row["code"] == "agent_disabled").await;
+    assert!(!serves(site.at("echo")).await);
+    assert_eq!(site.gateway.admin(&["agents", "enable", "acme/dc1"]).run().await.ok().trim(), "enabled acme/dc1");
+    site.agent.connected().await;
+    assert!(serves(site.at("echo")).await);
+    site.gateway.admin(&["agents", "disable", "acme/dc2"]).run().await.exits(64);
+}
+
+#[tokio::test]
 async fn f27_revocation_cuts_the_live_session_and_refuses_the_next() {
     let echo = Target::echo().await;
     let mut site = Site::new(&[("echo", echo.address())]).await;
@@ -165,11 +192,8 @@ async fn f27_revocation_cuts_the_live_session_and_refuses_the_next() {
     timeout(std::time::Duration::from_secs(5), cut).await.expect("cut within 5 s");
     site.gateway.audited("revoked", |row| row["agent"] == "acme/dc1/a1").await;
     site.gateway.audited("disconnected", |row| row["code"] == "revoked").await;
-    let closed = site.gateway.audited("closed", |_| true).await;
-    assert!(
-        ["revoked", "session_lost"].contains(&closed["code"].as_str().unwrap_or_default()),
-        "not the target's doing: {closed}"
-    );
+    let [here, there] = [site.gateway.audited("closed", |_| true).await, site.agent.audited("closed", |_| true).await];
+    assert_eq!((&here["code"], &there["code"]), (&"revoked".into(), &"revoked".into()), "not the target's doing");
     site.gateway.audited("connect_refused", |row| row["code"] == "revoked").await;
     let status = eventually("the agent knows why", SOON, async || {
         let session = site.agent.session().await?;
@@ -177,7 +201,7 @@ async fn f27_revocation_cuts_the_live_session_and_refuses_the_next() {
         ["certificate_refused", "revoked"].contains(&code).then_some(session)
     })
     .await;
-    assert_ne!(status["state"], "connected");
+    assert_ne!(status["tunnel"], "connected");
     assert!(!serves(site.at("echo")).await);
     // A restart of the gateway forgets nothing.
     site.gateway.process().kill();
@@ -233,7 +257,7 @@ async fn lists_and_status_tell_who_is_connected() {
     assert!(human.contains("a1"), "{human}");
     let status = site.agent.status().await.unwrap();
     assert_eq!(status["agent"], "acme/dc1/a1");
-    assert_eq!(status["sessions"][0]["state"], "connected");
+    assert_eq!(status["sessions"][0]["tunnel"], "connected");
     assert!(status["sessions"][0]["gateway"].is_string() && status["sessions"][0]["session"].is_string(), "{status}");
     assert!(status["sessions"][0]["last_frame_age_ms"].as_u64().is_some(), "{status}");
     assert!(status["certificate"]["not_after"].is_string() || status["certificate"]["not_after"].is_u64(), "{status}");

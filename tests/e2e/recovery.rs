@@ -104,10 +104,10 @@ async fn two_endpoints_of_one_gateway_make_one_session() {
     let sessions = eventually("one of the two is connected and the other steps back", SOON, async || {
         let status = agent.status().await?;
         let sessions = status["sessions"].as_array()?.clone();
-        let has = |state: &str, code: &str| {
-            sessions.iter().any(|it| it["state"] == state && (code.is_empty() || it["last_error"]["code"] == code))
+        let has = |tunnel: &str, code: &str| {
+            sessions.iter().any(|it| it["tunnel"] == tunnel && (code.is_empty() || it["last_error"]["code"] == code))
         };
-        (has("connected", "") && has("waiting", "same_gateway")).then_some(sessions)
+        (has("connected", "") && has("down", "same_gateway")).then_some(sessions)
     })
     .await;
     assert_eq!(sessions.len(), 2);

@@ -1,15 +1,19 @@
 //! One stream at an agent, against real targets on loopback, with the gateway's end of its session in the test's hand.
 //! Refuses to know TLS and links.
 
+use std::io;
+
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::agent::fixture::{agent, open, policy, spec};
 use crate::agent::policy::Policy;
+use crate::base::limits::{CANARY_DEADLINE, ECHOES};
 use crate::base::tasks::Tasks;
 use crate::tunnel::fixture::{Rows, sessions};
 use crate::tunnel::session::Session;
+use crate::wire::open::ECHO;
 
 /// An agent that serves one session, with the gateway's end in the test's hand.
 struct Site {
@@ -262,4 +266,46 @@ async fn an_early_answer_and_its_end_reach_a_client_that_is_still_sending() {
     while stream.write_all(&[0; 65_536]).await.is_ok() {}
     assert_eq!(site.quiet().await, ["closed target_reset"]);
     assert_eq!(site.gateway.notifier.closed(0, stream.id()), Some(Code::TargetReset));
+}
+
+/// What an echo gives back for these bytes, once they have ended.
+async fn echoed(site: &Site, bytes: &[u8]) -> Vec<u8> {
+    let (wired, reply) = site.asks(&Open { spoken: Spoken::Echo, ..open("echo") }).await;
+    assert_eq!(reply, Reply::Accepted);
+    let (mut stream, _) = wired.into_parts();
+    stream.write_all(bytes).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).await.unwrap();
+    back
+}
+
+#[tokio::test]
+async fn c13_an_echo_reaches_nothing_needs_no_permit_and_is_answered_when_there_is_no_place_left() {
+    let mut site = Site::new(policy(&[]), 0).await;
+    assert_eq!(site.refused(&open("db")).await, Code::AgentStreams);
+    assert_eq!(site.rows.take(), ["refused agent_streams"]);
+    assert_eq!(echoed(&site, b"canary").await, b"canary");
+    assert_eq!(echoed(&site, b"").await, b"");
+    assert!(site.quiet().await.is_empty(), "no client's stream, so no row");
+}
+
+#[tokio::test(start_paused = true)]
+async fn d2_a_gateway_gains_nothing_by_echoes() {
+    let site = Site::with("127.0.0.1:1").await;
+    let long = [7; 2 * ECHO];
+    let (wired, _) = site.asks(&Open { spoken: Spoken::Echo, ..open("db") }).await;
+    let (mut stream, _) = wired.into_parts();
+    stream.write_all(&long).await.unwrap();
+    let mut back = [0; ECHO];
+    stream.read_exact(&mut back).await.unwrap();
+    assert!(!matches!(stream.read(&mut back).await, Ok(1..)), "no more than is to be echoed");
+    let mut held = Vec::new();
+    for _ in 0..ECHOES {
+        held.push(site.asks(&Open { spoken: Spoken::Echo, ..open("echo") }).await);
+    }
+    let echo = Open { spoken: Spoken::Echo, ..open("echo") };
+    assert_eq!(site.refused(&echo).await, Code::AgentStreams);
+    tokio::time::sleep(CANARY_DEADLINE).await;
+    assert_eq!(echoed(&site, b"again").await, b"again", "those that say nothing have had their time");
 }

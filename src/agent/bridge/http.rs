@@ -38,6 +38,7 @@ use crate::base::limits::{
 use crate::observe::metrics;
 use crate::tunnel::ledger::Ledger;
 use crate::tunnel::metered::Metered;
+use crate::tunnel::mux::lost;
 use crate::tunnel::splice::Direction;
 use crate::wire::hop::PREFACE;
 use crate::wire::open::{Open, Spoken};
@@ -233,8 +234,8 @@ async fn idles(idle: Option<Duration>, ledger: &Ledger<()>) {
 
 /// Why a client's connection broke off; none if it merely had nothing more to ask.
 fn code_of(error: &hyper::Error) -> Option<Code> {
-    let reason = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
-    match reason {
+    let lost = error.source().and_then(|source| source.downcast_ref::<io::Error>()).and_then(lost);
+    match lost {
         _ if error.is_parse() => {
             metrics::refused(Code::RequestInvalid);
             Some(Code::RequestInvalid)
@@ -242,8 +243,7 @@ fn code_of(error: &hyper::Error) -> Option<Code> {
         _ if error.is_timeout() => None,
         // The origin's answer broke off in the middle.
         _ if error.is_user() || error.is_body_write_aborted() => Some(Code::TargetReset),
-        Some(io::ErrorKind::ConnectionAborted) => Some(Code::SessionLost),
-        _ => Some(Code::ClientReset),
+        lost => lost.or(Some(Code::ClientReset)),
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) async fn dial(permit: &Permit, at: &HostPort, way: Way<'_>) -> Result
     Ok(Connected { stream, address })
 }
 
-/// Gives connecting the target's connect timeout, and no more than `limit`.
+/// Gives connecting the target's connect timeout, and no more than `limit`. How it went is the target's light.
 ///
 /// # Errors
 /// `target_timeout`, or what the attempt says.
@@ -74,7 +74,9 @@ pub(super) async fn within<T>(
         let detail = format!("`{}` at {at} did not answer within {} ms", target.name, limit.as_millis());
         Refusal::new(Code::TargetTimeout, detail)
     };
-    tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Err(timed_out()))
+    let outcome = tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Err(timed_out()));
+    target.lamp().tried(outcome.as_ref().map(drop).map_err(|refusal| refusal.code));
+    outcome
 }
 
 /// One bad address among several refuses all: a name that resolves to a forbidden address is an attack or a mistake.

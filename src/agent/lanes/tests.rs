@@ -1,77 +1,21 @@
-//! Where further lanes are dialled, and how often. Refuses to know TLS.
+//! How often further lanes are dialled, and what becomes of their streams. Refuses to know TLS.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::agent::bridge::resolve::Resolver;
-use crate::agent::fixture::{agent, agent_with, policy, spec};
-use crate::tunnel::fixture::{Rows, half, pipes, sessions};
+use crate::agent::connector::tests::connector;
+use crate::agent::fixture::{agent, policy, spec};
+use crate::tunnel::fixture::{half, pipes, sessions};
 use crate::tunnel::session::Session;
 
-fn addresses(texts: &[&str]) -> Vec<IpAddr> {
-    texts.iter().map(|text| text.parse().unwrap()).collect()
-}
-
-/// A session's further lanes, of `wss://gw.example` that resolves to these addresses.
-async fn further(resolved: &[&str], direct: Option<&str>, reached: Option<&str>) -> (Further, Session, Rows) {
-    let (agent, rows, tasks) = agent_with(policy(&[]), 9, Resolver::answering("gw.example", addresses(resolved)));
+/// A session's further lanes, of `wss://gw.example` that resolves to nothing.
+async fn further() -> (Further, Session) {
+    let (connector, tasks) = connector(&[], None, None);
     let (session, gateway, _) = sessions(&[]).await;
-    let further = Further {
-        agent,
-        endpoint: "wss://gw.example".parse().unwrap(),
-        origin: Origin {
-            gateway: Role::parse("spiffe://test.example/gateway/gw").unwrap(),
-            address: reached.map(|at| at.parse().unwrap()),
-        },
-        session: SessionId::fresh(),
-        secret: Secret::new("c2VjcmV0"),
-        direct_address: direct.map(|at| at.parse().unwrap()),
-        notifier: session.notifier.clone(),
-        lanes: session.lanes.clone(),
-        streams: tasks.child(),
-        serving: tasks.child(),
-    };
-    (further, gateway, rows)
-}
-
-async fn dialled(resolved: &[&str], direct: Option<&str>, reached: Option<&str>) -> Vec<String> {
-    let (further, ..) = further(resolved, direct, reached).await;
-    further.addresses().await.iter().map(HostPort::to_string).collect()
-}
-
-#[tokio::test]
-async fn the_direct_address_comes_first_then_where_the_session_began_then_the_others() {
-    let resolved = ["203.0.113.1", "203.0.113.2", "203.0.113.3"];
-    let dialled = dialled(&resolved, Some("198.51.100.7:443"), Some("203.0.113.2:443")).await;
-    assert_eq!(dialled, ["198.51.100.7:443", "203.0.113.2:443", "203.0.113.1:443", "203.0.113.3:443"]);
-}
-
-#[tokio::test]
-async fn through_a_proxy_the_endpoint_keeps_its_name() {
-    let dialled = dialled(&["203.0.113.1"], Some("198.51.100.7:443"), None).await;
-    assert_eq!(dialled, ["198.51.100.7:443", "gw.example:443"]);
-}
-
-#[tokio::test]
-async fn e1_a_gateway_cannot_make_an_agent_dial_into_its_own_site() {
-    let (public, private) = (["203.0.113.1"], ["10.1.1.1"]);
-    for (direct, resolved, taken) in [
-        ("198.51.100.7:443", &public[..], true),
-        ("198.51.100.7:22", &public, false),
-        ("10.0.0.5:443", &public, false),
-        ("10.0.0.5:443", &private, true),
-        ("[::ffff:10.0.0.5]:443", &public, false),
-        ("127.0.0.1:443", &public, false),
-        ("127.0.0.1:443", &private, false),
-        ("127.0.0.1:443", &["127.0.0.2"], true),
-        ("169.254.169.254:443", &private, false),
-        ("100.100.100.200:443", &private, false),
-        ("224.0.0.1:443", &public, false),
-    ] {
-        let dialled = dialled(resolved, Some(direct), Some("203.0.113.1:443")).await;
-        assert_eq!(dialled.contains(&direct.to_owned()), taken, "{direct} beside {resolved:?}: {dialled:?}");
-    }
+    let (notifier, lanes) = (session.notifier.clone(), session.lanes.clone());
+    let further = Further { connector, notifier, lanes, streams: tasks.child(), serving: tasks.child() };
+    (further, gateway)
 }
 
 /// How many attempts a gateway causes that asks for a lane each second, three minutes long, if they end so.
@@ -116,7 +60,7 @@ async fn d3_a_gateway_that_takes_lanes_and_closes_them_gets_no_more_than_its_sha
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_ends_or_drains_asks_for_nothing_more() {
-    let (further, ..) = further(&["203.0.113.1"], None, None).await;
+    let (further, ..) = further().await;
     let (released, tasks) = (CancellationToken::new(), Tasks::new());
     let wanted = watch::Sender::new(1);
     let keeping = tasks.spawn(keep(further, wanted.subscribe(), released.clone()));
@@ -144,14 +88,14 @@ async fn d3_a_minutes_attempts_are_bounded_also_when_they_succeed() {
 async fn a_lanes_streams_are_served_and_end_with_it() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (agent, mut rows, tasks) = agent(policy(&[("db", spec("127.0.0.1:1", true))]), 9);
-    let (mut further, _gateway, _) = further(&[], None, None).await;
-    further.agent = agent.clone();
+    let (mut further, _gateway) = further().await;
+    Arc::get_mut(&mut further.connector).unwrap().agent = agent.clone();
     let seat = further.lanes.next_seat().unwrap();
     let (ours, theirs) = pipes();
     let (lane, incoming) = seat.attach(ours, Side::Agent, &tasks);
     let context = Arc::new(Context {
         agent,
-        session: further.session,
+        session: further.connector.session,
         notifier: further.notifier.clone(),
         lane,
         lanes: further.lanes.clone(),

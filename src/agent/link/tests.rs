@@ -4,7 +4,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::*;
 use crate::agent::fixture::{agent, policy, spec};
-use crate::pki::identity::Role;
+use crate::pki::identity::{Role, Serial};
 use crate::tunnel::fixture::{Rows, hello as greeting, sessions, welcomed};
 use crate::tunnel::session::Session;
 
@@ -18,6 +18,13 @@ fn origin() -> Origin {
     Origin { gateway: Role::parse("spiffe://test.example/gateway/gw").unwrap(), address: None }
 }
 
+/// Of certificates that end in an hour.
+pub(in crate::agent) fn grounds() -> Arc<ArcSwap<Grounds>> {
+    let hour = OffsetDateTime::now_utc() + time::Duration::hours(1);
+    let (serial, root) = (Serial::random().unwrap(), vec![0].into());
+    Arc::new(ArcSwap::from_pointee(Grounds { serial, not_after: hour, gateway_not_after: hour, root }))
+}
+
 /// An agent that serves a session, with the gateway's end in the test's hand.
 struct Site {
     agent: Arc<Agent>,
@@ -28,22 +35,24 @@ struct Site {
     connection: Tasks,
     leave: Leave,
     why: watch::Receiver<Option<Failure>>,
+    grounds: Arc<ArcSwap<Grounds>>,
 }
 
 async fn site() -> Site {
     let (agent, rows, tasks) = agent(policy(&[("db", spec("127.0.0.1:1", true))]), 9);
     let (session, gateway, connection) = sessions(&["db"]).await;
+    let grounds = grounds();
     let held = Held {
         session,
         welcome: welcomed(&greeting(&[]), 1).unwrap(),
-        serial: Serial::random().unwrap(),
+        grounds: grounds.clone(),
         origin: origin(),
         tasks: tasks.child(),
     };
     let (leave, why) = (Leave::default(), watch::Sender::new(None));
     let ended = why.subscribe();
     tasks.spawn(serve(agent.clone(), endpoint(), held, leave.clone(), why));
-    Site { agent, rows, tasks, gateway, connection, leave, why: ended }
+    Site { agent, rows, tasks, gateway, connection, leave, why: ended, grounds }
 }
 
 impl Site {
@@ -80,8 +89,8 @@ async fn a_session_that_nobody_serves_is_dismissed_with_its_tasks() {
         std::future::pending::<()>().await;
         drop(alive);
     });
-    let (welcome, serial) = (welcomed(&greeting(&[]), 1).unwrap(), Serial::random().unwrap());
-    dismiss(Held { session, welcome, serial, origin: origin(), tasks }).await;
+    let (welcome, grounds) = (welcomed(&greeting(&[]), 1).unwrap(), grounds());
+    dismiss(Held { session, welcome, grounds, origin: origin(), tasks }).await;
     assert_eq!(gateway.link.ended().await.code, Code::LinkClosed);
 }
 
@@ -155,4 +164,61 @@ async fn a_reload_is_told_to_the_gateway() {
         }
     }
     assert_eq!(changes, ["-db", "+web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s0_10_a_session_is_reauthorised_every_minute_on_record() {
+    let mut site = site().await;
+    tokio::time::sleep(Duration::from_secs(181)).await;
+    assert_eq!(site.rows.take(), ["connected", "reauthorised", "reauthorised", "reauthorised"]);
+    site.agent.reload(policy(&[]));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let row = site.rows.next().await;
+    assert_eq!((&row["event"], &row["policy"], &row["agent"]), (&"reauthorised".into(), &1.into(), &"acme/dc1/a".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s0_10_a_certificate_that_has_ended_ends_its_session_within_a_minute() {
+    let mut site = site().await;
+    let long_ago = OffsetDateTime::now_utc() - time::Duration::hours(1);
+    site.grounds.store(Arc::new(Grounds { not_after: long_ago, ..Grounds::clone(&site.grounds.load()) }));
+    let before = Instant::now();
+    assert_eq!(site.ended().await, Code::CertificateExpired);
+    assert!(before.elapsed() <= REAUTHORISE + Duration::from_secs(1));
+    assert_eq!(site.rows.take(), ["connected", "disconnected certificate_expired"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateways_certificate_that_has_ended_releases_the_link_before_it_ends_the_session() {
+    let site = site().await;
+    let just_now = OffsetDateTime::now_utc() - time::Duration::seconds(1);
+    site.grounds.store(Arc::new(Grounds { gateway_not_after: just_now, ..Grounds::clone(&site.grounds.load()) }));
+    site.leave.released.cancelled().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn f16_on_waking_a_link_that_waits_dials_at_once() {
+    let (agent, _rows, tasks) = agent(policy(&[]), 9);
+    tasks.spawn(keep(agent.clone(), endpoint()));
+    let next = || Duration::from_millis(agent.board().links()[0].next_attempt_ms.unwrap_or_default());
+    while next() < Duration::from_secs(5) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    agent.wakes.tell(Duration::from_secs(3600));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(next() <= RECONNECT_BASE, "dialled, and waits as after a first failure: {:?}", next());
+    tasks.abort().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn f16_a_long_sleep_breaks_a_session_and_a_short_one_does_not() {
+    let mut site = site().await;
+    while site.rows.take().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    site.agent.wakes.tell(Duration::from_secs(3));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(site.why.borrow().is_none(), "its gateway waits for longer");
+    site.agent.wakes.tell(Duration::from_secs(5));
+    assert_eq!(site.ended().await, Code::LinkDead);
 }

@@ -95,6 +95,21 @@ async fn a_token_is_made_agents_are_listed_and_revoked() {
 }
 
 #[tokio::test]
+async fn agents_are_disabled_and_enabled() {
+    let client = Client::new().await;
+    client.gateway.enroll("acme/dc1/web-1").await;
+    let (status, body) = client.post(DISABLE, r#"{"scope":"acme/dc1"}"#).await;
+    assert_eq!((status, &body["scope"]), (200, &"acme/dc1".into()), "{body}");
+    assert!(body["disabled"].as_str().unwrap().ends_with('Z') && body["audited"] == true, "{body}");
+    let (_, body) = client.get(AGENTS).await;
+    assert_eq!((&body["agents"][0]["disabled"], &body["agents"][0]["tunnel"]), (&"acme/dc1".into(), &"down".into()));
+    let (status, body) = client.post(ENABLE, r#"{"scope":"acme/dc1"}"#).await;
+    assert!(status == 200 && body["disabled"].is_null(), "{body}");
+    assert_refused(client.post(DISABLE, r#"{"scope":"acme/dc9"}"#).await, 404, Code::AgentUnknown);
+    assert_refused(client.post(ENABLE, r#"{"scope":"acme/*"}"#).await, 400, Code::Usage);
+}
+
+#[tokio::test]
 async fn a_client_token_is_made_listed_and_revoked() {
     let client = Client::new().await;
     client.gateway.token("acme/dc1").await;

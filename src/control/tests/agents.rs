@@ -1,7 +1,10 @@
 //! Revoking: every certificate of the agent, at once, for good.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::base::id::{InstanceId, SessionId};
+use crate::base::light::{Lamp, Lights, Serving, Tunnel};
 use crate::control::agents::{Live, LiveSession};
 use crate::control::records::{Agent, SerialRecord};
 
@@ -17,6 +20,7 @@ fn session(agent: &AgentId) -> LiveSession {
     LiveSession {
         agent: agent.clone(),
         session: SessionId::fresh(),
+        lights: Lights { tunnel: Tunnel::Connected, agent: Lamp::new(Serving::Unknown).light(), targets: BTreeMap::new() },
         since: text::seconds(OffsetDateTime::now_utc()),
         peer: "203.0.113.7:4711".into(),
         lanes: 2,
@@ -39,6 +43,7 @@ async fn agents_are_listed_with_their_certificates_and_sessions() {
     assert_eq!(names, ["acme/dc1/web-1", "acme/dc1/web-2"]);
     assert_eq!((list[0].serial, list[0].not_after), (identity(&one).serial, one.not_after));
     assert!(list[0].sessions.is_empty() && list[0].revoked.is_none());
+    assert_eq!(list.iter().map(|info| info.tunnel).collect::<Vec<_>>(), [Tunnel::Down, Tunnel::Connected]);
     assert_eq!(list[1].sessions, [live]);
 }
 

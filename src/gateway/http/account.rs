@@ -12,7 +12,7 @@ use super::body::Passed;
 use super::connection::Busy;
 use super::streams::{Described, Lease};
 use crate::base::code::Code;
-use crate::base::id::RequestId;
+use crate::base::id::{Name, RequestId};
 use crate::gateway::Gateway;
 use crate::gateway::relay::Held;
 use crate::observe::audit::Event;
@@ -43,6 +43,13 @@ impl Account {
     pub(super) fn answered(&mut self, status: u16, refusal: Option<Code>) {
         self.status = Some(status);
         self.code = refusal;
+    }
+
+    /// The same for the target's light.
+    pub(super) fn tell_light(&self, target: &Name, refusal: Option<Code>) {
+        if let Some(lease) = &self.stream {
+            lease.described().live.answered(target, refusal);
+        }
     }
 
     /// The gateway answered instead.

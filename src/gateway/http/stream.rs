@@ -25,7 +25,8 @@ use crate::gateway::registry::Live;
 use crate::gateway::relay::{AgentEnd, Begun, Held, open_silent};
 use crate::tunnel::ledger::Ledger;
 use crate::tunnel::metered::Metered;
-use crate::tunnel::mux::Stream;
+use crate::tunnel::mux::{Stream, lost};
+use crate::tunnel::session::lanes::Lanes;
 use crate::tunnel::splice::Direction;
 use crate::wire::name::host_of;
 use crate::wire::refusal::Refusal;
@@ -142,7 +143,7 @@ impl Life {
             Some(Ok(())) if self.upgraded => {}
             Some(Ok(())) => self.ledger.ends(self.live.notifier.closed(self.lane, self.id)),
             Some(Err(error)) => {
-                let code = self.live.notifier.closed(self.lane, self.id).unwrap_or_else(|| code_of(&error));
+                let code = self.live.notifier.closed(self.lane, self.id).unwrap_or_else(|| code_of(&error, &self.live.lanes));
                 self.ledger.ends(Some(code));
             }
         }
@@ -153,11 +154,10 @@ impl Life {
 }
 
 /// Why a stream of requests broke off, by what its connection says.
-fn code_of(error: &hyper::Error) -> Code {
+fn code_of(error: &hyper::Error, lanes: &Lanes) -> Code {
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    match source.map(io::Error::kind) {
-        Some(io::ErrorKind::ConnectionAborted) => Code::SessionLost,
-        Some(_) => Code::TargetReset,
+    match source {
+        Some(error) => lost(error).map_or(Code::TargetReset, |why| lanes.lost(why)),
         None if error.is_canceled() || error.is_incomplete_message() => Code::StreamCut,
         None => Code::ClientReset,
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::id::SessionId;
 use crate::base::secret::Secret;
-use crate::gateway::fixture::{Agent, agent, gateway};
+use crate::gateway::fixture::{Agent, agent, certificate, gateway};
 use crate::tunnel::fixture::{Rows, half, pipes};
 use crate::wire::resume::Claim;
 
@@ -30,7 +30,8 @@ impl Site {
 
     fn admit(&self, agent: &str, claim: Claim, secret: &str) -> Result<Joining, Code> {
         let resume = claim.prove(&Secret::new(secret), &EXPORTER);
-        admit(&self.gateway, &agent.parse().unwrap(), &resume, &EXPORTER).map_err(|failure| failure.code)
+        let admitted = admit(&self.gateway, &agent.parse().unwrap(), &resume, &EXPORTER);
+        admitted.map(|(joining, _)| joining).map_err(|failure| failure.code)
     }
 }
 
@@ -64,6 +65,12 @@ async fn d3_what_an_agent_tries_in_a_minute_is_limited_and_hurts_no_other() {
     let limited = refused.filter(|code| *code == Code::SessionLanes).count();
     assert!((1..=5).contains(&limited), "{limited}");
     assert_eq!(site.admit("acme/dc1/b", site.claim(1), "guessed").err(), Some(Code::LaneRefused));
+    // Attempts to take lanes up are counted by themselves.
+    let again = Claim { generation: 1, ..site.claim(0) };
+    let refused = (0..RESUMES_PER_MINUTE + 5).filter_map(|_| site.admit("acme/dc1/a", again, "guessed").err());
+    let limited = refused.filter(|code| *code == Code::SessionLanes).count();
+    assert!((1..=5).contains(&limited), "{limited}");
+    assert_eq!(site.admit("acme/dc1/b", again, "guessed").err(), Some(Code::LaneRefused));
 }
 
 /// How a lane ends of which the test says what becomes of it.
@@ -75,7 +82,7 @@ async fn ended(how: impl AsyncFnOnce(&Site, &crate::tunnel::fixture::Half)) -> V
     let (gateway, peer) = (site.gateway.clone(), "192.0.2.1:2".parse().unwrap());
     let live = site.agent.live.clone();
     let life = async {
-        serve(&gateway, joining, ours, peer).await;
+        serve(&gateway, joining, ours, certificate(), peer).await;
         assert_eq!(live.lanes.count(), 1, "it is forgotten");
     };
     tokio::join!(life, how(&site, &theirs));

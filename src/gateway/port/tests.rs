@@ -4,7 +4,9 @@ use super::*;
 use crate::base::id::InstanceId;
 use crate::base::tasks::Tasks;
 use crate::gateway::fixture::{Agent, gateway, process};
-use crate::tunnel::fixture::Rows;
+use crate::pki::identity::Serial;
+use crate::tunnel::fixture::{Rows, hello};
+use crate::tunnel::session::greet;
 
 /// A gateway, and those who attend to the sessions of `acme/dc1/a`.
 struct Site {
@@ -32,8 +34,14 @@ impl Site {
         agent
     }
 
-    /// The rows of so many seconds.
+    /// The rows of so many seconds, but for those that come every minute.
     async fn within(&mut self, seconds: u64) -> Vec<String> {
+        let mut rows = self.all_within(seconds).await;
+        rows.retain(|row| row != "reauthorised");
+        rows
+    }
+
+    async fn all_within(&mut self, seconds: u64) -> Vec<String> {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         self.rows.take()
     }
@@ -106,6 +114,37 @@ async fn f50_a_session_whose_ids_run_out_serves_until_the_agent_has_another() {
     assert!(agent.live.draining());
 }
 
+/// What an agent of that role would show.
+fn shown(io: Box<dyn Io>, role: &str) -> Shown {
+    let identity = Identity {
+        role: Role::parse(role).unwrap(),
+        serial: crate::pki::identity::Serial::random().unwrap(),
+        not_before: time::OffsetDateTime::UNIX_EPOCH,
+        not_after: time::OffsetDateTime::now_utc() + time::Duration::days(30),
+    };
+    Shown { io, identity, exporter: [9; 32], peer: "192.0.2.1:1".parse().unwrap() }
+}
+
+#[tokio::test]
+async fn s1_behind_tls_an_agent_begins_a_session_and_nobody_else() {
+    let mut site = site();
+    for role in ["tenant/acme/group/dc1/agent/a", "gateway/gw"] {
+        let (theirs, ours) = tokio::io::duplex(64 * 1024);
+        let taken = take(&site.gateway, shown(Box::new(ours), &format!("spiffe://test.example/{role}")));
+        let upgraded = upgrade::client(Box::new(theirs), &"wss://gw.example".parse().unwrap(), None).await;
+        if role.starts_with("gateway") {
+            assert!(upgraded.is_err());
+        } else {
+            let (_, session) = greet(upgraded.unwrap(), hello(&["db"]), &site.tasks).await.unwrap();
+            assert_eq!(site.gateway.registry.sessions().len(), 1);
+            session.link.close();
+        }
+        taken.await.unwrap();
+        assert!(site.gateway.registry.sessions().is_empty());
+    }
+    assert_eq!(site.rows.take(), ["connected", "disconnected link_closed", "connect_refused certificate_refused"]);
+}
+
 #[tokio::test]
 async fn d1_a_source_is_one_whatever_it_calls_itself() {
     let Site { gateway, .. } = site();
@@ -114,4 +153,36 @@ async fn d1_a_source_is_one_whatever_it_calls_itself() {
     assert_eq!(source("192.0.2.1"), source("::ffff:192.0.2.1"));
     assert_eq!(source("2001:db8::1"), source("2001:db8:0:ffff::2"));
     assert!(source("192.0.2.1") != source("192.0.2.2") && source("2001:db8::1") != source("2001:db8:1::1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s0_10_a_session_is_reauthorised_every_minute_on_record() {
+    let mut site = site();
+    let agent = site.joins(InstanceId::fresh()).await;
+    assert_eq!(site.all_within(181).await, ["reauthorised"; 3]);
+    drop(agent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s0_10_what_any_lane_has_shown_ends_the_session_when_it_counts_no_more() {
+    let site = site();
+    let (gateway, lane) = (site.gateway.clone(), Serial::random().unwrap());
+    let hour = time::OffsetDateTime::now_utc() + time::Duration::hours(1);
+    let agent = site.joins(InstanceId::fresh()).await;
+    agent.live.certificates().shown(1, Certificate { serial: lane, not_after: hour });
+    gateway.revocations.publish([Serial::random().unwrap()].into());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!agent.live.link.has_ended(), "another's");
+    gateway.revocations.publish([lane].into());
+    assert_eq!(agent.live.link.ended().await.code, Code::Revoked);
+    assert_eq!(agent.live.lanes.lost(Code::SessionLost), Code::Revoked, "its streams learn why");
+}
+
+#[tokio::test(start_paused = true)]
+async fn f16_a_long_sleep_breaks_every_session() {
+    let site = site();
+    let agent = site.joins(InstanceId::fresh()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    site.gateway.wakes.tell(Duration::from_secs(60));
+    assert_eq!(agent.live.link.ended().await.code, Code::LinkDead);
 }

@@ -85,7 +85,7 @@ async fn d3_what_an_agent_offers_is_bounded() {
     let agent = agent("a", &["db"]).await;
     let offers = (0..100).map(|n| Offer { name: Name::parse(&format!("t{n}")).unwrap(), kind: Kind::Tcp }).collect();
     agent.live.offers_changed(offers, &[], 10);
-    assert_eq!(agent.live.targets().len(), 10);
+    assert_eq!(agent.live.lights().targets.len(), 10);
 }
 
 #[test]

@@ -99,6 +99,14 @@ fn r1_every_kind_of_event_says_who_what_and_with_which_result() {
         Event::EnrollRefused { code: Code::TokenRefused, detail: "unknown", source },
         Event::ConnectRefused { source, code: Code::Revoked, detail: "serial 0a" },
         Event::Connected { session, agent: &agent, serial: "0a", peer: "192.0.2.1:1" },
+        Event::Reauthorised { session, agent: &agent, serial: "0a", until: time, policy: Some(2) },
+        Event::AgentLight {
+            session,
+            agent: &agent,
+            state: Serving::NotServing,
+            code: Some(Code::AgentNotServing),
+            detail: None,
+        },
         Event::Refused { request, target: "db", agent: None, caller: "c", source: None, code: Code::NoAgent, detail: "none" },
         Event::Closed { request, target: "db", up: 1, down: 2, millis: 3, code: Some(Code::IdleTimeout) },
         request_row("/a"),
@@ -119,6 +127,8 @@ fn r1_every_kind_of_event_says_who_what_and_with_which_result() {
         "enroll_refused",
         "connect_refused",
         "connected",
+        "reauthorised",
+        "agent_light",
         "refused",
         "closed",
         "request",
@@ -131,9 +141,11 @@ fn r1_every_kind_of_event_says_who_what_and_with_which_result() {
     assert_eq!(names, expected);
     assert_eq!(rows[1]["expires"], "2027-01-15T08:00:00.000Z");
     assert_eq!((&rows[1]["tenant"], &rows[1]["by"]), (&"acme".into(), &"uid 0".into()));
-    assert_eq!((&rows[6]["code"], &rows[6]["target"]), (&"no_agent".into(), &"db".into()));
-    assert_eq!((&rows[7]["up"], &rows[7]["down"], &rows[7]["code"]), (&1.into(), &2.into(), &"idle_timeout".into()));
-    assert_eq!(rows[10]["serials"], serde_json::json!(["0a"]));
+    assert_eq!((&rows[8]["code"], &rows[8]["target"]), (&"no_agent".into(), &"db".into()));
+    assert_eq!((&rows[9]["up"], &rows[9]["down"], &rows[9]["code"]), (&1.into(), &2.into(), &"idle_timeout".into()));
+    assert_eq!((&rows[6]["until"], &rows[6]["policy"]), (&"2027-01-15T08:00:00.000Z".into(), &2.into()));
+    assert_eq!((&rows[7]["state"], &rows[7]["code"]), (&"not serving".into(), &"agent_not_serving".into()));
+    assert_eq!(rows[12]["serials"], serde_json::json!(["0a"]));
 }
 
 #[test]
@@ -488,4 +500,17 @@ fn f28_rows_of_requests_that_find_no_room_are_counted_and_others_refuse_what_com
     }
     let rows = all_rows(dir.path());
     assert!(rows.iter().any(|row| row["what"] == "again") && !rows.iter().any(|row| row["path"] == "/full"), "{rows:?}");
+}
+
+#[test]
+fn d8_the_rows_of_every_minute_leave_room_for_those_that_tell_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 1 << 20, OnFull::Refuse)).unwrap();
+    let (session, agent) = (SessionId::fresh(), "acme/dc1/a1".parse().unwrap());
+    let until = OffsetDateTime::now_utc();
+    for _ in 0..10_000 {
+        audit.record(&Event::Reauthorised { session, agent: &agent, serial: "0a", until, policy: None }).unwrap();
+    }
+    assert!(total(dir.path()) < (1 << 19) + 1024, "{}", total(dir.path()));
+    audit.record(&reloaded("x")).unwrap();
 }

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::rand;
 use serde::{Deserialize, Serialize};
 
-use crate::base::code::{Code, Failure, OrFail};
+use crate::base::code::{Code, Failure};
 use crate::base::id::printable;
+use crate::base::random;
 
 /// RFC 5280, 4.1.2.2: at most 20 octets.
 const MAX: usize = 20;
@@ -25,7 +25,7 @@ impl Serial {
     /// `internal` if the system has no randomness.
     pub fn random() -> Result<Self, Failure> {
         let mut octets = [0; 16];
-        rand::fill(&mut octets).or_fail(Code::Internal, "no randomness for a serial")?;
+        random::fill(&mut octets)?;
         octets[0] = octets[0] & 0x3f | 0x40;
         Self::from_be_bytes(&octets)
     }

@@ -60,17 +60,26 @@ impl Batch {
         }
     }
 
-    /// The parts in order; `head` fills the end of the headroom.
-    pub(in crate::tunnel) fn finish(mut self, head: &[u8], out: &mut impl Extend<Bytes>) {
+    /// The parts in order, the first one behind `head`, which fills the end of the headroom; each is shown to `keep` without it.
+    pub(in crate::tunnel) fn finish(mut self, head: &[u8], out: &mut impl Extend<Bytes>, mut keep: impl FnMut(&Bytes)) {
         let start = self.headroom - head.len();
         self.scratch[start..self.headroom].copy_from_slice(head);
-        if let Some(Part::Copied(first)) = self.parts.first_mut() {
-            first.start = start;
-        }
         let scratch = self.scratch.freeze();
+        let headroom = self.headroom;
         out.extend(self.parts.into_iter().map(|part| match part {
-            Part::Copied(range) => scratch.slice(range),
-            Part::Body(body) => body,
+            Part::Copied(Range { start: 0, end }) => {
+                keep(&scratch.slice(headroom..end));
+                scratch.slice(start..end)
+            }
+            Part::Copied(range) => {
+                let part = scratch.slice(range);
+                keep(&part);
+                part
+            }
+            Part::Body(body) => {
+                keep(&body);
+                body
+            }
         }));
     }
 

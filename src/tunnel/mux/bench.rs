@@ -108,7 +108,7 @@ impl End {
             }
             count += batch.len();
             let (head, len) = head(Sender::Server, Opcode::Binary, batch.len());
-            batch.finish(&head[..len], outbound);
+            batch.finish(&head[..len], outbound, |_| {});
         }
     }
 }

@@ -1,56 +1,46 @@
-//! The one task of a lane: reads the connection into the engine, writes what the engine gathers, keeps the heartbeat.
-//! It never waits for a consumer, and for nothing that it could do the other way meanwhile. Refuses to know streams.
+//! The one task of a lane: moves bytes between its connection and its engine, and outlives the connection. It never waits for a consumer,
+//! and for nothing that it could do the other way meanwhile. Refuses to know streams.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
-use tokio_util::io::poll_read_buf;
+use tokio::time::{Instant, Sleep};
 
-use super::batch::Batch;
+use super::flow::{Break, Flow};
+use super::transport::{Transport, broken};
 use super::{Link, Shared, Side};
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{EMPTY_FRAMES_PER_SECOND, HANDSHAKE_DEADLINE, READ_BUFFER, SENT_MESSAGE, TURN};
-use crate::tunnel::lane::Heart;
-use crate::tunnel::vectored::poll_write_chunks;
-use crate::tunnel::websocket::{Decoder, Event, MAX_HEAD, Opcode, Sender, head};
+use crate::base::limits::{HANDSHAKE_DEADLINE, READ_BUFFER, TURN};
+use crate::tunnel::lane::Pulse;
+use crate::tunnel::upgrade::Upgraded;
 
-/// Echoes that wait to be sent; an honest peer asks for one in two seconds.
-const ECHOES: usize = 64;
-
-/// What is left of a read buffer below which another is taken.
-const READ_MIN: usize = READ_BUFFER / 4;
-
-/// The connection and what is on its way through it.
-pub(super) struct Driver<S> {
-    io: S,
+/// A lane, whichever connection it has.
+pub(super) struct Driver {
     shared: Arc<Shared>,
-    sender: Sender,
-    decoder: Decoder,
-    /// Read, not yet decoded; without memory while nothing comes.
-    inbound: BytesMut,
-    /// Framed, not yet written.
-    outbound: VecDeque<Bytes>,
-    /// Written, not yet flushed.
-    unflushed: bool,
-    echoes: VecDeque<Bytes>,
-    empties: Empties,
-    heart: Heart,
+    pulse: Pulse,
+    flow: Flow,
+    connection: Connection,
+    /// Which connection of the lane this is, by the agent's count of attempts.
+    generation: u64,
+    /// How long the lane waits for another one.
+    window: Duration,
     /// The task's, once it has run.
     waker: Option<Waker>,
-    /// Why writing failed while another had the turn.
-    failed: Option<io::Error>,
+}
+
+enum Connection {
+    Up(Box<Transport>),
+    /// The last one broke then, for this reason; another one may come until the sleep ends.
+    Paused(Instant, Failure, Pin<Box<Sleep>>),
 }
 
 /// Runs a lane to its end.
-pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(driver: Arc<Mutex<Driver<S>>>, link: Link) {
+pub(super) async fn drive(driver: Arc<Mutex<Driver>>, link: Link) {
     let shared = &link.shared;
     let _ends = EndOnDrop(shared.clone());
     let why = tokio::select! {
@@ -60,21 +50,21 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite + Unpin>(driver: Arc<Mutex<D
             let _ = tokio::time::timeout(HANDSHAKE_DEADLINE, close(&driver, shared)).await;
             Failure::new(Code::Stopping, "closed by this side")
         }
-        () = link.pulse.dies() => Failure::new(Code::LinkDead, "nothing received for 5 s"),
-        why = poll_fn(|cx| shared.turn.take(&driver, cx, |driver, cx| driver.poll(cx))) => why,
+        why = poll_fn(|cx| shared.turn.take(&driver, cx, Driver::poll)) => why,
     };
     shared.end(why);
 }
 
 /// Sends what streams have left to say, then the farewell.
-async fn close<S: AsyncRead + AsyncWrite + Unpin>(driver: &Mutex<Driver<S>>, shared: &Shared) -> io::Result<()> {
-    let sent = || poll_fn(|cx| shared.turn.take(driver, cx, |driver, cx| driver.poll_rest(cx)));
+async fn close(driver: &Mutex<Driver>, shared: &Shared) -> io::Result<()> {
+    let sent = || poll_fn(|cx| shared.turn.take(driver, cx, Driver::poll_rest));
+    lock(driver).last();
     shared.drive(super::engine::Engine::lose);
     sent().await?;
     shared.drive(super::engine::Engine::say_farewell);
-    driver.lock().unwrap_or_else(PoisonError::into_inner).say_close();
+    lock(driver).say_close();
     sent().await?;
-    poll_fn(|cx| shared.turn.take(driver, cx, |driver, cx| Pin::new(&mut driver.io).poll_shutdown(cx))).await
+    poll_fn(|cx| shared.turn.take(driver, cx, Driver::poll_shutdown)).await
 }
 
 /// Whoever has something to send may do so himself, while the driver's task has nothing to do with it: a wake-up less, and what was
@@ -84,22 +74,13 @@ pub(super) struct Turn {
     again: AtomicBool,
 }
 
-/// What may be done by others than the driver's task.
-pub(super) trait Sends: Send {
-    /// Writes what can be written now. The driver's task is woken for the rest, and to learn of a failure.
-    fn send(&mut self);
-
-    /// The driver's task, once it has run.
-    fn waker(&self) -> Option<Waker>;
-}
-
 impl Turn {
     /// The driver's turn; pending when another has it, who then wakes the task of `cx`.
-    fn take<S, T>(
+    fn take<T>(
         &self,
-        driver: &Mutex<Driver<S>>,
+        driver: &Mutex<Driver>,
         cx: &mut Context<'_>,
-        use_it: impl FnOnce(&mut Driver<S>, &mut Context<'_>) -> Poll<T>,
+        use_it: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         let mut driver = ready!(self.try_lock(driver));
         if !driver.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
@@ -114,18 +95,30 @@ impl Turn {
     }
 
     /// Anybody's turn.
-    pub(super) fn send(&self, driver: &Mutex<dyn Sends>) {
+    pub(super) fn send(&self, driver: &Mutex<Driver>) {
         let Poll::Ready(mut driver) = self.try_lock(driver) else { return };
         driver.send();
-        let waker = driver.waker();
+        let waker = driver.waker.clone();
         drop(driver);
         if let Some(waker) = waker.filter(|_| self.again.swap(false, Ordering::AcqRel)) {
             waker.wake();
         }
     }
 
+    /// Somebody's turn who changes what the lane runs on; its task looks at that next.
+    pub(super) fn change<T>(&self, driver: &Mutex<Driver>, change: impl FnOnce(&mut Driver) -> T) -> T {
+        let mut driver = lock(driver);
+        let result = change(&mut driver);
+        let waker = driver.waker.clone();
+        drop(driver);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        result
+    }
+
     /// The lock, or a note for whoever has it.
-    fn try_lock<'a, T: ?Sized>(&self, driver: &'a Mutex<T>) -> Poll<MutexGuard<'a, T>> {
+    fn try_lock<'a>(&self, driver: &'a Mutex<Driver>) -> Poll<MutexGuard<'a, Driver>> {
         for _ in 0..2 {
             match driver.try_lock() {
                 Ok(driver) => return Poll::Ready(driver),
@@ -138,6 +131,11 @@ impl Turn {
     }
 }
 
+/// Waits for whoever has it, who is done in some microseconds.
+fn lock(driver: &Mutex<Driver>) -> MutexGuard<'_, Driver> {
+    driver.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A driver that is dropped in the middle, with its tasks, has ended too.
 struct EndOnDrop(Arc<Shared>);
 
@@ -147,46 +145,61 @@ impl Drop for EndOnDrop {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    pub(super) fn new(io: S, echo: Option<Bytes>, side: Side, shared: Arc<Shared>, heart: Heart) -> Self {
-        let (sender, peer) = match side {
-            Side::Agent => (Sender::Client, Sender::Server),
-            Side::Gateway => (Sender::Server, Sender::Client),
-        };
-        Self {
-            io,
-            shared,
-            sender,
-            decoder: Decoder::new(peer),
-            inbound: BytesMut::new(),
-            outbound: VecDeque::new(),
-            unflushed: false,
-            echoes: echo.into_iter().collect(),
-            empties: Empties::default(),
-            heart,
-            waker: None,
-            failed: None,
+impl Driver {
+    pub(super) fn new(upgraded: Upgraded, side: Side, shared: Arc<Shared>, pulse: Pulse) -> Self {
+        let flow = Flow::new(shared.clone(), side);
+        let connection = Connection::Up(Box::new(Transport::new(upgraded, &flow, pulse.clone())));
+        Self { shared, pulse, flow, connection, generation: 0, window: Duration::ZERO, waker: None }
+    }
+
+    /// From here on a broken connection is waited for so long; for no time, not at all.
+    pub(super) fn resumable(&mut self, window: Duration) {
+        self.window = window;
+        self.flow.resumable(!window.is_zero());
+    }
+
+    /// What was sent so far introduces the lane: a peer that has not got it does not come back.
+    pub(super) fn introduces(&mut self) {
+        self.flow.introduces();
+    }
+
+    fn may_wait(&self) -> bool {
+        !self.window.is_zero() && self.flow.is_known()
+    }
+
+    /// Moves everything that can be moved; ready with the lane's end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        loop {
+            match &mut self.connection {
+                Connection::Up(_) => match ready!(self.poll_connection(cx)) {
+                    Break::Broken(why) if self.may_wait() => self.pause(why),
+                    Break::Broken(why) | Break::Over(why) => return Poll::Ready(why),
+                },
+                Connection::Paused(_, why, until) => {
+                    ready!(until.as_mut().poll(cx));
+                    let detail = format!("{why}; not resumed within {} s", self.window.as_secs());
+                    return Poll::Ready(Failure::new(Code::ResumeExpired, detail));
+                }
+            }
         }
     }
 
-    /// Moves everything that can be moved; ready with the connection's failure.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        if let Some(error) = self.failed.take() {
-            return Poll::Ready(broken(&error));
-        }
-        if self.heart.poll_beat(cx) {
-            self.shared.drive(|engine| engine.tick(Instant::now()));
-        }
+    fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Break> {
+        let Self { shared, pulse, flow, connection: Connection::Up(transport), .. } = self else { return Poll::Pending };
         for _ in 0..TURN / READ_BUFFER {
-            if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+            match ready!(transport.poll_time(pulse, cx)) {
+                Ok(true) => shared.drive(|engine| engine.tick(Instant::now())),
+                Ok(false) => {}
+                Err(verdict) => return Poll::Ready(verdict),
+            }
+            if let Poll::Ready(Err(error)) = transport.poll_send(flow, cx) {
                 return Poll::Ready(broken(&error));
             }
-            if self.shared.drive(|engine| engine.is_congested()) {
+            if shared.drive(|engine| engine.is_congested()) {
                 return Poll::Pending;
             }
-            match ready!(self.poll_receive(cx)) {
-                Ok(()) => {}
-                Err(failure) => return Poll::Ready(failure),
+            if let Err(why) = ready!(transport.poll_receive(flow, cx)) {
+                return Poll::Ready(why);
             }
         }
         // Others of this thread have waited long enough.
@@ -194,153 +207,102 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         Poll::Pending
     }
 
-    /// One read, and what it brought.
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        if self.inbound.capacity() - self.inbound.len() < READ_MIN {
-            let rest = std::mem::replace(&mut self.inbound, BytesMut::with_capacity(READ_BUFFER));
-            self.inbound.extend_from_slice(&rest);
-        }
-        match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.inbound) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(broken(&io::ErrorKind::UnexpectedEof.into()))),
-            Poll::Ready(Ok(_)) => Poll::Ready(self.decode()),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(broken(&error))),
-            Poll::Pending => {
-                if self.inbound.is_empty() {
-                    self.inbound = BytesMut::new();
-                }
-                Poll::Pending
-            }
+    /// The connection is gone; the lane waits for another.
+    fn pause(&mut self, why: Failure) {
+        self.pulse.pause();
+        let until = Box::pin(tokio::time::sleep(self.window));
+        self.shared.paused.send_replace(Some(why.clone()));
+        self.connection = Connection::Paused(Instant::now(), why, until);
+    }
+
+    /// Gives the connection up, if there is one, as if it had broken for that reason.
+    pub(super) fn give_up(&mut self, why: Failure) {
+        match self.connection {
+            Connection::Up(_) if self.may_wait() => self.pause(why),
+            Connection::Up(_) => self.shared.close_because(why),
+            Connection::Paused(..) => {}
         }
     }
 
-    fn decode(&mut self) -> Result<(), Failure> {
-        let now = Instant::now();
-        self.heart.heard();
-        let Self { shared, decoder, inbound, echoes, empties, heart, .. } = self;
-        shared.drive(|engine| {
-            while let Some(event) = decoder.next(inbound).map_err(violation)? {
-                match event {
-                    Event::Data(bytes) if bytes.is_empty() => empties.count(now)?,
-                    Event::Data(bytes) => {
-                        heart.received(bytes.len());
-                        engine.receive(bytes, now).map_err(violation)?;
-                    }
-                    Event::Ping(bytes) if echoes.len() < ECHOES => echoes.push_back(bytes),
-                    // Who asks so often can't want each answered.
-                    Event::Ping(_) => empties.count(now)?,
-                    Event::Pong(bytes) => {
-                        if let Some(round_trip) = heart.echoed(&bytes) {
-                            engine.round_trip = round_trip;
-                        }
-                    }
-                    Event::Close(_) => return Err(Failure::new(Code::LinkClosed, "closed by the peer")),
-                }
-            }
-            Ok(())
-        })
+    /// The agent's next attempt to go on: its number, and how far this end has got. The connection, if there is one, is given up.
+    pub(super) fn claim(&mut self) -> (u64, u64) {
+        self.give_up(Failure::new(Code::LinkClosed, "given up for another connection"));
+        self.generation += 1;
+        (self.generation, self.flow.received())
     }
 
-    /// Writes until there is nothing more to write, or the connection takes nothing more; ready in the first case.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if self.outbound.is_empty() {
-                self.fill();
-            }
-            if self.outbound.is_empty() {
-                if self.unflushed {
-                    ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-                    self.unflushed = false;
-                }
-                return Poll::Ready(Ok(()));
-            }
-            if ready!(poll_write_chunks(Pin::new(&mut self.io), cx, &mut self.outbound))? == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.unflushed = true;
+    /// The gateway's end of it: `generation` is newer and its agent has got as far as `received`. From here on nothing that an older
+    /// connection brings counts; yields how far this end has got.
+    pub(super) fn fence(&mut self, generation: u64, received: u64) -> Result<u64, Failure> {
+        if self.window.is_zero() {
+            return Err(Failure::new(Code::LaneRefused, "lanes are not resumed"));
         }
-    }
-
-    /// Frames what is to go out next: heartbeats and echoes, then one message.
-    fn fill(&mut self) {
-        if let Some(beat) = self.heart.take_due() {
-            self.control(Opcode::Ping, &beat);
+        if generation <= self.generation {
+            let detail = format!("attempt {generation} is no newer than attempt {}", self.generation);
+            return Err(Failure::new(Code::LaneRefused, detail));
         }
-        while let Some(echo) = self.echoes.pop_front() {
-            self.control(Opcode::Pong, &echo);
-        }
-        let mut batch = Batch::new(MAX_HEAD, SENT_MESSAGE);
-        self.shared.drive(|engine| engine.gather(&mut batch));
-        if !batch.is_empty() {
-            let (head, len) = head(self.sender, Opcode::Binary, batch.len());
-            batch.finish(&head[..len], &mut self.outbound);
-        }
+        self.flow.has_got(received)?;
+        self.give_up(Failure::new(Code::LinkClosed, "taken over by a newer connection"));
+        self.generation = generation;
+        Ok(self.flow.received())
     }
 
-    fn control(&mut self, opcode: Opcode, payload: &[u8]) {
-        let (head, len) = head(self.sender, opcode, payload.len());
-        self.outbound.push_back([&head[..len], payload].concat().into());
+    /// The lane goes on with this connection, from where the peer has got to, unless a newer one is expected already. Yields how long
+    /// it had none.
+    pub(super) fn attach(&mut self, generation: u64, received: u64, upgraded: Upgraded) -> Result<Duration, Failure> {
+        let since = match self.connection {
+            Connection::Paused(since, ..) if generation == self.generation => since,
+            _ => return Err(Failure::new(Code::LaneRefused, format_args!("attempt {generation} came too late"))),
+        };
+        self.flow.rewind(received)?;
+        self.connection = Connection::Up(Box::new(Transport::new(upgraded, &self.flow, self.pulse.clone())));
+        self.shared.paused.send_replace(None);
+        Ok(since.elapsed())
     }
 
-    /// Writes all that there is to write.
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(error) = self.failed.take() {
-            return Poll::Ready(Err(error));
-        }
-        self.poll_send(cx)
+    /// Which connection there is; none while there is none.
+    pub(super) fn generation(&self) -> Option<u64> {
+        matches!(self.connection, Connection::Up(_)).then_some(self.generation)
     }
 
-    /// Frames the last words.
-    fn say_close(&mut self) {
-        self.fill();
-        self.control(Opcode::Close, &1000_u16.to_be_bytes());
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Sends for Driver<S> {
+    /// Writes what can be written now. The task is woken for the rest, and to learn of a failure.
     fn send(&mut self) {
         // Before its first turn the task will look for itself.
-        let Some(waker) = self.waker.clone() else { return };
-        if self.failed.is_none()
-            && let Poll::Ready(Err(error)) = self.poll_send(&mut Context::from_waker(&waker))
-        {
-            self.failed = Some(error);
+        let (Some(waker), Connection::Up(transport)) = (self.waker.clone(), &mut self.connection) else { return };
+        if transport.send(&mut self.flow, &mut Context::from_waker(&waker)) {
             waker.wake();
         }
     }
 
-    fn waker(&self) -> Option<Waker> {
-        self.waker.clone()
-    }
-}
-
-/// Frames that ask for work and bring nothing, in this second.
-#[derive(Default)]
-struct Empties {
-    count: u32,
-    since: Option<Instant>,
-}
-
-impl Empties {
-    fn count(&mut self, now: Instant) -> Result<(), Failure> {
-        if self.since.is_none_or(|since| now.saturating_duration_since(since).as_secs() >= 1) {
-            *self = Self { count: 0, since: Some(now) };
+    /// Writes all that there is to write.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.connection {
+            Connection::Up(transport) => transport.poll_send(&mut self.flow, cx),
+            Connection::Paused(..) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
-        self.count += 1;
-        if self.count > EMPTY_FRAMES_PER_SECOND {
-            return Err(violation("more than 1,000 empty frames in a second"));
-        }
-        Ok(())
     }
-}
 
-fn violation(what: impl std::fmt::Display) -> Failure {
-    Failure::new(Code::ProtocolViolation, what)
-}
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.connection {
+            Connection::Up(transport) => transport.poll_shutdown(cx),
+            Connection::Paused(..) => Poll::Ready(Ok(())),
+        }
+    }
 
-/// As a killed process, or whoever cut the connection, leaves it.
-fn broken(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => Failure::new(Code::LinkClosed, "the connection ended without a farewell"),
-        _ => Failure::new(Code::LinkClosed, error),
+    /// This connection is the last one.
+    fn last(&mut self) {
+        self.window = Duration::ZERO;
+        self.flow.last();
+    }
+
+    fn say_close(&mut self) {
+        if let Connection::Up(transport) = &mut self.connection {
+            transport.say_close(&mut self.flow);
+        }
+    }
+
+    /// The lane is over: nothing is kept for another connection.
+    pub(super) fn end(&mut self) {
+        self.flow.clear();
     }
 }

@@ -229,7 +229,7 @@ impl Run {
             assert!(batch.len() <= SENT_MESSAGE, "a message fits");
             self.sent += batch.len();
             let mut parts = Vec::new();
-            batch.finish(&[], &mut parts);
+            batch.finish(&[], &mut parts, |_| {});
             self.see(&parts.concat());
         }
     }

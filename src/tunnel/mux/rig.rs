@@ -136,7 +136,7 @@ impl Rig {
         self.engine.gather(&mut batch);
         assert!(batch.len() <= SENT_MESSAGE);
         let mut parts = Vec::new();
-        batch.finish(&[], &mut parts);
+        batch.finish(&[], &mut parts, |_| {});
         frames(parts.concat().into())
     }
 

@@ -40,6 +40,12 @@ impl Engine {
 
     /// Gathers what goes out next.
     pub(super) fn gather(&mut self, batch: &mut Batch) {
+        self.gather_answers(batch);
+        while self.next_turn(batch) {}
+    }
+
+    /// Gathers what the peer must learn to go on itself, and no bytes of streams.
+    pub(super) fn gather_answers(&mut self, batch: &mut Batch) {
         while let Some(header) = self.control.front().filter(|_| batch.room().is_some()) {
             batch.push(*header, Bytes::new());
             self.control.pop_front();
@@ -52,7 +58,6 @@ impl Engine {
                 batch.push(Header::new(Kind::WindowUpdate, flags, id, credit), Bytes::new());
             }
         }
-        while self.next_turn(batch) {}
     }
 
     /// Lets the next stream send; `false` when there is none or no room.

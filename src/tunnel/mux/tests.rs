@@ -1,5 +1,7 @@
 //! The seam over an in-memory pipe, with an honest peer and with one that writes frames by hand. Refuses to know sessions.
 
+mod resume;
+
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use std::io;
 use super::*;
 use crate::base::limits::{
     DEAD_AFTER, EMPTY_FRAMES_PER_SECOND, HEARTBEAT, MAX_MESSAGE, MUX_SLACK, SEND_QUEUE, SPLICE_BUFFER, STREAM_WINDOW,
+    STUCK_AFTER,
 };
 use crate::tunnel::fixture::{Half, Raw, frame, hostile, muxes, send, swallow};
 
@@ -297,7 +300,7 @@ async fn f07_a_silent_peer_is_dead_after_five_seconds_also_under_a_writer() {
     assert_eq!(write(&mut stream).await.kind(), io::ErrorKind::ConnectionAborted);
     assert_eq!(gateway.link.ended().await.code, Code::LinkDead);
     let took = before.elapsed();
-    assert!(took >= DEAD_AFTER && took < DEAD_AFTER + Duration::from_secs(1), "{took:?}");
+    assert!(took >= STUCK_AFTER && took < DEAD_AFTER + Duration::from_secs(1), "{took:?}");
     drop(raw);
 }
 
@@ -337,7 +340,7 @@ async fn t1_what_is_no_message_of_ours_ends_the_session_with_a_violation() {
 async fn t1_unsolicited_pongs_and_strange_pings_are_borne() {
     let (mut raw, mut gateway) = hostile().await;
     for message in [
-        Message::Pong(vec![2; 17].into()),
+        Message::Pong(vec![3; 17].into()),
         Message::Pong(vec![].into()),
         Message::Pong(vec![1; 125].into()),
         Message::Ping(vec![].into()),

@@ -4,15 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::load::{Load, Rate, choose, is_bulk, lanes_wanted};
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE, LAST_IDS};
+use crate::base::limits::{LANE_IDLE, LANES_ASK_PAUSE, LAST_IDS, SLEEP_BREAKS};
 use crate::base::tasks::Tasks;
 use crate::tunnel::mux::{self, Incoming, Link, Opener, Side, Stream};
 use crate::tunnel::upgrade::Upgraded;
@@ -42,6 +42,8 @@ pub struct Place {
 struct Shared {
     first: Lane,
     max: usize,
+    /// How long a broken lane waits for another connection.
+    resume_window: Duration,
     start: Instant,
     table: Mutex<Table>,
     /// Lanes that are attached, lane 0 included.
@@ -53,6 +55,8 @@ struct Shared {
     bulk: Mutex<Vec<Arc<Meter>>>,
     busier: Notify,
     worn: Notify,
+    /// What its streams end with, when it ends for a reason of its own.
+    why: OnceLock<Code>,
 }
 
 #[derive(Default)]
@@ -86,12 +90,16 @@ struct Meter {
 }
 
 impl Lanes {
-    /// A session with its first lane, which may have `max` in all, and `streams` over all of them.
-    pub(super) fn new(opener: Opener, link: Link, max: usize, streams: usize) -> Self {
-        link.allow(streams);
+    /// A session with its first lane, which may have `max` in all, and `streams` over all of them; one that breaks may be taken up
+    /// again within `resume_window`.
+    pub(super) fn new(opener: Opener, link: Link, max: usize, streams: usize, resume_window: Duration) -> Self {
+        // And a canary, which a full session is to answer, too.
+        link.allow(streams + 1);
+        link.resumable(resume_window);
         Self(Arc::new(Shared {
             first: Lane::new(0, opener, link, 0),
             max,
+            resume_window,
             start: Instant::now(),
             table: Mutex::default(),
             count: Arc::new(AtomicUsize::new(1)),
@@ -100,6 +108,7 @@ impl Lanes {
             bulk: Mutex::default(),
             busier: Notify::new(),
             worn: Notify::new(),
+            why: OnceLock::new(),
         }))
     }
 
@@ -107,6 +116,12 @@ impl Lanes {
     #[must_use]
     pub fn first(&self) -> &Lane {
         &self.0.first
+    }
+
+    /// The lane with this number, if the session has it.
+    #[must_use]
+    pub fn get(&self, number: u32) -> Option<Lane> {
+        if number == 0 { Some(self.first().clone()) } else { self.table().further.get(&number).cloned().flatten() }
     }
 
     /// How many lanes it has.
@@ -169,12 +184,25 @@ impl Lanes {
         self.0.worn.notified().await;
     }
 
+    /// Opens the canary's stream, on lane 0: it takes no client's slot.
+    ///
+    /// # Errors
+    /// As [`Lanes::open`].
+    pub async fn open_canary(&self) -> Result<Stream, Failure> {
+        self.first().0.opener.open().await
+    }
+
     fn place(&self, slot: OwnedSemaphorePermit) -> Place {
         let now = self.now();
         let table = self.table();
-        // One that is closing takes its time, and would keep the stream waiting.
-        let usable = table.further.values().flatten().filter(|lane| !lane.link().is_lost() && !lane.is_worn());
-        let lanes: Vec<_> = std::iter::once(self.first()).chain(usable).collect();
+        // One that is closing, or has no connection, would keep the stream waiting.
+        let fit = |lane: &&Lane| !lane.link().is_lost() && !lane.link().is_paused() && !lane.is_worn();
+        let usable = table.further.values().flatten().filter(fit);
+        let first = Some(self.first()).filter(|first| !first.link().is_paused());
+        let mut lanes: Vec<_> = first.into_iter().chain(usable).collect();
+        if lanes.is_empty() {
+            lanes.push(self.first());
+        }
         let load = |lane: &&Lane| Load::new(lane.0.rate.per_second(now), lane.0.streams.load(Ordering::Relaxed));
         let loads: Vec<_> = lanes.iter().map(load).collect();
         let lane = lanes[choose(&loads)].clone();
@@ -263,7 +291,34 @@ impl Lanes {
                 }
                 idle
             };
-            tokio::time::sleep(std::time::Duration::from_millis(limit - idle)).await;
+            tokio::time::sleep(Duration::from_millis(limit - idle)).await;
+        }
+    }
+
+    /// The session is about to end: its streams then end with this code.
+    pub fn ends_with(&self, code: Code) {
+        let _ = self.0.why.set(code);
+    }
+
+    /// Closes every lane, and this is why.
+    pub fn close_because(&self, why: &Failure) {
+        self.ends_with(why.code);
+        self.first().link().close_because(why.clone());
+        self.close();
+    }
+
+    /// What a stream ends with whose lane is over: that code, unless the session has ended with one of its own.
+    #[must_use]
+    pub fn lost(&self, code: Code) -> Code {
+        self.0.why.get().copied().unwrap_or(code)
+    }
+
+    /// This process has slept for so long: connections that the other end has given up meanwhile are not waited for.
+    pub fn woken(&self, slept: Duration) {
+        let dead = |link: &Link| slept > SLEEP_BREAKS || !link.pulse().alive();
+        let why = || Failure::new(Code::LinkDead, format_args!("this side has slept for {} s", slept.as_secs()));
+        for lane in self.attached().iter().chain([self.first()]).filter(|lane| dead(lane.link())) {
+            lane.link().give_up(why());
         }
     }
 
@@ -339,13 +394,11 @@ impl Seat {
     }
 
     /// Runs a mux over an upgraded connection and makes it the session's lane; one whose session is over is closed at once.
-    pub fn attach<S>(&self, upgraded: Upgraded<S>, side: Side, tasks: &Tasks) -> (Lane, Incoming)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    pub fn attach(&self, upgraded: Upgraded, side: Side, tasks: &Tasks) -> (Lane, Incoming) {
         let (opener, incoming, link) = mux::start(upgraded, side, tasks);
         let lanes = &self.lanes;
         link.allow(lanes.0.max_streams);
+        link.resumable(lanes.0.resume_window);
         let lane = Lane::new(self.number, opener, link, lanes.now());
         let mut table = lanes.table();
         if table.closed || lanes.first().link().has_ended() {

@@ -339,7 +339,7 @@ impl Agent {
     }
 
     pub(crate) async fn is_connected(&self) -> bool {
-        self.session().await.is_some_and(|session| session["state"] == "connected")
+        self.session().await.is_some_and(|session| session["tunnel"] == "connected")
     }
 
     pub(crate) async fn connected(&mut self) {

@@ -16,6 +16,7 @@ use crate::ldap::ber::Malformed;
 use crate::ldap::framer::{Framer, Outgoing};
 use crate::ldap::message::answer::{ResultCode, notice_of_disconnection};
 use crate::rules::ldap::{Conversation, Denial, Down, Rules, Up};
+use crate::tunnel::mux::lost;
 use crate::tunnel::splice::{Direction, Duplex, End};
 
 /// Who knows the rules and keeps the records.
@@ -355,8 +356,7 @@ fn of_far(error: &io::Error) -> Cut {
 }
 
 fn of_near(error: &io::Error) -> Cut {
-    let lost = error.kind() == io::ErrorKind::ConnectionAborted;
-    Cut { code: if lost { Code::SessionLost } else { Code::ClientReset }, why: error.to_string() }
+    Cut { code: lost(error).unwrap_or(Code::ClientReset), why: error.to_string() }
 }
 
 #[cfg(test)]

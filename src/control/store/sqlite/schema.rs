@@ -12,7 +12,7 @@ const APPLICATION: i32 = i32::from_be_bytes(*b"Uprs");
 /// Step `n` brings a file of version `n` to version `n + 1`. Steps are never changed, only added.
 type Migration = fn(&Transaction<'_>) -> Result<(), Trouble>;
 
-const MIGRATIONS: &[Migration] = &[records, checksums, client_tokens];
+const MIGRATIONS: &[Migration] = &[records, checksums, client_tokens, disabled];
 
 /// The version that this program writes.
 pub(super) const VERSION: usize = MIGRATIONS.len();
@@ -98,5 +98,10 @@ fn checksums(transaction: &Transaction<'_>) -> Result<(), Trouble> {
 
 /// Version 3: there may be records of client tokens, a kind that programs of version 2 take for damage.
 fn client_tokens(_: &Transaction<'_>) -> Result<(), Trouble> {
+    Ok(())
+}
+
+/// Version 4: there may be records of who is disabled, as in version 3.
+fn disabled(_: &Transaction<'_>) -> Result<(), Trouble> {
     Ok(())
 }

@@ -155,7 +155,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
     let before = std::fs::read(dir.file()).unwrap();
     let failure = dir.refused();
     assert_eq!(failure.code, Code::StoreNewer);
-    assert!(failure.detail.contains("version 4") && failure.detail.contains("up to 3"), "{failure}");
+    assert!(failure.detail.contains("version 5") && failure.detail.contains("up to 4"), "{failure}");
     assert_eq!(std::fs::read(dir.file()).unwrap(), before);
 }
 
@@ -194,7 +194,7 @@ async fn a_file_of_version_1_is_migrated() {
     assert_eq!(store.list(Kind::Group).await.unwrap()[0].value, [0]);
     assert_eq!(store.commit(vec![put("acme", Expect::At(Revision(7)), "[]")]).await.unwrap(), Revision(8));
     drop(store);
-    assert_eq!(dir.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)).unwrap(), 3);
+    assert_eq!(dir.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)).unwrap(), 4);
     assert_eq!(value(&dir.open(), "acme").await.as_deref(), Some("[]"));
 }
 
@@ -212,7 +212,7 @@ async fn a_file_of_version_2_is_taken_as_it_is_and_then_takes_client_tokens() {
     drop(store);
     assert_eq!(dir.open().list(Kind::ClientToken).await.unwrap().len(), 1);
     let version = dir.raw().query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)).unwrap();
-    assert_eq!(version, 3, "an older program says `store_newer` from now on");
+    assert_eq!(version, 4, "an older program says `store_newer` from now on");
 }
 
 #[tokio::test]

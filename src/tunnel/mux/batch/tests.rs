@@ -10,7 +10,7 @@ fn data(length: usize) -> (Header, Bytes) {
 
 fn parts(batch: Batch, head: &[u8]) -> Vec<Bytes> {
     let mut parts = Vec::new();
-    batch.finish(head, &mut parts);
+    batch.finish(head, &mut parts, |_| {});
     parts
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::base::limits::BULK_RATE;
@@ -31,7 +31,7 @@ impl Pair {
 
     async fn join(&self) -> Joined {
         let (theirs, ours) = pipes();
-        let attach = |seat: Seat, pipe: Upgraded<DuplexStream>, side| {
+        let attach = |seat: Seat, pipe: Upgraded, side| {
             let (lane, incoming) = seat.attach(pipe, side, &self.tasks);
             (seat, lane, incoming)
         };
@@ -257,7 +257,7 @@ async fn lanes_are_asked_for_when_bulk_and_another_stream_meet_and_not_again_and
 #[tokio::test]
 async fn where_there_can_be_one_lane_nothing_is_counted() {
     let (agent, _gateway, _tasks) = sessions(&[]).await;
-    let lanes = Lanes::new(agent.lanes.first().0.opener.clone(), agent.link.clone(), 1, 10);
+    let lanes = Lanes::new(agent.lanes.first().0.opener.clone(), agent.link.clone(), 1, 10, Duration::ZERO);
     let (_stream, place) = lanes.open().await.unwrap();
     place.moved(usize::try_from(9 * BULK_RATE).unwrap());
     assert!(lanes.bulk().is_empty());

@@ -45,6 +45,7 @@ impl<A: Account> Guard<A> {
         let (from_directory, to_directory) = tokio::io::split(directory);
         let to_library = AsyncMutex::new(to_library);
         let ended = tokio::select! {
+            biased;
             ended = self.up(from_library, to_directory, &to_library) => ended,
             ended = self.down(from_directory, &to_library) => ended,
         };

@@ -1,0 +1,115 @@
+//! Disabling agents, groups and tenants for a while: no certificate is lost by it. Refuses to know how live sessions are cut: it publishes
+//! who is disabled.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::op::{Caller, Op};
+use super::records::{self, Agent, Disabled, Group, Record, Stored, Tenant};
+use super::store::{CommitError, Expect};
+use super::{ATTEMPTS, Control, text};
+use crate::base::code::{Code, Failure};
+use crate::base::scope::Scope;
+use crate::observe::audit::Event;
+
+/// Who is disabled, and since when.
+pub(super) type DisabledScopes = BTreeMap<Scope, OffsetDateTime>;
+
+/// What disabling or enabling did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Which agents.
+    pub scope: Scope,
+    /// Since when they are disabled; absent: they are not.
+    #[serde(with = "text::optional_utc", default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<OffsetDateTime>,
+    /// Whether the audit has it. Disabling is done even if the audit is full and otherwise refuses work.
+    pub audited: bool,
+}
+
+impl Control {
+    /// Disables an agent, a group or a tenant: the published set has it when this returns. Disabling twice is no error.
+    ///
+    /// # Errors
+    /// `agent_unknown`; `store_failed`, then nothing is disabled.
+    pub async fn disable(&self, scope: &Scope, caller: &Caller) -> Result<Standing, Failure> {
+        let op = Op { name: "agents disable", on: scope.to_string(), caller };
+        let begun = op.begin(self);
+        let outcome = self.set_disabled(scope, Some(caller)).await;
+        let mut audited = begun.is_ok();
+        let disabled = op.end(self, outcome, |_, control| {
+            tracing::info!(%scope, by = caller.by, "disabled");
+            audited &= control.parts.audit.record(&Event::AgentsDisabled { scope, by: &caller.by }).is_ok();
+            Ok(())
+        })?;
+        Ok(Standing { scope: scope.clone(), disabled, audited })
+    }
+
+    /// Lets them in again. What is not disabled stays that.
+    ///
+    /// # Errors
+    /// `agent_unknown`, `store_failed`, `audit_full`.
+    pub async fn enable(&self, scope: &Scope, caller: &Caller) -> Result<Standing, Failure> {
+        let op = Op { name: "agents enable", on: scope.to_string(), caller };
+        op.begin(self)?;
+        let outcome = self.set_disabled(scope, None).await;
+        let disabled = op.end(self, outcome, |_, control| {
+            tracing::info!(%scope, by = caller.by, "enabled");
+            control.parts.audit.record(&Event::AgentsEnabled { scope, by: &caller.by })
+        })?;
+        Ok(Standing { scope: scope.clone(), disabled, audited: true })
+    }
+
+    /// Publishes what the store says.
+    pub(super) async fn publish_disabled(&self) -> Result<(), Failure> {
+        let mut published = self.disabled.lock().await;
+        let disabled = records::list::<Disabled>(self.store()).await?;
+        *published = disabled.into_iter().map(|stored| (stored.record.scope, stored.record.at)).collect();
+        self.parts.revocations.publish_disabled(published.keys().cloned().collect());
+        Ok(())
+    }
+
+    async fn set_disabled(&self, scope: &Scope, by: Option<&Caller>) -> Result<Option<OffsetDateTime>, Failure> {
+        self.exists(scope).await?;
+        for _ in 0..ATTEMPTS {
+            let stored = records::get::<Disabled>(self.store(), scope.as_str()).await?;
+            let at = text::seconds(OffsetDateTime::now_utc());
+            let (write, at) = match (by, &stored) {
+                (Some(_), Some(stored)) => return Ok(Some(stored.record.at)),
+                (None, None) => return Ok(None),
+                (Some(caller), None) => {
+                    (Disabled { scope: scope.clone(), at, by: caller.by.clone() }.put(Expect::Absent), Some(at))
+                }
+                (None, Some(stored)) => (Stored::delete(stored), None),
+            };
+            match self.store().commit(vec![write]).await {
+                Ok(_) => {
+                    // Without asking the store again: it cannot fail.
+                    let mut published = self.disabled.lock().await;
+                    match at {
+                        Some(at) => drop(published.insert(scope.clone(), at)),
+                        None => drop(published.remove(scope)),
+                    }
+                    self.parts.revocations.publish_disabled(published.keys().cloned().collect());
+                    return Ok(at);
+                }
+                Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Failed(failure)) => return Err(failure),
+            }
+        }
+        Err(Failure::new(Code::StoreFailed, "too many changes at the same time"))
+    }
+
+    /// What is mistyped is to be told, and not to be disabled in vain.
+    async fn exists(&self, scope: &Scope) -> Result<(), Failure> {
+        let (store, id) = (self.store(), scope.as_str());
+        let known = match scope.depth() {
+            1 => records::get::<Tenant>(store, id).await?.is_some(),
+            2 => records::get::<Group>(store, id).await?.is_some(),
+            _ => records::get::<Agent>(store, id).await?.is_some(),
+        };
+        if known { Ok(()) } else { Err(Failure::new(Code::AgentUnknown, format_args!("`{scope}`"))) }
+    }
+}

@@ -1,0 +1,66 @@
+//! Disabling: whom it covers, and that it is no revocation.
+
+use super::*;
+use crate::base::scope::Scope;
+use crate::control::tests::agents::Sessions;
+
+fn scope(text: &str) -> Scope {
+    text.parse().unwrap()
+}
+
+impl Gateway {
+    fn is_disabled(&self, agent: &str) -> bool {
+        self.control.parts.revocations.disables(&agent.parse().unwrap())
+    }
+}
+
+#[tokio::test]
+async fn s0_10_an_agent_a_group_or_a_tenant_is_disabled_until_it_is_enabled() {
+    let gateway = Gateway::new().await;
+    let enrolled = gateway.enroll("acme/dc1/web-1").await;
+    gateway.enroll("acme/dc2/web-1").await;
+    gateway.enroll("other/dc1/web-1").await;
+    for (text, covered) in
+        [("acme/dc1/web-1", [true, false, false]), ("acme/dc1", [true, false, false]), ("acme", [true, true, false])]
+    {
+        let mut changes = gateway.control.parts.revocations.subscribe();
+        let done = gateway.control.disable(&scope(text), &admin()).await.unwrap();
+        assert!(done.disabled.is_some() && done.audited && changes.has_changed().unwrap(), "{text}");
+        let disabled = ["acme/dc1/web-1", "acme/dc2/web-1", "other/dc1/web-1"].map(|agent| gateway.is_disabled(agent));
+        assert_eq!(disabled, covered, "{text}");
+        let again = gateway.control.disable(&scope(text), &admin()).await.unwrap();
+        assert_eq!(again.disabled, done.disabled, "since then");
+        let list = gateway.control.agents(&Sessions(Vec::new())).await.unwrap();
+        assert_eq!(list[0].disabled, Some(scope(text)));
+        changes.mark_unchanged();
+        let done = gateway.control.enable(&scope(text), &admin()).await.unwrap();
+        assert!(done.disabled.is_none() && changes.has_changed().unwrap() && !gateway.is_disabled("acme/dc1/web-1"));
+    }
+    assert!(!gateway.is_revoked(identity(&enrolled).serial), "its certificate counts");
+    let rows = gateway.audit();
+    let count = |event: &str| rows.iter().filter(|row| row["event"] == event).count();
+    assert_eq!((count("agents_disabled"), count("agents_enabled")), (6, 3));
+}
+
+#[tokio::test]
+async fn who_is_disabled_is_so_after_a_restart_and_also_with_a_full_audit() {
+    let gateway = Gateway::new().await;
+    gateway.enroll("acme/dc1/web-1").await;
+    let gateway = gateway.restart(1).await;
+    let done = gateway.control.disable(&scope("acme"), &admin()).await.unwrap();
+    assert!(!done.audited && gateway.is_disabled("acme/dc1/web-1"));
+    assert_eq!(code(gateway.control.enable(&scope("acme"), &admin()).await), Code::AuditFull);
+    let gateway = gateway.restart(AUDIT_SIZE).await;
+    assert!(gateway.is_disabled("acme/dc1/web-1"), "before anything is served");
+    assert!(gateway.control.enable(&scope("acme"), &admin()).await.is_ok() && !gateway.is_disabled("acme/dc1/web-1"));
+}
+
+#[tokio::test]
+async fn what_is_mistyped_is_told_and_disables_nothing() {
+    let gateway = Gateway::new().await;
+    gateway.enroll("acme/dc1/web-1").await;
+    for text in ["acme/dc1/web-9", "acme/dc9", "amce"] {
+        assert_eq!(code(gateway.control.disable(&scope(text), &admin()).await), Code::AgentUnknown, "{text}");
+    }
+    assert!(!gateway.is_disabled("acme/dc1/web-1"));
+}
