@@ -266,12 +266,6 @@ impl Link {
         self.shared.streams()
     }
 
-    /// Whether the peer has said that it knows of the lane.
-    #[cfg(test)]
-    pub(crate) fn is_known(&self) -> bool {
-        self.shared.change(|driver| driver.is_known()).unwrap_or(false)
-    }
-
     /// Bytes that are kept unread, and how the lane stands between its connections.
     #[cfg(test)]
     pub(crate) fn standing(&self) -> (usize, Standing) {
