@@ -122,6 +122,7 @@ impl Network {
 
     /// The site's host is gone, without a word.
     pub(super) fn unplug(&self, site: usize) {
+        self.troubles(Duration::ZERO);
         self.trace.note(format_args!("site {site}: unplugged"));
         self.cables(site).iter().for_each(|cable| cable.silence());
     }

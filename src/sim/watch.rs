@@ -54,7 +54,7 @@ fn session(world: &World, live: &Live) {
 
 /// What a lane keeps has its bounds: beyond its room it takes what it had begun to send, and answers. So has what it waits for.
 fn lane(world: &World, key: (SessionId, u32, bool), link: &Link, generations: &mut Generations) {
-    let (unread, Standing { generation, retained, paused, stuck, .. }) = link.standing();
+    let Some(Standing { unread, generation, retained, paused, stuck, .. }) = link.standing() else { return };
     if retained > world.plan.retained + 2 * SENT_MESSAGE || unread > SESSION_BUFFER {
         world.trace.wrong(format_args!("a lane keeps {unread} bytes unread, {retained} for another connection"));
     }

@@ -102,7 +102,7 @@ impl World {
         let target: TargetId = format!("{GROUP}/{TARGET}").parse().expect("a target");
         let live = self.gateway().registry().pick(&target.group, &target.target, &[]).ok()?;
         // A session that ends before its agent has said that it knows of it, is over with its streams.
-        (!self.plan.strict || live.link.standing().1.known).then_some(live)
+        (!self.plan.strict || live.link.standing().is_some_and(|standing| standing.known)).then_some(live)
     }
 
     /// Whether every site's agent can be given streams.

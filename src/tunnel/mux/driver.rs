@@ -313,8 +313,10 @@ impl Driver {
 
 /// How a lane stands between its connections.
 #[cfg(test)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
+    /// Bytes that are kept unread.
+    pub(crate) unread: usize,
     /// Which connection it has, or had last.
     pub(crate) generation: u64,
     /// Whether the peer has said that it knows of the lane.
@@ -334,6 +336,7 @@ pub(super) fn standing(driver: &Mutex<Driver>) -> Standing {
         Connection::Paused(since, ..) => (since.elapsed(), Duration::ZERO),
         Connection::Up(_) => (Duration::ZERO, driver.pulse.stuck()),
     };
-    let Driver { generation, ref flow, .. } = *driver;
-    Standing { generation, known: flow.is_known(), retained: flow.retained_cost(), paused, stuck }
+    let Driver { generation, ref flow, ref shared, .. } = *driver;
+    let unread = shared.drive(|engine| engine.held);
+    Standing { unread, generation, known: flow.is_known(), retained: flow.retained_cost(), paused, stuck }
 }
