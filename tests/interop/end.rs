@@ -47,7 +47,8 @@ impl End {
     {
         let tasks = Tasks::new();
         let (framed, other) = tokio::io::duplex(PIPE);
-        let (opener, incoming, link) = mux::start(Upgraded { io: framed, beats: 0, echo: None }, side, &tasks);
+        let (opener, incoming, link) =
+            mux::start(Upgraded { io: Box::new(framed), beats: 0, echo: None, received: None }, side, &tasks);
         let (reader, writer) = split(other);
         let writer = Arc::new(Mutex::new(writer));
         let (from_wire, to_wire) = split(wire);
