@@ -132,7 +132,8 @@ impl Network {
         self.state().troubles.elapsed() > Duration::from_secs(10)
     }
 
-    fn troubles(&self, time: Duration) {
+    /// Something goes wrong for so long.
+    pub(super) fn troubles(&self, time: Duration) {
         let mut state = self.state();
         state.troubles = state.troubles.max(Instant::now() + time);
     }

@@ -31,6 +31,7 @@ pub(super) async fn watch(world: Arc<World>) {
         }
         for live in &sessions {
             session(&world, live);
+            replaced(&world, live, &sessions);
             lane(&world, (live.session, 0, true), &live.link, &mut generations);
         }
         for (session, agents) in world.lanes().iter() {
@@ -49,6 +50,16 @@ fn session(world: &World, live: &Live) {
     }
     if live.lanes.count() > plan.max_lanes || live.streams() > plan.max_streams {
         world.trace.wrong(format_args!("{}: {} lanes, {} streams", live.agent, live.lanes.count(), live.streams()));
+    }
+}
+
+/// What waits for a process that another one has replaced waits in vain.
+fn replaced(world: &World, live: &Live, sessions: &[Arc<Live>]) {
+    let paused = live.link.standing().map_or(Duration::ZERO, |standing| standing.paused);
+    let replaces =
+        |other: &&Arc<Live>| other.agent == live.agent && other.instance != live.instance && other.began > live.began;
+    if paused > Duration::from_secs(1) && !live.draining() && sessions.iter().any(|other| replaces(&other)) {
+        world.trace.wrong(format_args!("{} has another process, and its first one is waited for", live.agent));
     }
 }
 
