@@ -120,9 +120,20 @@ impl Agent {
                 () = watch => {}
             }
         });
+        self.dial();
+    }
+
+    /// The links alone, without what looks at the host's clock and disk.
+    pub(crate) fn dial(self: &Arc<Self>) {
         for endpoint in &self.settings.endpoints {
             self.tasks.spawn(link::keep(self.clone(), endpoint.clone()));
         }
+    }
+
+    /// Tells of sleeps.
+    #[cfg(test)]
+    pub(crate) fn wakes(&self) -> &Wakes {
+        &self.wakes
     }
 
     /// Takes other targets: streams of those that stay as they are live on, the others' are reset.

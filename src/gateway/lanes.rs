@@ -131,6 +131,9 @@ async fn further(
 pub(super) async fn watch(gateway: &Gateway, live: &Live, lane: &Lane) -> Infallible {
     while let Some(why) = lane.link().paused().await {
         account(gateway, live, lane).broken(&why);
+        if lane.number() == 0 {
+            gateway.registry.gives_way(live);
+        }
         if lane.link().goes_on().await.is_none() {
             break;
         }

@@ -104,8 +104,16 @@ impl Registry {
     pub fn replaced(&self, by: &Live) {
         for live in self.sessions() {
             if live.agent == by.agent && live.instance != by.instance && live.is_resuming() {
-                live.link.close_because(Failure::new(Code::ResumeExpired, "the agent's process was replaced by another one"));
+                live.gives_way();
             }
+        }
+    }
+
+    /// The same for one whose end was noticed only after the other had come. What drains beside the other is not gone.
+    pub fn gives_way(&self, live: &Live) {
+        let replaces = |other: &Live| other.agent == live.agent && other.instance != live.instance && other.began > live.began;
+        if !live.draining() && self.sessions().iter().any(|other| replaces(other)) {
+            live.gives_way();
         }
     }
 
@@ -219,6 +227,10 @@ impl Live {
             offers,
             draining,
         }
+    }
+
+    fn gives_way(&self) {
+        self.link.close_because(Failure::new(Code::ResumeExpired, "the agent's process was replaced by another one"));
     }
 
     /// Whether its connection has broken and another one is waited for.

@@ -122,6 +122,7 @@ impl Network {
 
     /// The site's host is gone, without a word.
     pub(super) fn unplug(&self, site: usize) {
+        self.troubles(Duration::ZERO);
         self.trace.note(format_args!("site {site}: unplugged"));
         self.cables(site).iter().for_each(|cable| cable.silence());
     }
@@ -131,7 +132,8 @@ impl Network {
         self.state().troubles.elapsed() > Duration::from_secs(10)
     }
 
-    fn troubles(&self, time: Duration) {
+    /// Something goes wrong for so long.
+    pub(super) fn troubles(&self, time: Duration) {
         let mut state = self.state();
         state.troubles = state.troubles.max(Instant::now() + time);
     }

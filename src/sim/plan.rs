@@ -67,7 +67,7 @@ pub(super) async fn trouble(world: Arc<World>, mut chance: Chance) {
 
 /// What no stream notices.
 async fn endure(world: &World, site: usize, chance: &mut Chance) {
-    match chance.within(0..=15) {
+    match chance.within(0..=17) {
         0..=7 => {
             // Again and again, also while the cut before is being mended.
             for _ in 0..=chance.any_size(4) {
@@ -88,6 +88,10 @@ async fn endure(world: &World, site: usize, chance: &mut Chance) {
         }
         10 | 11 => world.network.hush(site, &sides(chance), chance.millis(10..=2000)),
         12 | 13 => trickle(world, site, chance),
+        14 | 15 => {
+            world.sleeps(chance.percent(70).then_some(site));
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
         _ => lanes(world, chance),
     }
 }

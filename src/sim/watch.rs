@@ -31,6 +31,7 @@ pub(super) async fn watch(world: Arc<World>) {
         }
         for live in &sessions {
             session(&world, live);
+            replaced(&world, live, &sessions);
             lane(&world, (live.session, 0, true), &live.link, &mut generations);
         }
         for (session, agents) in world.lanes().iter() {
@@ -52,9 +53,19 @@ fn session(world: &World, live: &Live) {
     }
 }
 
+/// What waits for a process that another one has replaced waits in vain.
+fn replaced(world: &World, live: &Live, sessions: &[Arc<Live>]) {
+    let paused = live.link.standing().map_or(Duration::ZERO, |standing| standing.paused);
+    let replaces =
+        |other: &&Arc<Live>| other.agent == live.agent && other.instance != live.instance && other.began > live.began;
+    if paused > Duration::from_secs(1) && !live.draining() && sessions.iter().any(|other| replaces(&other)) {
+        world.trace.wrong(format_args!("{} has another process, and its first one is waited for", live.agent));
+    }
+}
+
 /// What a lane keeps has its bounds: beyond its room it takes what it had begun to send, and answers. So has what it waits for.
 fn lane(world: &World, key: (SessionId, u32, bool), link: &Link, generations: &mut Generations) {
-    let (unread, Standing { generation, retained, paused, stuck }) = link.standing();
+    let Some(Standing { unread, generation, retained, paused, stuck, .. }) = link.standing() else { return };
     if retained > world.plan.retained + 2 * SENT_MESSAGE || unread > SESSION_BUFFER {
         world.trace.wrong(format_args!("a lane keeps {unread} bytes unread, {retained} for another connection"));
     }

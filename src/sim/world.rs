@@ -102,7 +102,7 @@ impl World {
         let target: TargetId = format!("{GROUP}/{TARGET}").parse().expect("a target");
         let live = self.gateway().registry().pick(&target.group, &target.target, &[]).ok()?;
         // A session that ends before its agent has said that it knows of it, is over with its streams.
-        (!self.plan.strict || live.link.is_known()).then_some(live)
+        (!self.plan.strict || live.link.standing().is_some_and(|standing| standing.known)).then_some(live)
     }
 
     /// Whether every site's agent can be given streams.
@@ -144,6 +144,16 @@ impl World {
         self.sites()[site] = next;
     }
 
+    /// A site's host, or the gateway's, has been suspended for so long that its connections may be gone.
+    pub(super) fn sleeps(&self, site: Option<usize>) {
+        self.trace.note(format_args!("the host of {site:?} has slept"));
+        self.network.troubles(Duration::ZERO);
+        match site {
+            Some(site) => self.sites()[site].agent.wakes().tell(Duration::from_secs(60)),
+            None => self.gateway().wakes().tell(Duration::from_secs(60)),
+        }
+    }
+
     /// Shuts everything down. Whatever is left then should not be.
     pub(super) async fn end(self: &Arc<Self>) {
         let sites = std::mem::take(&mut *self.sites());
@@ -173,7 +183,7 @@ impl World {
         let (audit, end) = (self.audit.clone(), drain.clone());
         let agent = Agent::with(settings, policy, audit, end, tasks.clone(), Box::new(road), Box::new(answers));
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(agent.instance(), heard);
-        agent.start();
+        agent.dial();
         Site { agent, drain, tasks }
     }
 

@@ -266,17 +266,11 @@ impl Link {
         self.shared.streams()
     }
 
-    /// Whether the peer has said that it knows of the lane.
+    /// How the lane stands between its connections; `None` when it is over.
     #[cfg(test)]
-    pub(crate) fn is_known(&self) -> bool {
-        self.shared.change(|driver| driver.is_known()).unwrap_or(false)
-    }
-
-    /// Bytes that are kept unread, and how the lane stands between its connections.
-    #[cfg(test)]
-    pub(crate) fn standing(&self) -> (usize, Standing) {
-        let driver = self.shared.driver.get().and_then(Weak::upgrade);
-        (self.shared.drive(|engine| engine.held), driver.map_or_else(Standing::default, |driver| driver::standing(&driver)))
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        let driver = self.shared.driver.get().and_then(Weak::upgrade)?;
+        Some(driver::standing(&driver))
     }
 
     /// Leaves out ids, so that this end's next stream is one of the last.

@@ -145,30 +145,6 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// How a lane stands between its connections.
-#[cfg(test)]
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Standing {
-    /// Which connection it has, or had last.
-    pub(crate) generation: u64,
-    /// Bytes that are kept for another one.
-    pub(crate) retained: usize,
-    /// How long another one has been waited for.
-    pub(crate) paused: Duration,
-    /// How long nothing of what was sent on this one has got through.
-    pub(crate) stuck: Duration,
-}
-
-#[cfg(test)]
-pub(super) fn standing(driver: &Mutex<Driver>) -> Standing {
-    let driver = lock(driver);
-    let (paused, stuck) = match driver.connection {
-        Connection::Paused(since, ..) => (since.elapsed(), Duration::ZERO),
-        Connection::Up(_) => (Duration::ZERO, driver.pulse.stuck()),
-    };
-    Standing { generation: driver.generation, retained: driver.flow.retained_cost(), paused, stuck }
-}
-
 impl Driver {
     pub(super) fn new(upgraded: Upgraded, side: Side, shared: Arc<Shared>, pulse: Pulse) -> Self {
         let flow = Flow::new(shared.clone(), side);
@@ -189,12 +165,6 @@ impl Driver {
     /// What was sent so far introduces the lane: a peer that has not got it does not come back.
     pub(super) fn introduces(&mut self) {
         self.flow.introduces();
-    }
-
-    /// Whether the peer knows of the lane.
-    #[cfg(test)]
-    pub(super) fn is_known(&self) -> bool {
-        self.flow.is_known()
     }
 
     fn may_wait(&self) -> bool {
@@ -339,4 +309,34 @@ impl Driver {
     pub(super) fn end(&mut self) {
         self.flow.clear();
     }
+}
+
+/// How a lane stands between its connections.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// Bytes that are kept unread.
+    pub(crate) unread: usize,
+    /// Which connection it has, or had last.
+    pub(crate) generation: u64,
+    /// Whether the peer has said that it knows of the lane.
+    pub(crate) known: bool,
+    /// Bytes that are kept for another one.
+    pub(crate) retained: usize,
+    /// How long another one has been waited for.
+    pub(crate) paused: Duration,
+    /// How long nothing of what was sent on this one has got through.
+    pub(crate) stuck: Duration,
+}
+
+#[cfg(test)]
+pub(super) fn standing(driver: &Mutex<Driver>) -> Standing {
+    let driver = lock(driver);
+    let (paused, stuck) = match driver.connection {
+        Connection::Paused(since, ..) => (since.elapsed(), Duration::ZERO),
+        Connection::Up(_) => (Duration::ZERO, driver.pulse.stuck()),
+    };
+    let Driver { generation, ref flow, ref shared, .. } = *driver;
+    let unread = shared.drive(|engine| engine.held);
+    Standing { unread, generation, known: flow.is_known(), retained: flow.retained_cost(), paused, stuck }
 }
