@@ -1,5 +1,5 @@
 //! Whether a lane's connection is alive: when its last frame came, whether what this end sent gets through, and how long a heartbeat
-//! took to come back. [`Heart`] beats in the task that runs the lane, [`Pulse`] is what the session and the status see of it.
+//! took to come back. `Heart` beats in the task that runs the lane, [`Pulse`] is what the session and the status see of it.
 //! Refuses to send or to read anything.
 
 use std::collections::VecDeque;
@@ -261,7 +261,9 @@ impl Pulse {
         if self.since(heard, now) >= DEAD_AFTER {
             Some(Dead::Silent)
         } else if waiting != NOTHING && self.since(waiting, now) >= STUCK_AFTER {
-            Some(if heard > waiting { Dead::Stuck } else { Dead::Unanswered })
+            // Its own heartbeats still come; the last one may have come just after this end began to wait.
+            let is_heard = heard > waiting && self.since(heard, now) <= HEARTBEAT + HEARTBEAT / 2;
+            Some(if is_heard { Dead::Stuck } else { Dead::Unanswered })
         } else {
             None
         }
