@@ -102,8 +102,8 @@ impl Registry {
     /// A process of the same agent takes the place of one that is gone: what waits for that one's connections waits no more. A connection
     /// can't be taken up by another process, which doesn't have what was sent on it.
     pub fn replaced(&self, by: &Live) {
-        for live in self.sessions() {
-            if live.agent == by.agent && live.instance != by.instance && live.is_resuming() {
+        for live in self.of_agent(&by.agent) {
+            if live.instance != by.instance && live.is_resuming() {
                 live.gives_way();
             }
         }
@@ -111,8 +111,8 @@ impl Registry {
 
     /// The same for one whose end was noticed only after the other had come. What drains beside the other is not gone.
     pub fn gives_way(&self, live: &Live) {
-        let replaces = |other: &Live| other.agent == live.agent && other.instance != live.instance && other.began > live.began;
-        if !live.draining() && self.sessions().iter().any(|other| replaces(other)) {
+        let replaces = |other: &Arc<Live>| other.instance != live.instance && other.began > live.began;
+        if !live.draining() && self.of_agent(&live.agent).iter().any(replaces) {
             live.gives_way();
         }
     }
@@ -181,6 +181,12 @@ impl Registry {
         let now = Instant::now();
         let all = serving.into_iter().map(|(agent, serving)| (agent, holders(serving, now)));
         all.filter(|(_, holders)| holders.len() > 1).collect()
+    }
+
+    /// This agent's sessions, without a look at other groups': when a network breaks, that of thousands is asked for at once.
+    fn of_agent(&self, agent: &AgentId) -> Vec<Arc<Live>> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.get(&agent.group).into_iter().flatten().filter(|live| live.agent == *agent).cloned().collect()
     }
 
     /// Every session, in the order of the agents' names.
