@@ -156,12 +156,6 @@ impl Gateway {
         self.instance
     }
 
-    /// Tells of sleeps.
-    #[cfg(test)]
-    pub(crate) fn wakes(&self) -> &Wakes {
-        &self.wakes
-    }
-
     /// The live sessions.
     #[must_use]
     pub fn registry(&self) -> &Registry {

@@ -150,7 +150,8 @@ impl World {
         self.network.troubles(Duration::ZERO);
         match site {
             Some(site) => self.sites()[site].agent.wakes().tell(Duration::from_secs(60)),
-            None => self.gateway().wakes().tell(Duration::from_secs(60)),
+            // One after the other, as the runtime's own channel would not do it: it wakes several receivers in an order that no seed sets.
+            None => self.gateway().registry().sessions().iter().for_each(|live| live.lanes.woken(Duration::from_secs(60))),
         }
     }
 

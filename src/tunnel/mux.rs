@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -70,8 +70,9 @@ struct Shared {
     /// The driver, as long as its task runs.
     driver: OnceLock<Weak<Mutex<Driver>>>,
     turn: Turn,
-    /// Why the lane's last connection broke, while it has no other.
-    paused: watch::Sender<Option<Failure>>,
+    /// Why the lane's last connection broke, while it has no other; who waits for a change is woken in the order of asking.
+    paused: Mutex<Option<Failure>>,
+    turned: Notify,
     close: CancellationToken,
     ended: CancellationToken,
     why: OnceLock<Failure>,
@@ -84,7 +85,8 @@ pub fn start(upgraded: Upgraded, side: Side, tasks: &Tasks) -> (Opener, Incoming
         engine: Mutex::new(engine),
         driver: OnceLock::new(),
         turn: Turn::default(),
-        paused: watch::Sender::new(None),
+        paused: Mutex::default(),
+        turned: Notify::new(),
         close: CancellationToken::new(),
         ended: CancellationToken::new(),
         why: OnceLock::new(),
@@ -173,12 +175,8 @@ impl Link {
     }
 
     async fn turns(&self, paused: bool) -> Option<Option<Failure>> {
-        let mut changes = self.shared.paused.subscribe();
-        tokio::select! {
-            biased;
-            () = self.shared.ended.cancelled() => None,
-            now = changes.wait_for(|why| why.is_some() == paused) => now.ok().map(|why| why.clone()),
-        }
+        let turned = || Some(self.shared.paused()).filter(|why| why.is_some() == paused);
+        self.shared.until(turned).await
     }
 
     /// The agent's next attempt to go on after a break: its number, and the bytes received so far.
@@ -212,18 +210,8 @@ impl Link {
 
     /// Ends when that connection is no longer the lane's.
     pub async fn detached(&self, generation: u64) {
-        let mut changes = self.shared.paused.subscribe();
-        loop {
-            changes.mark_unchanged();
-            if self.has_ended() || self.shared.change(|driver| driver.generation()).flatten() != Some(generation) {
-                return;
-            }
-            tokio::select! {
-                biased;
-                () = self.shared.ended.cancelled() => return,
-                _ = changes.changed() => {}
-            }
-        }
+        let is_other = || self.shared.change(|driver| driver.generation()).flatten() != Some(generation);
+        self.shared.until(|| is_other().then_some(())).await;
     }
 
     /// Carries so many streams from here on, beside the control stream; [`MAX_STREAMS`] before.
@@ -316,6 +304,34 @@ impl Shared {
         drop(engine);
         wakes.into_iter().for_each(Waker::wake);
         (result, kicked)
+    }
+
+    /// Ends with what `looked` yields once a connection has come or gone; `None` when the lane is over.
+    async fn until<T>(&self, looked: impl Fn() -> Option<T>) -> Option<T> {
+        loop {
+            let turned = self.turned.notified();
+            tokio::pin!(turned);
+            // From here on nothing is missed.
+            turned.as_mut().enable();
+            if let Some(found) = looked() {
+                return Some(found);
+            }
+            tokio::select! {
+                biased;
+                () = self.ended.cancelled() => return None,
+                () = turned => {}
+            }
+        }
+    }
+
+    fn paused(&self) -> Option<Failure> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The lane has lost its connection for that reason, or has another.
+    fn turns(&self, paused: Option<Failure>) {
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
+        self.turned.notify_waiters();
     }
 
     /// Changes what the lane runs on; `None` when it is over.

@@ -215,7 +215,7 @@ impl Driver {
     fn pause(&mut self, why: Failure) {
         self.pulse.pause();
         let until = Box::pin(tokio::time::sleep(self.window));
-        self.shared.paused.send_replace(Some(why.clone()));
+        self.shared.turns(Some(why.clone()));
         self.connection = Connection::Paused(Instant::now(), why, until);
     }
 
@@ -260,7 +260,7 @@ impl Driver {
         };
         self.flow.rewind(received)?;
         self.connection = Connection::Up(Box::new(Transport::new(upgraded, &self.flow, self.pulse.clone())));
-        self.shared.paused.send_replace(None);
+        self.shared.turns(None);
         Ok(since.elapsed())
     }
 
