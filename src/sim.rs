@@ -65,7 +65,7 @@ async fn live(seed: u64, prints: bool) -> Outcome {
     world.tasks.spawn(watch(world.clone()));
     let (clients, faults) = (world.tasks.child(), chance.fork());
     for key in 1..=world.plan.streams {
-        clients.spawn(client(world.clone(), Task::lot(key, &mut chance), chance.fork()));
+        clients.spawn(client(world.clone(), Task::lot(key, world.plan.busy, &mut chance), chance.fork()));
     }
     trouble(world.clone(), faults).await;
     if tokio::time::timeout(PATIENCE, clients.join()).await.is_err() {

@@ -30,6 +30,8 @@ pub(super) struct Plan {
     faults: u64,
     /// Milliseconds within which streams begin.
     pub(super) span: u64,
+    /// Whether streams move much, all at once.
+    pub(super) busy: bool,
     /// No stream may notice any of them.
     pub(super) strict: bool,
 }
@@ -37,11 +39,13 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn lot(chance: &mut Chance) -> Self {
         let (faults, strict) = (chance.within(0..=12), chance.percent(60));
+        let busy = chance.percent(25);
         Self {
             sites: chance.pick(&[1, 1, 2, 3]),
             streams: chance.within(8..=40),
             retained: chance.pick(&[128 << 10, 256 << 10, RETAINED]),
-            span: chance.pick(&[1000, 5000 * (1 + faults)]),
+            span: if busy { 1000 } else { chance.pick(&[1000, 5000 * (1 + faults)]) },
+            busy,
             max_streams: 1000,
             max_lanes: chance.pick(&[1, 2, 4]),
             narrow: chance.percent(30),

@@ -74,9 +74,10 @@ struct Pace {
 }
 
 impl Task {
-    pub(super) fn lot(key: u64, chance: &mut Chance) -> Self {
+    pub(super) fn lot(key: u64, busy: bool, chance: &mut Chance) -> Self {
         let kind = chance.pick(&KINDS);
         let most = if kind == Kind::Chat { 2000 } else { chance.pick(&[0, 1000, 20_000, 200_000, 400_000]) };
+        let most = if busy && kind != Kind::Chat { 400_000 } else { most };
         let (up, down) = (chance.within(0..=most), chance.within(0..=most));
         let down = if kind == Kind::Chat { up } else { down };
         Self { key, kind, up, down, pauses: chance.pick(&[0, 0, 5, 50]) }
