@@ -103,7 +103,7 @@ async fn a_refusal_that_another_agent_can_mend_is_tried_there_with_the_same_byte
     }
     assert_eq!(echo.connections(), 12, "each client was connected once");
     good.process().kill();
-    gateway.audited("disconnected", |row| row["agent"] == "acme/dc1/good").await;
+    gateway.audited("lane_broken", |row| row["agent"] == "acme/dc1/good").await;
     assert_eq!(told(loopback(port)).await, "");
     gateway.audited("refused", |row| row["code"] == "target_refused").await;
 }

@@ -39,7 +39,7 @@ impl Balanced {
 
     /// Whose lanes end with their connections.
     async fn mortal() -> Self {
-        Self::of(front().await, "resume_window: 0", |_, at| at, "").await
+        Self::of(front().await, "  resume_window: 0\n", |_, at| at, "").await
     }
 
     /// With more keys under `gateway:` and at the top of gateway.yaml.
@@ -204,7 +204,7 @@ async fn c1_every_lane_goes_on_over_another_connection_with_its_streams() {
     }
     assert!(bulk.reads());
     let now = balanced.session().await;
-    assert_eq!((&now["session"], &now["state"], &now["lanes"]), (&session, &"connected".into(), &2.into()), "{now}");
+    assert_eq!((&now["session"], &now["tunnel"], &now["lanes"]), (&session, &"connected".into(), &2.into()), "{now}");
     let broken = balanced.site.gateway.audited("lane_broken", |row| row["lane"] == 0).await;
     assert_eq!(broken["code"], "link_closed");
     assert!(!balanced.site.gateway.audit().iter().any(|row| row["event"] == "disconnected"));

@@ -123,7 +123,7 @@ async fn s1_who_acknowledges_what_was_never_sent_loses_its_own_session_alone() {
 
 #[tokio::test]
 async fn an_agent_that_can_not_and_a_gateway_that_does_not_take_up_lanes_go_without() {
-    for (keys, capabilities) in [("resume_window: 0", vec![RESUME.to_owned()]), ("", Vec::new())] {
+    for (keys, capabilities) in [("  resume_window: 0\n", vec![RESUME.to_owned()]), ("", Vec::new())] {
         let staged = Staged::new(keys).await;
         let hello = Hello { capabilities, ..hello(InstanceId::fresh()) };
         let (session, welcome) = Peer::welcomed(&staged.gateway, &staged.owner, hello).await.unwrap();
