@@ -79,8 +79,9 @@ async fn take_up(connector: &Connector, lane: &Lane, elsewhere: &CancellationTok
             Err(Miss::Failed(failure)) => failure,
         };
         let wait = backoff.draw();
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let Failure { code, detail } = failure;
-        tracing::info!(session = %connector.session, lane = lane.number(), %code, detail, ?wait, "not resumed yet");
+        tracing::info!(session = %connector.session, lane = lane.number(), %code, detail, wait_ms, "not resumed yet");
         connector.agent.board.resuming(&connector.endpoint, Failure::new(code, detail));
         tokio::time::sleep(wait).await;
         turn += 1;

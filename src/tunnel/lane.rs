@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,6 +17,13 @@ const ROUND_TRIPS: usize = 8;
 
 /// Heartbeats whose echo is awaited: a slow path that moves may hold 32 s of them.
 const OUTSTANDING: usize = 16;
+
+/// Heartbeats of the peer without news of what was sent, until that counts as stuck. Between two of them the peer waited for
+/// [`HEARTBEAT`] and got nothing; before that the news may lie in a long queue behind bulk, which comes all the while.
+const WITHOUT_NEWS: u32 = 2;
+
+/// Without a frame for so long, a peer that sends its heartbeats is no longer heard.
+const UNHEARD_AFTER: Duration = HEARTBEAT.saturating_add(HEARTBEAT.checked_div(2).expect("not by zero"));
 
 /// Keeps the time of one connection's heartbeats.
 pub(super) struct Heart {
@@ -99,6 +106,16 @@ impl Heart {
         self.pulse.frame(now);
     }
 
+    /// A heartbeat of the peer told of nothing that has got through.
+    pub(super) fn without_news(&self) {
+        self.pulse.0.without_news.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether by such heartbeats the verdict may have come nearer.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.pulse.is_in_doubt()
+    }
+
     /// Bytes of streams went out.
     pub(super) fn waits(&self) {
         if !self.pulse.is_waiting() {
@@ -140,6 +157,8 @@ struct Signs {
     last_frame: AtomicU64,
     /// Since when what was sent has not moved; [`NOTHING`] when all of it has got through.
     waiting: AtomicU64,
+    /// The peer's heartbeats since then.
+    without_news: AtomicU32,
     /// Microseconds; 0 before the first echo.
     round_trip: AtomicU64,
     /// Between two connections.
@@ -178,6 +197,7 @@ impl Pulse {
             start: Instant::now(),
             last_frame: AtomicU64::new(0),
             waiting: AtomicU64::new(NOTHING),
+            without_news: AtomicU32::new(0),
             round_trip: AtomicU64::new(0),
             paused: AtomicBool::new(false),
         }))
@@ -208,12 +228,21 @@ impl Pulse {
 
     /// Something was sent while nothing was outstanding.
     fn waits(&self, now: Instant) {
-        let _ = self.0.waiting.compare_exchange(NOTHING, self.millis(now), Ordering::Relaxed, Ordering::Relaxed);
+        let began = self.0.waiting.compare_exchange(NOTHING, self.millis(now), Ordering::Relaxed, Ordering::Relaxed);
+        if began.is_ok() {
+            self.0.without_news.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Some of what is outstanding has got through.
     fn moved(&self, now: Instant) {
         self.0.waiting.store(self.millis(now), Ordering::Relaxed);
+        self.0.without_news.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the peer has told often enough that nothing got through.
+    fn is_in_doubt(&self) -> bool {
+        self.0.without_news.load(Ordering::Relaxed) >= WITHOUT_NEWS
     }
 
     fn waits_for_nothing(&self) {
@@ -257,25 +286,34 @@ impl Pulse {
     /// Whether the connection counts as dead, and why.
     #[must_use]
     pub fn dead(&self, now: Instant) -> Option<Dead> {
-        let (waiting, heard) = (self.0.waiting.load(Ordering::Relaxed), self.0.last_frame.load(Ordering::Relaxed));
-        if self.since(heard, now) >= DEAD_AFTER {
-            Some(Dead::Silent)
-        } else if waiting != NOTHING && self.since(waiting, now) >= STUCK_AFTER {
-            // Its own heartbeats still come; the last one may have come just after this end began to wait.
-            let is_heard = heard > waiting && self.since(heard, now) <= HEARTBEAT + HEARTBEAT / 2;
-            Some(if is_heard { Dead::Stuck } else { Dead::Unanswered })
-        } else {
-            None
-        }
+        let (at, why) = self.verdict();
+        (now >= at).then_some(why)
     }
 
-    /// Before then it can't be dead, whatever happens or doesn't.
-    fn verdict_at(&self, now: Instant) -> Instant {
+    /// When the connection counts as dead if nothing more comes, and why.
+    fn verdict(&self) -> (Instant, Dead) {
         let at = |millis: u64| self.0.start + Duration::from_millis(millis);
-        let silent = at(self.0.last_frame.load(Ordering::Relaxed)) + DEAD_AFTER;
-        let waiting = self.0.waiting.load(Ordering::Relaxed);
-        let stuck = if waiting == NOTHING { now } else { at(waiting) } + STUCK_AFTER;
-        silent.min(stuck)
+        let (waiting, heard) = (self.0.waiting.load(Ordering::Relaxed), self.0.last_frame.load(Ordering::Relaxed));
+        let silent = (at(heard) + DEAD_AFTER, Dead::Silent);
+        if waiting == NOTHING {
+            return silent;
+        }
+        let (stuck, unheard) = (at(waiting) + STUCK_AFTER, at(heard) + UNHEARD_AFTER);
+        let verdict = if self.is_in_doubt() && unheard > stuck {
+            (stuck, Dead::Stuck)
+        } else if heard <= waiting {
+            (stuck, Dead::Unanswered)
+        } else {
+            (stuck.max(unheard), Dead::Unanswered)
+        };
+        if verdict.0 < silent.0 { verdict } else { silent }
+    }
+
+    /// Before then it can't be dead, whatever happens or doesn't, but by a heartbeat without news.
+    fn verdict_at(&self, now: Instant) -> Instant {
+        // What is sent later may be stuck sooner.
+        let (at, _) = self.verdict();
+        if self.is_waiting() { at } else { at.min(now + STUCK_AFTER) }
     }
 
     fn millis(&self, now: Instant) -> u64 {
@@ -319,12 +357,44 @@ mod tests {
         for second in 0..6 {
             assert!(pulse.alive(), "after {second} s");
             heart.heard(Instant::now());
+            if second % 2 == 1 {
+                heart.without_news();
+            }
             if heart.beats(Instant::now()) {
                 assert!(heart.take_due(0, 0).is_some());
             }
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert_eq!(pulse.dead(Instant::now()), Some(Dead::Stuck));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f12_a_lane_whose_news_wait_behind_bulk_that_comes_is_alive_until_heartbeats_come_without_any() {
+        let pulse = Pulse::new();
+        let mut heart = Heart::new(pulse.clone(), 1, Instant::now());
+        heart.waits();
+        for _ in 0..20 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            heart.heard(Instant::now());
+            if heart.beats(Instant::now()) {
+                assert!(heart.take_due(0, 0).is_some());
+            }
+            assert!(pulse.alive() && heart.deadline() > Instant::now());
+        }
+        heart.without_news();
+        assert!(pulse.alive() && !heart.is_in_doubt(), "written just after news that is on its way, perhaps");
+        heart.without_news();
+        assert!(heart.is_in_doubt() && heart.deadline() <= Instant::now());
+        assert_eq!(pulse.dead(Instant::now()), Some(Dead::Stuck));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_of_which_nothing_is_heard_while_it_waits_dies_a_second_sooner_than_an_idle_one() {
+        let pulse = Pulse::new();
+        let _heart = Heart::new(pulse.clone(), 1, Instant::now());
+        assert_eq!(pulse.verdict_at(Instant::now()), Instant::now() + STUCK_AFTER);
+        tokio::time::advance(STUCK_AFTER).await;
+        assert_eq!(pulse.dead(Instant::now()), Some(Dead::Unanswered));
     }
 
     #[tokio::test(start_paused = true)]

@@ -204,7 +204,8 @@ async fn c1_every_lane_goes_on_over_another_connection_with_its_streams() {
     }
     assert!(bulk.reads());
     let now = balanced.session().await;
-    assert_eq!((&now["session"], &now["tunnel"], &now["lanes"]), (&session, &"connected".into(), &2.into()), "{now}");
+    assert_eq!((&now["session"], &now["tunnel"]), (&session, &"connected".into()), "{now}");
+    assert!(now["lanes"].as_u64() >= Some(2), "a third may have come for what was open: {now}");
     let broken = balanced.site.gateway.audited("lane_broken", |row| row["lane"] == 0).await;
     assert_eq!(broken["code"], "link_closed");
     assert!(!balanced.site.gateway.audit().iter().any(|row| row["event"] == "disconnected"));

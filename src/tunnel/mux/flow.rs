@@ -148,7 +148,11 @@ impl Flow {
                     }
                     Event::Ping(bytes) => {
                         if let Some(beat) = Heartbeat::from_bytes(&bytes).filter(|beat| beat.kind == Heartbeat::PING) {
-                            moved |= retained.acknowledge(beat.received).map_err(violation)?;
+                            let news = retained.acknowledge(beat.received).map_err(violation)?;
+                            moved |= news;
+                            if !news {
+                                aside.heart.without_news();
+                            }
                         }
                         if aside.echoes.len() < ECHOES {
                             aside.echoes.push_back(bytes);

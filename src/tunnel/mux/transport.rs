@@ -101,15 +101,24 @@ impl Transport {
         self.aside.heart.heard(now);
         flow.receive(&mut self.decoder, &mut self.inbound, &mut self.aside, now)?;
         if self.acknowledge_at.is_none() && flow.owes() {
-            let at = now + ACKNOWLEDGE_AFTER;
-            self.acknowledge_at = Some(at);
-            if at < self.alarm.deadline() {
-                self.alarm.as_mut().reset(at);
-                // Polled again by whoever it wakes.
-                let _ = self.alarm.as_mut().poll(cx);
-            }
+            self.acknowledge_at = Some(now + ACKNOWLEDGE_AFTER);
+            self.wake_by(now + ACKNOWLEDGE_AFTER, cx);
+        }
+        if self.aside.heart.is_in_doubt() {
+            self.wake_by(self.aside.heart.deadline(), cx);
         }
         Ok(())
+    }
+
+    /// Lets the alarm go off then, if it is not to do so sooner.
+    fn wake_by(&mut self, at: Instant, cx: &mut Context<'_>) {
+        if at < self.alarm.deadline() {
+            self.alarm.as_mut().reset(at);
+            // Polled again by whoever it wakes.
+            if self.alarm.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
     }
 
     /// Tells the peer at once what has come, if it is to be told.

@@ -113,7 +113,8 @@ async fn f6_a_gateway_that_stays_away_is_waited_for_without_work() {
     let (tries, lines) = (rig.members[0].forwarder.accepted() - tries, told(&agent.stderr()) - lines);
     eprintln!("measured: {away:?} without a gateway: {tries} attempts, {lines} lines, {cpu:.2} s of processor time");
     assert!(cpu < away.as_secs_f64() * 0.01 + 0.1, "{cpu} s of processor time");
-    assert!(lines <= tries + 2, "{lines} lines for {tries} attempts");
+    // Beside them: the lane waits, the session has ended, it was the link's.
+    assert!(lines <= tries + 4, "{lines} lines for {tries} attempts");
     // At first for the session that may be taken up, then for another, each time after a longer wait.
     assert!(tries as u64 <= 25 + away.as_secs() / 5, "{tries} attempts");
     let since = Instant::now();
