@@ -189,12 +189,12 @@
 //! Ping with any other payload is answered and means nothing more.
 //!
 //! The received offset of a Ping acknowledges. On a lane that may be taken up again an end also sends an unsolicited Pong of the same shape
-//! with kind 2 and sequence 0 once it has received 256 KiB, or 50 ms after the first byte, that it has not acknowledged. Offsets are
+//! with kind 2 and sequence 0 once it has received 1 MiB, or 50 ms after the first byte, that it has not acknowledged. Offsets are
 //! cumulative; one that is lower than an earlier one means nothing, one that is higher than what was sent is a violation.
 //!
 //! A connection counts as dead (`link_dead`) when no frame has come for 5 s; or when a byte or a Ping is older than 4 s, and
-//! neither the acknowledged offset nor the sequence that is echoed has moved for 4 s: that is loss in one direction, or of large packets. A
-//! slow queue that moves is alive. Both ends set `TCP_USER_TIMEOUT` to 6 s where they can.
+//! neither the acknowledged offset nor the sequence that is echoed has moved for 4 s, of which two Pings of the peer in a row must tell if it
+//! is heard, for at most 30 s: that is loss in one direction, or of large packets. A slow queue that moves is alive. Both ends set `TCP_USER_TIMEOUT` to 6 s where they can.
 //!
 //! # 7. yamux
 //!

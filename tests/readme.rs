@@ -124,9 +124,10 @@ fn the_limits_are_those_of_the_code() {
             limits::RECONNECT_MAX.as_secs()
         ),
         format!(
-            "| {} s; {} s of silence, or {} s of unacknowledged",
+            "| {} s; {} s of silence, or {} s in which nothing sent gets through, or {} s of unacknowledged",
             limits::HEARTBEAT.as_secs(),
             limits::DEAD_AFTER.as_secs(),
+            limits::STUCK_AFTER.as_secs(),
             limits::TCP_USER_TIMEOUT.as_secs()
         ),
         format!("its head; all of it | {} s; {} s |", limits::HANDSHAKE_DEADLINE.as_secs(), limits::HTTP_DEADLINE.as_secs()),

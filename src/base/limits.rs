@@ -63,6 +63,10 @@ pub const SPARED_BUFFER: usize = 1024 * 1024;
 /// What is kept is told to the process's budget in steps of so much. 1000 keepers are off by 16 MiB.
 pub const MEMORY_STEP: usize = 16 * 1024;
 
+/// What a chunk that is retained costs beside its bytes, at most: the rest of what its message was put together in, its places in the queue
+/// and in the one that goes out again. It bounds their number, too: a lane that goes on walks over all of them.
+pub const RETAINED_CHUNK: usize = 512;
+
 /// A peer is told of room in steps of at most this, so that a large window is refilled before it has run half empty.
 pub const CREDIT_STEP: u32 = 512 * 1024;
 
@@ -186,7 +190,7 @@ pub const RESUME_DEADLINE: Duration = Duration::from_secs(4);
 pub const RESUMES_PER_MINUTE: u32 = 600;
 
 /// Bytes received after which the peer is told at once, so that it lets go of them.
-pub const ACKNOWLEDGE_BYTES: u64 = 256 * 1024;
+pub const ACKNOWLEDGE_BYTES: u64 = 1024 * 1024;
 
 /// Fewer bytes received are told after this long.
 pub const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(50);

@@ -47,14 +47,20 @@ impl Budget {
         self.kept() > self.limit.load(Ordering::Relaxed)
     }
 
+    /// Whether so much is in use that nothing new may begin, and that what only waits gives way.
+    #[must_use]
+    pub fn is_tight(&self) -> bool {
+        self.kept() > self.limit.load(Ordering::Relaxed) / 4 * 3
+    }
+
     /// Whether something new may begin: below three quarters of the limit. What is there keeps at most the limit, and new things that
     /// came as others gave way would each cost more than what is counted.
     ///
     /// # Errors
     /// `memory_short`.
     pub fn ready(&self) -> Result<(), Failure> {
-        let (kept, limit) = (self.kept(), self.limit.load(Ordering::Relaxed));
-        if kept > limit / 4 * 3 {
+        if self.is_tight() {
+            let (kept, limit) = (self.kept(), self.limit.load(Ordering::Relaxed));
             let detail = format_args!("{} MiB wait for their readers, of at most {} MiB", kept >> 20, limit >> 20);
             return Err(Failure::new(Code::MemoryShort, detail));
         }
@@ -80,6 +86,18 @@ impl Account {
             None => self.budget.kept.fetch_sub(self.counted - bytes, Ordering::Relaxed),
         };
         self.counted = bytes;
+    }
+
+    /// What it was told last.
+    #[cfg(test)]
+    pub(crate) fn counted(&self) -> usize {
+        self.counted
+    }
+
+    /// Whether nothing new may begin.
+    #[must_use]
+    pub fn is_tight(&self) -> bool {
+        self.budget.is_tight()
     }
 
     /// Whether the budget is used up.

@@ -222,20 +222,25 @@ async fn open<Io: ClientIo>(
 
 /// The group's next agent; where all that there are have lost their connection just now, the first that has another one soon.
 async fn pick(gateway: &Gateway, route: &Route, tried: &[SessionId], since: Instant) -> Result<Arc<Live>, Refusal> {
-    loop {
-        let nobody = match gateway.registry.pick(&route.group, &route.target, tried) {
-            Ok(live) => return Ok(live),
-            Err(nobody) => nobody,
-        };
+    let mut picked = gateway.registry.pick(&route.group, &route.target, tried);
+    while picked.is_err() {
         let resuming = gateway.registry.resuming(&route.group, tried);
-        if resuming.is_empty() {
-            return Err(nobody);
+        // Away from what every open holds, of which few come here.
+        if !Box::pin(one_goes_on(&resuming, since + RESUME_PATIENCE)).await {
+            break;
         }
-        let any = futures_util::future::select_all(resuming.iter().map(|live| Box::pin(live.link.goes_on())));
-        if tokio::time::timeout_at(since + RESUME_PATIENCE, any).await.is_err() {
-            return Err(nobody);
-        }
+        picked = gateway.registry.pick(&route.group, &route.target, tried);
     }
+    picked
+}
+
+/// Whether one of these has another connection by then.
+async fn one_goes_on(resuming: &[Arc<Live>], by: Instant) -> bool {
+    if resuming.is_empty() {
+        return false;
+    }
+    let any = futures_util::future::select_all(resuming.iter().map(|live| Box::pin(live.link.goes_on())));
+    tokio::time::timeout_at(by, any).await.is_ok()
 }
 
 /// One agent's chance: `Open` and the early bytes go out at once, then the reply is waited for.

@@ -22,6 +22,9 @@ const OUTSTANDING: usize = 16;
 /// [`HEARTBEAT`] and got nothing; before that the news may lie in a long queue behind bulk, which comes all the while.
 const WITHOUT_NEWS: u32 = 2;
 
+/// News that are later than this are taken for lost, whatever comes instead. A link of 1 Mbit/s with 4 MiB in a program's buffers is as late.
+const NEWS_WITHIN: Duration = Duration::from_secs(30);
+
 /// Without a frame for so long, a peer that sends its heartbeats is no longer heard.
 const UNHEARD_AFTER: Duration = HEARTBEAT.saturating_add(HEARTBEAT.checked_div(2).expect("not by zero"));
 
@@ -306,7 +309,8 @@ impl Pulse {
         } else {
             (stuck.max(unheard), Dead::Unanswered)
         };
-        if verdict.0 < silent.0 { verdict } else { silent }
+        let late = (at(waiting) + NEWS_WITHIN, Dead::Stuck);
+        [verdict, silent, late].into_iter().min_by_key(|(at, _)| *at).expect("there are three")
     }
 
     /// Before then it can't be dead, whatever happens or doesn't, but by a heartbeat without news.
@@ -386,6 +390,18 @@ mod tests {
         heart.without_news();
         assert!(heart.is_in_doubt() && heart.deadline() <= Instant::now());
         assert_eq!(pulse.dead(Instant::now()), Some(Dead::Stuck));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_sends_everything_but_news_and_heartbeats_is_dead_in_half_a_minute() {
+        let pulse = Pulse::new();
+        let heart = Heart::new(pulse.clone(), 1, Instant::now());
+        let since = Instant::now();
+        while pulse.alive() {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            heart.heard(Instant::now());
+        }
+        assert_eq!((since.elapsed(), pulse.dead(Instant::now())), (NEWS_WITHIN, Some(Dead::Stuck)));
     }
 
     #[tokio::test(start_paused = true)]

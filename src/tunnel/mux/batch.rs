@@ -10,6 +10,9 @@ use super::frame::{HEADER, Header};
 /// Bodies up to this size are copied beside their headers: a copy costs less than one more slice to encrypt from.
 const SMALL: usize = 1024;
 
+/// What is copied together begins with so much memory: a small frame or two, or the headers of large ones. It may be kept for long.
+const SCRATCH: usize = 128;
+
 /// Frames gathered for one message of at most `limit` bytes.
 pub(in crate::tunnel) struct Batch {
     scratch: BytesMut,
@@ -28,7 +31,7 @@ enum Part {
 impl Batch {
     /// An empty batch; `headroom` bytes before it are left to whoever frames it.
     pub(in crate::tunnel) fn new(headroom: usize, limit: usize) -> Self {
-        let mut scratch = BytesMut::with_capacity(4 * SMALL);
+        let mut scratch = BytesMut::with_capacity(SCRATCH);
         scratch.resize(headroom, 0);
         Self { scratch, parts: vec![Part::Copied(0..headroom)], len: 0, limit, headroom }
     }

@@ -15,7 +15,7 @@ use super::flow::{Break, Flow};
 use super::transport::{Transport, broken};
 use super::{Link, Shared, Side};
 use crate::base::code::{Code, Failure};
-use crate::base::limits::{HANDSHAKE_DEADLINE, READ_BUFFER, TURN};
+use crate::base::limits::{HANDSHAKE_DEADLINE, HEARTBEAT, READ_BUFFER, TURN};
 use crate::tunnel::lane::Pulse;
 use crate::tunnel::upgrade::Upgraded;
 
@@ -35,8 +35,18 @@ pub(super) struct Driver {
 
 enum Connection {
     Up(Box<Transport>),
-    /// The last one broke then, for this reason; another one may come until the sleep ends.
-    Paused(Instant, Failure, Pin<Box<Sleep>>),
+    Paused(Box<Pause>),
+}
+
+/// The time between two connections.
+struct Pause {
+    /// When the last one broke, and for what reason.
+    since: Instant,
+    why: Failure,
+    /// Until then another one may come.
+    until: Instant,
+    /// Goes off each heartbeat, and then.
+    alarm: Pin<Box<Sleep>>,
 }
 
 /// Runs a lane to its end.
@@ -179,10 +189,16 @@ impl Driver {
                     Break::Broken(why) if self.may_wait() => self.pause(why),
                     Break::Broken(why) | Break::Over(why) => return Poll::Ready(why),
                 },
-                Connection::Paused(_, why, until) => {
-                    ready!(until.as_mut().poll(cx));
-                    let detail = format!("{why}; not resumed within {} s", self.window.as_secs());
-                    return Poll::Ready(Failure::new(Code::ResumeExpired, detail));
+                Connection::Paused(pause) => {
+                    ready!(pause.alarm.as_mut().poll(cx));
+                    if Instant::now() >= pause.until {
+                        let detail = format!("{}; not resumed within {} s", pause.why, self.window.as_secs());
+                        return Poll::Ready(Failure::new(Code::ResumeExpired, detail));
+                    }
+                    if let Err(why) = self.flow.tick() {
+                        return Poll::Ready(why);
+                    }
+                    pause.alarm.as_mut().reset(pause.until.min(Instant::now() + HEARTBEAT));
                 }
             }
         }
@@ -192,7 +208,11 @@ impl Driver {
         let Self { shared, pulse, flow, connection: Connection::Up(transport), .. } = self else { return Poll::Pending };
         for _ in 0..TURN / READ_BUFFER {
             match ready!(transport.poll_time(pulse, cx)) {
-                Ok(true) => shared.drive(|engine| engine.tick(Instant::now())),
+                Ok(true) => {
+                    if let Err(why) = flow.tick() {
+                        return Poll::Ready(Break::Over(why));
+                    }
+                }
                 Ok(false) => {}
                 Err(verdict) => return Poll::Ready(verdict),
             }
@@ -214,9 +234,11 @@ impl Driver {
     /// The connection is gone; the lane waits for another.
     fn pause(&mut self, why: Failure) {
         self.pulse.pause();
-        let until = Box::pin(tokio::time::sleep(self.window));
+        let since = Instant::now();
+        let until = since + self.window;
+        let alarm = Box::pin(tokio::time::sleep_until(until.min(since + HEARTBEAT)));
         self.shared.turns(Some(why.clone()));
-        self.connection = Connection::Paused(Instant::now(), why, until);
+        self.connection = Connection::Paused(Box::new(Pause { since, why, until, alarm }));
     }
 
     /// Gives the connection up, if there is one, as if it had broken for that reason.
@@ -254,8 +276,8 @@ impl Driver {
     /// The lane goes on with this connection, from where the peer has got to, unless a newer one is expected already. Yields how long
     /// it had none.
     pub(super) fn attach(&mut self, generation: u64, received: u64, upgraded: Upgraded) -> Result<Duration, Failure> {
-        let since = match self.connection {
-            Connection::Paused(since, ..) if generation == self.generation => since,
+        let since = match &self.connection {
+            Connection::Paused(pause) if generation == self.generation => pause.since,
             _ => return Err(Failure::new(Code::LaneRefused, format_args!("attempt {generation} came too late"))),
         };
         self.flow.rewind(received)?;
@@ -305,6 +327,12 @@ impl Driver {
         }
     }
 
+    /// Tells another budget than the process's of what is retained.
+    #[cfg(test)]
+    pub(super) fn retains_within(&mut self, budget: &'static crate::base::memory::Budget) {
+        self.flow.retains_within(budget);
+    }
+
     /// The lane is over: nothing is kept for another connection.
     pub(super) fn end(&mut self) {
         self.flow.clear();
@@ -333,7 +361,7 @@ pub(crate) struct Standing {
 pub(super) fn standing(driver: &Mutex<Driver>) -> Standing {
     let driver = lock(driver);
     let (paused, stuck) = match driver.connection {
-        Connection::Paused(since, ..) => (since.elapsed(), Duration::ZERO),
+        Connection::Paused(ref pause) => (pause.since.elapsed(), Duration::ZERO),
         Connection::Up(_) => (Duration::ZERO, driver.pulse.stuck()),
     };
     let Driver { generation, ref flow, ref shared, .. } = *driver;

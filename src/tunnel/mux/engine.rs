@@ -297,8 +297,10 @@ impl Engine {
         self.bulk.clear();
     }
 
-    /// What is to be done from time to time: acknowledge streams of which nothing else was said, take back windows that nobody uses.
+    /// What is to be done from time to time: acknowledge streams of which nothing else was said, take back windows that nobody uses, and
+    /// memory that others need more.
     pub(super) fn tick(&mut self, now: Instant) {
+        self.shed();
         for (id, entry) in &mut self.streams {
             if entry.greeting == Greeting::Acknowledge && !entry.orphan {
                 entry.greeting = Greeting::Done;

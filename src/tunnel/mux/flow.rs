@@ -74,6 +74,11 @@ impl Flow {
     }
 
     #[cfg(test)]
+    pub(super) fn retains_within(&mut self, budget: &'static crate::base::memory::Budget) {
+        self.retained.memory = budget.account();
+    }
+
+    #[cfg(test)]
     pub(super) fn retained_cost(&self) -> usize {
         self.retained.cost()
     }
@@ -111,6 +116,16 @@ impl Flow {
     pub(super) fn rewind(&mut self, offset: u64) -> Result<(), Failure> {
         self.told = self.received;
         self.retained.rewind(offset).map_err(|error| Failure::new(Code::LaneRefused, error))
+    }
+
+    /// What is to be done each heartbeat, also without a connection; an error ends the lane.
+    pub(super) fn tick(&mut self) -> Result<(), Failure> {
+        self.shared.drive(|engine| engine.tick(Instant::now()));
+        if self.retained.gives_way() {
+            let detail = "memory is tight, and the other end has not acknowledged what is kept for it";
+            return Err(Failure::new(Code::MemoryBudget, detail));
+        }
+        Ok(())
     }
 
     /// There will be no other connection.
@@ -205,7 +220,7 @@ impl Flow {
             aside.heart.waits();
         }
         // Beside something else it costs next to nothing, so it need not be due.
-        let rides = !outbound.is_empty() && self.received - self.told >= ACKNOWLEDGE_BYTES / 4;
+        let rides = !outbound.is_empty() && self.received - self.told >= ACKNOWLEDGE_BYTES / 16;
         if (std::mem::take(&mut aside.acknowledge) || rides) && self.owes() {
             self.told = self.received;
             let word = Heartbeat { kind: Heartbeat::ACKNOWLEDGEMENT, sequence: 0, received: self.received };

@@ -164,9 +164,14 @@ impl Engine {
         self.held += entry.reading.deliver(part);
         self.memory.keeps(self.held);
         self.wakes.extend(entry.reading.waker.take());
+        self.shed();
+    }
+
+    /// Resets the stream that holds most, as long as all together hold too much.
+    pub(super) fn shed(&mut self) {
         while self.held > SESSION_BUFFER || (self.held > SPARED_BUFFER && self.memory.is_short()) {
-            let most = self.streams.iter().max_by_key(|(_, entry)| entry.reading.held).map(|(id, _)| *id);
-            self.fail(most.unwrap_or(id), Code::MemoryBudget);
+            let Some((id, _)) = self.streams.iter().max_by_key(|(_, entry)| entry.reading.held) else { return };
+            self.fail(*id, Code::MemoryBudget);
         }
     }
 

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
-use crate::base::limits::{CHUNK_COST, RETAINED, SENT_MESSAGE};
+use crate::base::limits::{RETAINED, RETAINED_CHUNK, SENT_MESSAGE, SPARED_BUFFER};
+use crate::base::memory::{Account, PROCESS};
 
 /// The end of a lane's outgoing yamux stream that its peer may not have.
-#[derive(Default)]
 pub(super) struct Retained {
     /// From `acknowledged` to `sent`; empty when nothing is kept.
     chunks: VecDeque<Bytes>,
@@ -18,8 +18,12 @@ pub(super) struct Retained {
     left: u64,
     acknowledged: u64,
     sent: u64,
+    /// How much was acknowledged at the last look whether this is too slow.
+    looked: u64,
     /// What the chunks keep in memory.
     cost: usize,
+    /// What the process is told of that.
+    pub(super) memory: Account,
     /// A broken connection will be the end, so that nothing need be kept.
     forgetful: bool,
 }
@@ -33,11 +37,19 @@ pub(super) struct OutOfRange {
     sent: u64,
 }
 
+impl Default for Retained {
+    fn default() -> Self {
+        let (chunks, again, memory) = (VecDeque::new(), VecDeque::new(), PROCESS.account());
+        Self { chunks, again, left: 0, acknowledged: 0, sent: 0, looked: 0, cost: 0, memory, forgetful: false }
+    }
+}
+
 impl Retained {
     /// Keeps nothing from here on; what goes out again still does.
     pub(super) fn forget(&mut self) {
         self.forgetful = true;
         (self.chunks, self.cost) = (VecDeque::new(), 0);
+        self.memory.keeps(0);
     }
 
     /// What it keeps in memory.
@@ -54,6 +66,13 @@ impl Retained {
     /// Whether answers, which must go out beyond that, have taken as much again.
     pub(super) fn is_overfull(&self) -> bool {
         self.cost >= 2 * room()
+    }
+
+    /// Whether it is to give way where memory is tight, asked once each heartbeat: it keeps much, and the peer has acknowledged less of
+    /// late than that. A peer that takes what it is sent does so many times as fast.
+    pub(super) fn gives_way(&mut self) -> bool {
+        let of_late = self.acknowledged - std::mem::replace(&mut self.looked, self.acknowledged);
+        self.cost > SPARED_BUFFER && of_late < self.cost as u64 && self.memory.is_tight()
     }
 
     /// Bytes sent since the lane began.
@@ -80,7 +99,8 @@ impl Retained {
     pub(super) fn send(&mut self, chunk: Bytes) {
         self.sent += chunk.len() as u64;
         if !self.forgetful {
-            self.cost += chunk.len() + CHUNK_COST;
+            self.cost += chunk.len() + RETAINED_CHUNK;
+            self.memory.keeps(self.cost);
             self.chunks.push_back(chunk);
         }
     }
@@ -99,7 +119,7 @@ impl Retained {
             if part < first.len() {
                 first.advance(part);
             } else {
-                self.cost -= CHUNK_COST;
+                self.cost -= RETAINED_CHUNK;
                 self.chunks.pop_front();
             }
         }
@@ -107,6 +127,7 @@ impl Retained {
             // An idle lane keeps no memory for what it once had under way.
             self.chunks = VecDeque::new();
         }
+        self.memory.keeps(self.cost);
         Ok(true)
     }
 
@@ -143,6 +164,7 @@ impl Retained {
     /// Lets go of everything.
     pub(super) fn clear(&mut self) {
         (self.chunks, self.again, self.left, self.cost) = (VecDeque::new(), VecDeque::new(), 0, 0);
+        self.memory.keeps(0);
     }
 
     fn out_of_range(&self, offset: u64) -> OutOfRange {
@@ -221,7 +243,7 @@ mod tests {
             retained.send(Bytes::from_static(b"x"));
             count += 1;
         }
-        assert_eq!(count, RETAINED.div_ceil(1 + CHUNK_COST) as u64);
+        assert_eq!(count, RETAINED.div_ceil(1 + RETAINED_CHUNK) as u64);
         assert_eq!(retained.acknowledge(count - 1), Ok(true));
         assert!(retained.has_room());
         retained.forget();
@@ -229,6 +251,19 @@ mod tests {
         assert_eq!((retained.chunks.len(), retained.cost, retained.outstanding()), (0, 0, 2));
         assert!(retained.check(count).is_err(), "it is not kept");
         assert_eq!(retained.check(count + 1), Ok(()));
+    }
+
+    #[test]
+    fn f31_the_process_is_told_of_what_is_kept() {
+        let mut retained = Retained::default();
+        for _ in 0..4 {
+            retained.send(Bytes::from(vec![7; SENT_MESSAGE]));
+        }
+        assert_eq!(retained.memory.counted(), retained.cost);
+        retained.acknowledge(2 * SENT_MESSAGE as u64).unwrap();
+        assert_eq!(retained.memory.counted(), 2 * (SENT_MESSAGE + RETAINED_CHUNK));
+        retained.clear();
+        assert_eq!(retained.memory.counted(), 0);
     }
 
     #[test]

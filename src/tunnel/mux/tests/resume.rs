@@ -4,6 +4,7 @@ use tokio::io::DuplexStream;
 
 use super::*;
 use crate::base::limits::{ACKNOWLEDGE_AFTER, ACKNOWLEDGE_BYTES, RETAINED};
+use crate::base::memory::Budget;
 use crate::tunnel::fixture::{half, upgraded};
 use crate::wire::heartbeat::Heartbeat;
 
@@ -234,7 +235,7 @@ async fn s1_an_offset_that_can_not_be_is_refused_and_the_lane_still_waits_for_a_
 
 #[tokio::test(start_paused = true)]
 async fn what_is_kept_is_acknowledged_after_so_many_bytes_or_so_long() {
-    let (mut raw, mut gateway) = hostile().await;
+    let (mut raw, gateway) = hostile().await;
     gateway.link.resumable(WINDOW);
     tokio::time::sleep(Duration::from_millis(1)).await;
     let acknowledged = async |raw: &mut Raw| loop {
@@ -248,13 +249,49 @@ async fn what_is_kept_is_acknowledged_after_so_many_bytes_or_so_long() {
     send(&mut raw, frame(0, 0, SYN, 1, 3, b"abc")).await;
     assert_eq!(acknowledged(&mut raw).await, 15);
     assert_eq!(since.elapsed(), ACKNOWLEDGE_AFTER);
-    // Nobody reads it, so that nothing else goes back beside which an acknowledgement could ride.
-    let (_stream, since) = (gateway.incoming.accept().await.unwrap(), Instant::now());
-    for length in [60_000, 60_000, 60_000, 60_000, 22_141] {
-        send(&mut raw, frame(0, 0, 0, 1, length, &vec![7; length as usize])).await;
+    // Nobody reads them, so that nothing else goes back beside which an acknowledgement could ride.
+    let since = Instant::now();
+    for id in [1, 3, 5, 7, 9] {
+        for part in 0..4 {
+            let flags = if id > 1 && part == 0 { SYN } else { 0 };
+            send(&mut raw, frame(0, 0, flags, id, 60_000, &vec![7; 60_000])).await;
+        }
     }
     assert!(acknowledged(&mut raw).await >= ACKNOWLEDGE_BYTES);
     assert!(since.elapsed() < ACKNOWLEDGE_AFTER, "no time had to pass");
+}
+
+#[tokio::test(start_paused = true)]
+async fn f31_where_memory_is_tight_a_lane_ends_whose_peer_takes_much_and_acknowledges_none_of_it() {
+    for (streams, cut) in [(10, false), (10, true), (2, false), (2, true)] {
+        let (mut raw, gateway) = hostile().await;
+        gateway.link.resumable(WINDOW);
+        let budget: &'static Budget = Box::leak(Box::new(Budget::new(usize::MAX)));
+        gateway.link.shared.change(|driver| driver.retains_within(budget));
+        let mut open = Vec::new();
+        for _ in 0..streams {
+            let mut stream = gateway.opener.open().await.unwrap();
+            open.push(gateway.tasks.spawn(async move { stream.write_all(&pattern(200_000)).await.map(|()| stream) }));
+        }
+        let mut taken = 0;
+        while taken < streams * 200_000 {
+            taken += raw.next().await.unwrap().unwrap().len();
+        }
+        let open = futures_util::future::join_all(open).await;
+        if cut {
+            drop(raw);
+            gateway.link.paused().await.unwrap();
+        }
+        let kept = budget.kept();
+        assert!(kept >= streams * 200_000, "{kept} bytes are kept");
+        budget.limit_to(kept);
+        tokio::time::sleep(2 * HEARTBEAT - Duration::from_millis(1)).await;
+        assert_eq!(gateway.link.has_ended(), streams == 10, "{streams} streams, cut: {cut}");
+        if streams == 10 {
+            assert_eq!((gateway.link.ended().await.code, budget.kept()), (Code::MemoryBudget, 0));
+        }
+        drop(open);
+    }
 }
 
 /// What a peer says of itself in a Pong or Ping.
