@@ -20,7 +20,7 @@ use super::policy::{Permit, Service};
 use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
 use crate::base::limits::OPEN_DEADLINE;
-use crate::base::memory::PROCESS;
+use crate::base::memory::{PROCESS, unboxed};
 use crate::tunnel::ledger::{Asked, Ledger};
 use crate::tunnel::listen::reset_on_close;
 use crate::tunnel::mux::{Stream, lost, lost_because};
@@ -97,7 +97,7 @@ async fn serve(context: Arc<Context>, stream: Stream) {
     let Some(arrived) = arrive(&context, stream).await else { return };
     let agent = &context.agent;
     if arrived.open.spoken == Spoken::Echo {
-        return echo::serve(agent, arrived.wired).await;
+        return Box::pin(echo::serve(agent, arrived.wired)).await;
     }
     let Open { request, target, caller, source, .. } = &arrived.open;
     let identity = Some(agent.settings.agent.clone());
@@ -105,7 +105,8 @@ async fn serve(context: Arc<Context>, stream: Stream) {
     let bridged = tokio::select! {
         biased;
         why = context.lane.link().ended() => Err(Refusal::new(Code::SessionLost, why)),
-        bridged = bridge(&context, &arrived, &mut asked) => bridged,
+        // Boxed, so that an open stream does not hold the room that its beginning took.
+        bridged = Box::pin(bridge(&context, &arrived, &mut asked)) => bridged,
     };
     match bridged {
         Ok(bridged) => carry(&context, arrived, bridged).await,
@@ -117,11 +118,11 @@ async fn serve(context: Arc<Context>, stream: Stream) {
 }
 
 /// Reads the `Open`. A stream that says nothing understandable is answered if it can be, and dropped.
-async fn arrive(context: &Context, stream: Stream) -> Option<Arrived> {
+async fn arrive(context: &Context, stream: Stream) -> Option<Box<Arrived>> {
     let since = Instant::now();
     let mut wired = Wired::new(stream);
     let problem = match tokio::time::timeout(OPEN_DEADLINE, wired.receive::<Open>()).await {
-        Ok(Ok(Some(open))) => return Some(Arrived { open, wired, since }),
+        Ok(Ok(Some(open))) => return Some(Box::new(Arrived { open, wired, since })),
         Ok(Ok(None)) => return None,
         // The session broke in the middle of it: nobody waits for an answer.
         Ok(Err(failure)) if failure.code == Code::SessionLost => return None,
@@ -137,7 +138,7 @@ async fn arrive(context: &Context, stream: Stream) -> Option<Arrived> {
 }
 
 /// Permit, connection, and the row that says so: only then is anything accepted.
-async fn bridge(context: &Context, arrived: &Arrived, asked: &mut Asked) -> Result<Bridged, Refusal> {
+async fn bridge(context: &Context, arrived: &Arrived, asked: &mut Asked) -> Result<Box<Bridged>, Refusal> {
     let Arrived { open, since, .. } = arrived;
     let agent = &context.agent;
     if agent.drain.begun() {
@@ -165,7 +166,7 @@ async fn bridge(context: &Context, arrived: &Arrived, asked: &mut Asked) -> Resu
         }
     };
     let ledger = asked.opened(context.session, &agent.settings.agent, address, ())?;
-    Ok(Bridged { permit, far, ledger, slot })
+    Ok(Box::new(Bridged { permit, far, ledger, slot }))
 }
 
 pub(super) async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
@@ -177,9 +178,9 @@ pub(super) async fn refuse(mut wired: Wired<Stream>, refusal: Refusal) {
 }
 
 /// Reply, then what is spoken until the end.
-async fn carry(context: &Context, arrived: Arrived, bridged: Bridged) {
-    let Arrived { open, mut wired, .. } = arrived;
-    let Bridged { permit, far, ledger, slot } = bridged;
+async fn carry(context: &Context, arrived: Box<Arrived>, bridged: Box<Bridged>) {
+    let Arrived { open, mut wired, .. } = unboxed(arrived);
+    let Bridged { permit, far, ledger, slot } = unboxed(bridged);
     if let Far::Bytes(target) = &far {
         // Also if this task or the whole process is cut: the target must not take a cut stream for a finished one.
         reset_on_close(target, true);

@@ -113,6 +113,13 @@ impl Drop for Account {
     }
 }
 
+/// What was in the box, whose memory is given back at once: `*boxed` alone keeps it to the end of the scope, which may be a stream's.
+#[must_use]
+#[expect(clippy::boxed_local, reason = "the box is what is given back")]
+pub fn unboxed<T>(boxed: Box<T>) -> T {
+    *boxed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

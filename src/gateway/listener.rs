@@ -150,7 +150,7 @@ struct Clients {
 /// What a client has said.
 enum Heard {
     /// What its one stream is for.
-    Wanted(Wanted),
+    Wanted(Box<Wanted>),
     /// The beginning of its requests.
     Http(Box<http::Begun>),
 }
@@ -244,7 +244,7 @@ impl Clients {
         certified: Result<Option<Certified>, Failure>,
     ) -> Result<Heard, Refused> {
         let Entry::Http(base) = &spec.terms.entry else {
-            return spec.terms.wanted(&self.gateway, io, source, certified).await.map(Heard::Wanted);
+            return spec.terms.wanted(&self.gateway, io, source, certified).await.map(|wanted| Heard::Wanted(Box::new(wanted)));
         };
         let client = http::Client {
             gateway: self.gateway.clone(),

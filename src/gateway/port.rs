@@ -120,7 +120,7 @@ impl Service<TcpStream, SocketAddr> for Port {
             Ready::Client { stream, wanted: Ok(wanted) } => {
                 let gateway = self.0.clone();
                 // Among the clients, so that a drain waits for it.
-                let relayed = self.0.clients.spawn(async move { relay(&gateway, stream, wanted).await });
+                let relayed = self.0.clients.spawn(async move { relay(&gateway, stream, Box::new(wanted)).await });
                 let _ = relayed.await;
             }
         }

@@ -19,7 +19,7 @@ use super::router::Route;
 use crate::base::code::Code;
 use crate::base::id::{RequestId, SessionId};
 use crate::base::limits::{EARLY_DATA, REPLY_DEADLINE, RESUME_PATIENCE};
-use crate::base::memory::PROCESS;
+use crate::base::memory::{PROCESS, unboxed};
 use crate::tunnel::ledger::{Asked, Ledger, Pace};
 use crate::tunnel::mux::{self, Stream};
 use crate::tunnel::session::Wired;
@@ -94,12 +94,13 @@ impl Pace for Held {
 }
 
 /// Relays one client to its end.
-pub async fn relay<Io: ClientIo>(gateway: &Gateway, mut client: Io, mut wanted: Wanted) {
+pub async fn relay<Io: ClientIo>(gateway: &Gateway, mut client: Io, mut wanted: Box<Wanted>) {
     // Also if this task or the whole process is cut: only a finished stream may look finished.
     client.reset_on_close(true);
     let mut early = Early { kept: std::mem::take(&mut wanted.early), ended: false, sent: false };
     let request = RequestId::fresh();
-    match begin(gateway, request, &wanted, &mut client, &mut early).await {
+    // Boxed, so that an open stream does not hold the room that its beginning took.
+    match Box::pin(begin(gateway, request, &wanted, &mut client, &mut early)).await {
         Ok(begun) => carry(client, early, begun, &wanted).await,
         Err(refusal) => wanted.answer.refuse(&mut client, &refusal, request).await,
     }
@@ -109,7 +110,7 @@ pub async fn relay<Io: ClientIo>(gateway: &Gateway, mut client: Io, mut wanted: 
 ///
 /// # Errors
 /// Why it is refused.
-pub(super) async fn open_silent(gateway: &Gateway, request: RequestId, wanted: &Wanted) -> Result<Begun, Refusal> {
+pub(super) async fn open_silent(gateway: &Gateway, request: RequestId, wanted: &Wanted) -> Result<Box<Begun>, Refusal> {
     let mut early = Early { kept: BytesMut::new(), ended: true, sent: false };
     begin(gateway, request, wanted, &mut Silent, &mut early).await
 }
@@ -121,7 +122,7 @@ async fn begin<Io: ClientIo>(
     wanted: &Wanted,
     client: &mut Io,
     early: &mut Early,
-) -> Result<Begun, Refusal> {
+) -> Result<Box<Begun>, Refusal> {
     let (target, caller) = (wanted.target.to_string(), wanted.caller.name().to_owned());
     let mut asked = Asked::new(&gateway.audit, request, target, caller, Some(wanted.source), None);
     let since = asked.since;
@@ -134,7 +135,7 @@ async fn begin<Io: ClientIo>(
     let begun = opened.and_then(|(Opened { live, stream, place, first }, slots)| {
         let agent = AgentEnd { lane: place.lane().number(), live, stream };
         let ledger = asked.opened(agent.live.session, &agent.live.agent, None, Held { slots, place })?;
-        Ok(Begun { agent, first: first.freeze(), ledger })
+        Ok(Box::new(Begun { agent, first: first.freeze(), ledger }))
     });
     if let Err(refusal) = &begun {
         asked.refused(refusal);
@@ -364,8 +365,8 @@ fn lost(live: &Live, why: &str) -> Refusal {
 }
 
 /// Both ways until the end, or until the caller's rights have ended.
-async fn carry<Io: ClientIo>(mut client: Io, early: Early, begun: Begun, wanted: &Wanted) {
-    let Begun { mut agent, first, ledger } = begun;
+async fn carry<Io: ClientIo>(mut client: Io, early: Early, begun: Box<Begun>, wanted: &Wanted) {
+    let Begun { mut agent, first, ledger } = unboxed(begun);
     let mut said = Said { near: early.kept.freeze(), far: first };
     if early.sent {
         ledger.count(Direction::Up, said.near.len());

@@ -105,7 +105,7 @@ type Io = TokioIo<Metered<Stream, Held>>;
 
 /// The stream has the id of the request that it is opened for, so that a refusal is found by what the client was told.
 async fn open(gateway: &Arc<Gateway>, request: RequestId, wanted: Wanted) -> Result<(Io, Arc<Described>, Life), Refusal> {
-    let Begun { agent: AgentEnd { live, lane, stream }, first, ledger } = open_silent(gateway, request, &wanted).await?;
+    let Begun { agent: AgentEnd { live, lane, stream }, first, ledger } = *open_silent(gateway, request, &wanted).await?;
     let (id, ledger) = (stream.id(), Arc::new(ledger));
     let io = TokioIo::new(Metered::new(stream, first, Direction::Down, ledger.clone()));
     let authority = HeaderValue::try_from(host_of(&wanted.target)).expect("a target's host is plain text");

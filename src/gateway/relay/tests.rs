@@ -38,7 +38,7 @@ impl Site {
     fn client_of(&self, wanted: Wanted) -> (DuplexStream, Left) {
         let (io, theirs, left) = client();
         let gateway = self.gateway.clone();
-        self.tasks.spawn(async move { relay(&gateway, io, wanted).await });
+        self.tasks.spawn(async move { relay(&gateway, io, Box::new(wanted)).await });
         (theirs, left)
     }
 
