@@ -112,7 +112,7 @@ impl Authority {
     }
 
     /// Signs a leaf by an intermediate CA that the root signed.
-    fn signed_under(&self, name: &'static str, params: &CertificateParams, intermediate: &CertificateParams) -> Presented {
+    pub fn signed_under(&self, name: &'static str, params: &CertificateParams, intermediate: &CertificateParams) -> Presented {
         let (key, intermediate_key) = (p256(), p256());
         let root = Issuer::from_ca_cert_der(&self.root, &self.root_key).unwrap();
         let intermediate_der = intermediate.signed_by(&intermediate_key, &root).unwrap();

@@ -26,7 +26,12 @@ struct Client {
 
 impl Client {
     async fn of(targets: &[(&str, std::net::SocketAddr)]) -> Self {
-        let site = Site::with(&[], "", &Agent::targets(targets)).await;
+        Self::with("", targets).await
+    }
+
+    /// The same with more of gateway.yaml.
+    async fn with(gateway_more: &str, targets: &[(&str, std::net::SocketAddr)]) -> Self {
+        let site = Site::with(&[], gateway_more, &Agent::targets(targets)).await;
         let made = site.gateway.admin(&["client-token", "create", "--grant", "acme/dc1/*", "--name", "ci"]).run().await;
         let scratch = Scratch::new();
         scratch.write("token", made.ok());
@@ -35,6 +40,13 @@ impl Client {
 
     fn token_file(&self) -> PathBuf {
         self.scratch.path("token")
+    }
+
+    /// A token like this client's with a secret of somebody's own.
+    fn strangers_token_file(&self) -> PathBuf {
+        let mut token = ClientToken::parse(&std::fs::read_to_string(self.token_file()).unwrap()).unwrap();
+        token.secret = TokenSecret::generate().unwrap();
+        self.scratch.write("stranger", token.encode().expose())
     }
 
     fn connect(&self, target: &str) -> Program {
@@ -184,11 +196,7 @@ async fn a_standard_input_that_nobody_ends_holds_nothing_up_once_the_target_has_
 async fn a_refusal_has_its_exit_code_its_name_and_no_byte_on_standard_output() {
     let echo = Target::echo().await;
     let client = Client::of(&[("echo", echo.address()), ("down", loopback(free_port()))]).await;
-    let stranger = {
-        let mut token = ClientToken::parse(&std::fs::read_to_string(client.token_file()).unwrap()).unwrap();
-        token.secret = TokenSecret::generate().unwrap();
-        client.scratch.write("stranger", token.encode().expose())
-    };
+    let stranger = client.strangers_token_file();
     let narrow = client.site.gateway.admin(&["client-token", "create", "--grant", "acme/dc1/other"]).run().await.ok();
     let narrow = client.scratch.write("narrow", narrow);
     let open = client.scratch.write("open", "secret");
@@ -224,6 +232,44 @@ async fn a_refusal_has_its_exit_code_its_name_and_no_byte_on_standard_output() {
     eventually("the listener says why", SOON, async || listening.process.stderr().contains("target_refused").then_some(()))
         .await;
     assert!(listening.process.is_running());
+}
+
+#[tokio::test]
+async fn cve_2024_43798_the_token_is_read_from_where_the_environment_says_and_a_wrong_one_is_refused() {
+    let named = Target::named("hello").await;
+    let client = Client::of(&[("named", named.address())]).await;
+    let connect = || Program::underpass().args(["connect", "acme/dc1/named", "--stdio"]);
+    let (right, wrong) = (client.token_file(), client.strangers_token_file());
+    let none = connect().run().await.exits(64);
+    assert!(none.stderr.contains("--token-file"), "{}", none.stderr);
+    let refused = connect().env("UNDERPASS_CLIENT_TOKEN_FILE", &wrong).run().await.exits(77);
+    assert!(refused.stderr.contains("login_failed") && refused.stdout.is_empty(), "{}{}", refused.stdout, refused.stderr);
+    client.site.gateway.audited("connect_refused", |row| row["code"] == "login_failed").await;
+    assert_eq!(named.connections(), 0);
+    assert_eq!(connect().env("UNDERPASS_CLIENT_TOKEN_FILE", &right).run().await.ok(), "hello");
+    // What is said on the command line comes first.
+    let said = connect().env("UNDERPASS_CLIENT_TOKEN_FILE", &right).arg("--token-file").arg(&wrong);
+    assert!(said.run().await.exits(77).stderr.contains("login_failed"));
+}
+
+#[tokio::test]
+async fn a_stream_without_a_byte_ends_with_the_timeout_of_clients() {
+    let echo = Target::echo().await;
+    let client = Client::with("clients: {idle_timeout: 1s}\n", &[("echo", echo.address())]).await;
+    let listening = client.listen("echo").await;
+    let mut local = TcpStream::connect(listening.at).await.unwrap();
+    let mut streams = client.stdio("echo");
+    echoes(&mut local, b"once").await.unwrap();
+    streams.input.write_all(b"once").await.unwrap();
+    timeout(SOON, streams.output.read_exact(&mut [0; 4])).await.unwrap().unwrap();
+    is_cut(&mut local).await;
+    let mut rest = Vec::new();
+    timeout(SOON, streams.output.read_to_end(&mut rest)).await.expect("it is cut").unwrap();
+    let (code, said) = streams.ends().await;
+    assert!(code == 69 && rest.is_empty() && said.contains("stream_cut"), "{code} {said}");
+    let gateway = &client.site.gateway;
+    let ends = || gateway.audit().iter().filter(|row| row["event"] == "closed" && row["code"] == "idle_timeout").count();
+    eventually("both are on record", SOON, async || (ends() == 2).then_some(())).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Floods of frames that are each legal, or nearly: who sends them may lose the session, and costs others neither memory nor time.
 //! Refuses to know frames that no state allows.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -43,14 +44,25 @@ fn message(frames: &[u8], masked: bool) -> Vec<u8> {
     bytes
 }
 
-/// What a flood of agent's frames does to a gateway: nobody is harmed, and memory stays.
+/// What another agent's stream may wait for its echo beside a flood: less than a flood is given, so that one which holds others up
+/// until it ends is seen.
+const MEANWHILE: Duration = Duration::from_secs(3);
+
+/// What a flood of agent's frames does to a gateway: others are served meanwhile, nobody is harmed, and memory stays.
 async fn endured(what: &str, flood: impl AsyncFnOnce(&mut Evil) -> std::io::Result<()>) {
     let _turn = heavy().await;
     let mut attacked = Attacked::new().await;
     let mut evil = attacked.greeted().await;
     let before = attacked.site.gateway.process().rss_kib();
-    // One whose answers nobody reads comes to a halt by itself.
-    if let Ok(ended) = timeout(Duration::from_secs(4), flood(&mut evil)).await {
+    let over = Cell::new(false);
+    let flood = async {
+        // One whose answers nobody reads comes to a halt by itself.
+        let ended = timeout(Duration::from_secs(4), flood(&mut evil)).await;
+        over.set(true);
+        ended
+    };
+    let (ended, ()) = tokio::join!(flood, attacked.serves_until(what, MEANWHILE, || over.get()));
+    if let Ok(ended) = ended {
         ended.expect("the session bears it");
     }
     let after = attacked.site.gateway.process().rss_kib();

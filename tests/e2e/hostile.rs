@@ -2,9 +2,12 @@
 //! Refuses to know frames that no state allows.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
 use futures_util::StreamExt;
+use rcgen::SanType;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -16,10 +19,11 @@ use underpass::wire::notice::{Control, Notice};
 
 use crate::fixtures::certificates::Identity;
 use crate::fixtures::peer::{DATA, Peer, SYN, TUNNEL, client_config, dial};
-
+use crate::fixtures::vendor::secured;
+use crate::harness::entries::Entries;
 use crate::harness::site::{Agent, Gateway, Site, http_get};
 use crate::harness::target::{Target, echoes, pattern, told};
-use crate::harness::{SOON, connect_from, eventually, free_port, heavy, loopback};
+use crate::harness::{SOON, connect_from, eventually, free_port, fresh_host, heavy, loopback};
 use crate::wire::Attacked;
 
 #[tokio::test]
@@ -249,11 +253,111 @@ async fn r2_what_a_peer_says_of_itself_forges_no_line_and_moves_no_cursor() {
         (gateway.audit().iter().filter(|row| row["event"] == "connect_refused").count() >= 5).then_some(())
     })
     .await;
-    let log = gateway.process().stderr();
-    for text in [list, log, std::fs::read_to_string(gateway.dir().join("audit/audit.jsonl")).unwrap()] {
-        let active = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
-        assert!(!text.contains(active), "{text:?}");
-        assert!(text.lines().all(|line| line.len() < 2000), "a line without end");
+    for text in [list, gateway.process().stderr(), audit_of(gateway.dir())] {
+        is_inert(&text);
+    }
+    assert_eq!(gateway.audit().iter().filter(|row| row["event"] == "enrolled").count(), 1);
+}
+
+fn audit_of(state_dir: PathBuf) -> String {
+    std::fs::read_to_string(state_dir.join("audit/audit.jsonl")).unwrap()
+}
+
+/// No character of a text does anything but show, and no line is endless.
+fn is_inert(text: &str) {
+    let active = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+    let wrong = text.lines().find(|line| line.contains(active) || line.len() >= 2000);
+    assert_eq!(wrong, None);
+}
+
+/// CONNECT, with one part or another that could move a cursor, forge a line or fill a disk.
+fn strange_heads(token: &str) -> Vec<Vec<u8>> {
+    let (here, login) = ("echo.dc1.acme.underpass:443", format!("Proxy-Authorization: Bearer {token}"));
+    let long = "x".repeat(1 << 20);
+    let user = base64::engine::general_purpose::STANDARD.encode(format!("{CURSOR}:{CURSOR}"));
+    let head = |host: &str, field: &str| format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n{field}\r\n\r\n").into_bytes();
+    vec![
+        head(CURSOR, &login),
+        head("\u{1b}[2J.dc1.acme.underpass:443", &login),
+        head("%1b%0d%0a.dc1.acme.underpass:443", &login),
+        head(&format!("{long}.dc1.acme.underpass:443"), &login),
+        head(&format!("{}.dc1.acme.underpass:443", &long[..5000]), &login),
+        head(here, "Proxy-Authorization: Bearer \u{1b}[2J\u{202e}"),
+        head(here, &format!("Proxy-Authorization: Basic {user}")),
+        head(here, &format!("Proxy-Authorization: {}", &long[..5000])),
+        head(here, &format!("{login}\r\nUser-Agent: \u{9b}2J{long}")),
+        head(here, &format!("{login}\r\nHost: \u{1b}[2J")),
+        format!("{CURSOR} {here} HTTP/1.1\r\n{login}\r\n\r\n").into_bytes(),
+    ]
+}
+
+/// The same by SOCKS5: as host, as user and as token; the longest that fit.
+fn strange_greetings(token: &str) -> Vec<Vec<u8>> {
+    let said = |text: &[u8]| [&[u8::try_from(text.len()).unwrap()], text].concat();
+    let greeting = |user: &[u8], token: &[u8], host: &[u8]| {
+        [&[5, 1, 2, 1][..], &said(user), &said(token), &[5, 1, 0, 3], &said(host), &[1, 187]].concat()
+    };
+    let (token, cursor, long) = (token.as_bytes(), CURSOR.as_bytes(), CURSOR.repeat(255 / CURSOR.len()));
+    vec![
+        greeting(b"any", token, cursor),
+        greeting(b"any", token, long.as_bytes()),
+        greeting(b"any", token, b"\0.dc1.acme.underpass"),
+        greeting(b"any", cursor, b"echo.dc1.acme.underpass"),
+        greeting(cursor, long.as_bytes(), b"echo.dc1.acme.underpass"),
+    ]
+}
+
+/// The same as names in a certificate, which libraries of TLS make no larger than 64 KiB.
+fn strange_names() -> Vec<Vec<SanType>> {
+    let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+    let mail = |text: &str| SanType::Rfc822Name(text.try_into().unwrap());
+    let ascii: String = CURSOR.chars().filter(char::is_ascii).collect();
+    vec![
+        vec![uri(&format!("spiffe://vendor.test/{ascii}"))],
+        vec![mail(&format!("{ascii}@vendor.test"))],
+        vec![uri(&format!("spiffe://corp.test/tenant/acme/group/{ascii}/agent/a1"))],
+        vec![uri(&format!("spiffe://vendor.test/{}", "x".repeat(60_000)))],
+    ]
+}
+
+#[tokio::test]
+async fn r2_what_a_client_says_of_itself_forges_no_line_and_moves_no_cursor() {
+    let echo = Target::echo().await;
+    let mut entries = Entries::new(&[("echo", echo.address())]).await;
+    let token = entries.token("ci", "acme/dc1/*", &[]).await.text;
+    let gateway = &entries.site.gateway;
+    // Each from a host of its own, so that none is only counted.
+    let recorded = async |host: &str, what: &str| {
+        let of = |row: &Value| row["event"] != "opened" && row["source"].as_str().is_some_and(|it| it.starts_with(host));
+        eventually(what, SOON, async || gateway.audit().iter().any(of).then_some(())).await;
+    };
+    let heads = strange_heads(&token).into_iter().map(|head| (entries.connect, head));
+    let greetings = strange_greetings(&token).into_iter().map(|greeting| (entries.socks5, greeting));
+    for (at, said) in heads.chain(greetings) {
+        let host = fresh_host();
+        let (mut reader, mut writer) = connect_from(&host, at).await.unwrap().into_split();
+        // What is refused early takes no more.
+        let say = async { writer.write_all(&said).await };
+        let hear = async { reader.read_to_end(&mut Vec::new()).await };
+        let _ = timeout(SOON, async { tokio::join!(say, hear) }).await.expect("it is refused");
+        recorded(&host, &format!("{} is on record", String::from_utf8_lossy(&said[..said.len().min(200)]).escape_debug()))
+            .await;
+    }
+    for names in strange_names() {
+        let host = fresh_host();
+        let connector = entries.vendor.connector(Some(&entries.vendor.client_named(names)));
+        let stream = connect_from(&host, entries.connect_tls).await.unwrap();
+        if let Ok(mut io) = secured(&connector, stream).await {
+            let _ = io.write_all(b"CONNECT echo.dc1.acme.underpass:443 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let _ = timeout(SOON, io.read_to_end(&mut Vec::new())).await.expect("it is refused");
+        }
+        recorded(&host, "a certificate of strange names is on record").await;
+    }
+    let Site { gateway, agent, .. } = &mut entries.site;
+    let audit = audit_of(gateway.dir());
+    assert!(audit.contains("u{1b}[2J"), "some of it is quoted: {audit}");
+    for text in [audit, gateway.process().stderr(), audit_of(agent.dir()), agent.process().stderr()] {
+        is_inert(&text);
     }
     assert_eq!(gateway.audit().iter().filter(|row| row["event"] == "enrolled").count(), 1);
 }

@@ -6,6 +6,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::fixtures::client::echoed;
+use crate::harness::entries::{Entries, Way};
 use crate::harness::process::Program;
 use crate::harness::site::{Agent, Gateway, Site};
 use crate::harness::target::{Target, echoes, pattern, told};
@@ -85,6 +87,34 @@ async fn an_idle_stream_ends_with_its_timeout_and_a_busy_one_does_not() {
     always("a stream with traffic lives", Duration::from_secs(3), async || echoes(&mut busy, b"tick").await.is_ok()).await;
     is_let_go(idle).await;
     site.agent.audited("closed", |row| row["code"] == "idle_timeout").await;
+}
+
+#[tokio::test]
+async fn an_idle_stream_ends_with_the_timeout_of_the_listener_by_which_it_came() {
+    const IDLE: [Way; 4] = [Way::Listener, Way::Connect, Way::Socks5, Way::Certified];
+    let echo = Target::echo().await;
+    let entries = Entries::with(&echo_target(&echo, ""), &["echo"], ", idle_timeout: 1s").await;
+    let token = entries.token("ci", "acme/dc1/*", &[]).await.text;
+    let mut busy = entries.open(Way::Connect, "echo", &token).await.unwrap();
+    let mut idle = Vec::new();
+    for way in IDLE {
+        let mut io = entries.open(way, "echo", &token).await.unwrap();
+        echoed(&mut io, b"once").await;
+        idle.push((way, io));
+    }
+    let ticks = async || {
+        echoed(&mut busy, b"tick").await;
+        true
+    };
+    always("a stream with traffic lives", Duration::from_secs(3), ticks).await;
+    for (way, io) in &mut idle {
+        let end = timeout(SOON, io.read_to_end(&mut Vec::new())).await.expect("it is let go");
+        assert!(end.is_err(), "{way:?}: it ended as if all were well");
+    }
+    let gateway = &entries.site.gateway;
+    let ends = || gateway.audit().iter().filter(|row| row["event"] == "closed" && row["code"] == "idle_timeout").count();
+    eventually("each is on record", SOON, async || (ends() == IDLE.len()).then_some(())).await;
+    assert_eq!(gateway.audit().iter().filter(|row| row["event"] == "closed").count(), IDLE.len(), "and no other");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{CertificateParams, Issuer, KeyPair};
+use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
@@ -13,10 +13,13 @@ use tokio::time::timeout;
 use underpass::wire::open::Spoken;
 
 use crate::fixtures::certificates::{Identity, Signer, agent_leaf, authority};
+use crate::fixtures::client::echoed;
 use crate::fixtures::peer::{DATA, ENROLL, Peer, SYN, TUNNEL, UPGRADE, WINDOW, client_config, dial, read_head, yamux};
+use crate::fixtures::vendor::secured;
+use crate::harness::entries::{CERTIFIED, Entries, Way};
 use crate::harness::site::{Agent, Gateway, Site};
 use crate::harness::target::{Target, told};
-use crate::harness::{SOON, free_port, loopback};
+use crate::harness::{SOON, eventually, free_port, loopback};
 use crate::identity::{all_refused, site};
 use crate::reach::{TakenOver, ask, open};
 use crate::wire::Attacked;
@@ -135,26 +138,56 @@ async fn rustsec_2024_0336_bytes_behind_a_close_notify_keep_nobody_busy() {
     attacked.unharmed("garbage behind close_notify").await;
 }
 
+/// A leaf below so many intermediates of one name, each signed by the next: whoever looks for a path finds ever more of them.
+fn maze(leaf: &CertificateParams, intermediates: usize) -> Identity {
+    let keys: Vec<_> = (0..intermediates).map(|_| KeyPair::generate().unwrap()).collect();
+    let signed_by = |params: &CertificateParams, key: &KeyPair, by: usize| {
+        let copy = KeyPair::try_from(keys[by % intermediates].serialize_der()).unwrap();
+        params.signed_by(key, &Issuer::new(authority(), copy)).unwrap().der().clone()
+    };
+    let key = KeyPair::generate().unwrap();
+    let leaf = signed_by(leaf, &key, 0);
+    let above = (0..intermediates).map(|n| signed_by(&authority(), &keys[n], n + 1));
+    Identity { chain: std::iter::once(leaf).chain(above).collect(), key: PrivateKeyDer::try_from(key.serialize_der()).unwrap() }
+}
+
+/// As many intermediates as are looked at, and far more.
+const MAZES: [usize; 2] = [4, 50];
+
 #[tokio::test]
 async fn rustsec_2023_0053_a_maze_of_intermediates_is_refused_before_the_deadline() {
     let (site, _echo) = site().await;
-    let keys: Vec<_> = (0..50).map(|_| KeyPair::generate().unwrap()).collect();
-    // All of one name, each signed by the next: whoever looks for a path finds ever more of them.
-    let signed_by = |params: &CertificateParams, key: &KeyPair, by: usize| {
-        let copy = KeyPair::try_from(keys[by % 50].serialize_der()).unwrap();
-        params.signed_by(key, &Issuer::new(authority(), copy)).unwrap().der().clone()
-    };
-    let leafs = KeyPair::generate().unwrap();
-    let leaf = signed_by(&agent_leaf(), &leafs, 0);
-    let maze = (0..50).map(|n| signed_by(&authority(), &keys[n], n + 1));
-    let identity = Identity {
-        chain: std::iter::once(leaf).chain(maze).collect(),
-        key: PrivateKeyDer::try_from(leafs.serialize_der()).unwrap(),
-    };
-    all_refused(vec![("50 intermediates", Some(identity))], &site).await;
+    let mazes = MAZES.map(|intermediates| ("a maze", Some(maze(&agent_leaf(), intermediates))));
+    all_refused(mazes.into(), &site).await;
     let rows = site.gateway.audit();
     let refused: Vec<_> = rows.iter().filter(|row| row["event"] == "connect_refused").collect();
     assert!(refused.iter().all(|row| row["code"] != "tls_failed"), "by its certificate, and not by the clock: {refused:?}");
+}
+
+#[tokio::test]
+async fn rustsec_2023_0053_a_client_with_a_maze_of_intermediates_is_refused_before_the_deadline() {
+    let echo = Target::echo().await;
+    let entries = Entries::new(&[("echo", echo.address())]).await;
+    let mut leaf = agent_leaf();
+    leaf.subject_alt_names = vec![SanType::DnsName(CERTIFIED.try_into().unwrap())];
+    let refused =
+        || entries.site.gateway.audit().into_iter().filter(|row| row["event"] == "connect_refused").collect::<Vec<_>>();
+    for intermediates in MAZES {
+        // The intermediates have the name of the vendor's own CA.
+        let connector = entries.vendor.connector(Some(&maze(&leaf, intermediates)));
+        for at in [entries.certified, entries.connect_tls, entries.socks5_tls] {
+            let before = refused().len();
+            let Ok(mut io) = secured(&connector, TcpStream::connect(at).await.unwrap()).await else { continue };
+            let _ = timeout(SOON, io.read_to_end(&mut Vec::new())).await.expect("it is let go");
+            eventually("it is on record", SOON, async || (refused().len() > before).then_some(())).await;
+        }
+    }
+    assert!(
+        refused().iter().all(|row| row["code"] == "tls_failed"),
+        "by its certificate, and not by the clock: {:?}",
+        refused()
+    );
+    echoed(&mut entries.open(Way::Certified, "echo", "").await.unwrap(), b"still serving").await;
 }
 
 #[tokio::test]

@@ -62,6 +62,16 @@ impl Attacked {
         self.unharmed(what).await;
     }
 
+    /// The other agent's stream gets each of its echoes in time, one after the other, until it is over.
+    pub(crate) async fn serves_until(&mut self, what: &str, within: Duration, over: impl Fn() -> bool) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(25));
+        while !over() {
+            let echoed = timeout(within, echoes(&mut self.live, b"meanwhile")).await;
+            assert!(matches!(echoed, Ok(Ok(()))), "{what}: another agent's stream stood still: {echoed:?}");
+            ticks.tick().await;
+        }
+    }
+
     /// The gateway lives, and the other agent's stream is whole.
     pub(crate) async fn unharmed(&mut self, after: &str) {
         assert!(self.site.gateway.process().is_running(), "{after}: the gateway ended");

@@ -67,11 +67,13 @@ pub fn client_not_after(connection: &CommonState) -> Option<OffsetDateTime> {
 
 /// The verifier for a listener.
 pub(super) fn verifier(clients: &ClientCa<'_>, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Failure> {
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors(clients)?), provider);
+    let anchors = anchors(clients)?;
+    let rules = Vendors { constrained: anchors.roots.iter().any(|anchor| anchor.name_constraints.is_some()) };
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), provider);
     let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
     // Its hints are the vendor's CAs, so that a client with several certificates knows which one is meant.
     let webpki = builder.build().or_fail(Code::ConfigInvalid, clients.file.display())?;
-    Ok(Arc::new(ClientVerifier { webpki, rules: Vendors }))
+    Ok(Arc::new(ClientVerifier { webpki, rules }))
 }
 
 fn anchors(clients: &ClientCa<'_>) -> Result<RootCertStore, Failure> {
@@ -92,19 +94,29 @@ fn anchors(clients: &ClientCa<'_>) -> Result<RootCertStore, Failure> {
 
 /// A listener's: clients of the vendor's own CAs.
 #[derive(Debug)]
-struct Vendors;
+struct Vendors {
+    /// One of the CAs that are trusted has name constraints.
+    constrained: bool,
+}
 
 impl Rules for Vendors {
-    /// webpki takes a leaf without extended key usage, and a CA that may not sign.
+    /// webpki takes a leaf without extended key usage, and a CA that may not sign; and it holds no common name to name constraints, since
+    /// it knows none.
     fn check(&self, leaf: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<(), Failure> {
+        let mut constrained = self.constrained;
         for der in above {
-            if !may_sign(&parse(der)?) {
+            let certificate = parse(der)?;
+            if !may_sign(&certificate) {
                 return Err(refused("a certificate above the leaf is no CA that may sign"));
             }
+            constrained |= !matches!(certificate.name_constraints(), Ok(None));
         }
         let certificate = parse(leaf)?;
         if !matches!(certificate.extended_key_usage(), Ok(Some(usage)) if usage.value.client_auth) {
             return Err(refused("its extended key usage does not have clientAuth"));
+        }
+        if constrained && matches!(certificate.subject_alternative_name(), Ok(None)) {
+            return Err(refused("a CA above it has name constraints, which hold alternative names alone, and it has none"));
         }
         names_of(leaf).map(drop)
     }

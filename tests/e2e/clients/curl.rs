@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::fixtures::client::host_of;
 use crate::fixtures::nginx::Nginx;
+use crate::fixtures::vendor::{NAME, Vendor};
 use crate::harness::entries::Entries;
 use crate::harness::process::{Finished, Program};
 use crate::harness::target::pattern;
@@ -22,7 +23,7 @@ fn path(path: &Path) -> &str {
 #[tokio::test]
 async fn curl_fetches_http_and_https_byte_by_byte_through_connect_and_socks5() {
     let nginx = Nginx::start().await;
-    let vendor = crate::fixtures::vendor::Vendor::new();
+    let vendor = Vendor::new();
     let secure = Nginx::start_tls(&vendor.server()).await;
     for server in [&nginx, &secure] {
         std::fs::write(server.file("big"), pattern(64 << 20)).unwrap();
@@ -50,7 +51,13 @@ async fn curl_fetches_http_and_https_byte_by_byte_through_connect_and_socks5() {
             std::fs::remove_file(out).unwrap();
         }
     }
-    assert_eq!(entries.audits_of("opened", "token ci"), [8, 8], "each is on record with its caller");
+    // By the name of the target's own certificate, as the README has it.
+    let (out, there) = (scratch.path("out"), format!("{NAME}:443:secure.dc1.acme.underpass:443"));
+    let named =
+        ["-x", &plain, "--proxy-header", &bearer, "--connect-to", &there, "--cacert", path(&target_ca), "-o", path(&out)];
+    get(&format!("https://{NAME}/big"), &named).await.ok();
+    assert_eq!(sha256_of(&out).await, wanted);
+    assert_eq!(entries.audits_of("opened", "token ci"), [9, 9], "each is on record with its caller");
 }
 
 #[tokio::test]

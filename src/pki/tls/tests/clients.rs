@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
+    KeyUsagePurpose, NameConstraints, SanType,
+};
 
 use super::*;
 
@@ -209,6 +212,76 @@ async fn s1_a_certificate_that_is_not_good_gets_no_byte_through_even_where_none_
     let mut stolen = vendor.own.signed("without its key", &good);
     stolen.key = private_key_of(&PrivateKey::generate().unwrap());
     assert_eq!(vendor.meet(false, Some(stolen)).await.refusal().code, Code::CertificateRefused);
+}
+
+/// A CA of the vendor's that may sign names of `a.test` alone.
+fn department(constrain: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "a department's CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    constrain(&mut params);
+    params
+}
+
+fn constrained_in_dns(params: &mut CertificateParams) {
+    let permitted_subtrees = vec![GeneralSubtree::DnsName("a.test".to_owned())];
+    params.name_constraints = Some(NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() });
+}
+
+/// The same of URIs, which the library that makes certificates can't say.
+fn constrained_in_uris(params: &mut CertificateParams) {
+    let content = b"\x30\x0c\xa0\x0a\x30\x08\x86\x06a.test".to_vec();
+    let mut constraints = CustomExtension::from_oid_content(&[2, 5, 29, 30], content);
+    constraints.set_criticality(true);
+    params.custom_extensions.push(constraints);
+}
+
+#[tokio::test]
+async fn rustsec_2026_0098_rustsec_2026_0099_a_ca_signs_no_name_beyond_its_constraints() {
+    let vendor = Vendor::new();
+    let (by_dns, by_uri) = (department(constrained_in_dns), department(constrained_in_uris));
+    for (ca, names, taken) in [
+        (&by_dns, vec![dns("app.a.test")], true),
+        (&by_dns, vec![dns("app.b.test")], false),
+        (&by_dns, vec![dns("app.a.test"), dns("app.b.test")], false),
+        (&by_dns, vec![dns("*.test")], false),
+        (&by_uri, vec![dns("app.b.test")], true),
+        (&by_uri, vec![uri("spiffe://b.test/app")], false),
+        // webpki compares no URIs, so none is taken.
+        (&by_uri, vec![uri("spiffe://a.test/app")], false),
+    ] {
+        let shown = vendor.own.signed_under("by a department", &params(&vendor.own, names.clone()), ca);
+        let met = vendor.meet(false, Some(shown)).await;
+        assert_eq!(met.is_ok(), taken, "{names:?}");
+        if !taken {
+            assert_eq!(met.refusal().code, Code::CertificateRefused, "{names:?}: {}", met.refusal());
+        }
+    }
+}
+
+#[tokio::test]
+async fn rustsec_2026_0044_a_common_name_is_no_way_round_name_constraints() {
+    let vendor = Vendor::new();
+    let mut named = params(&vendor.own, Vec::new());
+    named.distinguished_name = rcgen::DistinguishedName::new();
+    named.distinguished_name.push(DnType::CommonName, "app.b.test");
+    let shown = |ca: &CertificateParams| vendor.own.signed_under("by a department", &named, ca);
+    assert_eq!(vendor.names(Some(shown(&department(|_| ())))).await, ["app.b.test"]);
+    for ca in [department(constrained_in_dns), department(constrained_in_uris)] {
+        let refusal = vendor.meet(false, Some(shown(&ca))).await.refusal();
+        assert_eq!(refusal.code, Code::CertificateRefused);
+        assert!(refusal.detail.contains("name constraints"), "{refusal}");
+    }
+    // A trusted CA that has them itself.
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = department(constrained_in_dns);
+    vendor.trust([own.self_signed(&key).unwrap().der()]);
+    let leafs = rcgen::KeyPair::generate().unwrap();
+    let leaf = named.signed_by(&leafs, &rcgen::Issuer::from_params(&own, &key)).unwrap();
+    let leafs = PrivateKeyDer::try_from(leafs.serialize_der()).unwrap();
+    let shown = Presented { name: "by a trusted one", chain: vec![leaf.der().clone()], key: leafs };
+    assert!(vendor.meet(false, Some(shown)).await.refusal().detail.contains("name constraints"));
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ async fn rustsec_2021_0079_codings_other_than_chunked_are_refused() {
 }
 
 #[tokio::test]
-async fn pingora_2026_0034_http10_with_a_coding_is_refused() {
+async fn rustsec_2026_0034_http10_with_a_coding_is_refused() {
     refused("POST /a HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").await;
     refused("POST /a HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").await;
 }
