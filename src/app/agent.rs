@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::memory::limit_buffers;
-use super::process::{Signals, Wish, raise_descriptor_limit, ready};
+use super::process::{Signals, Wish, changed, raise_descriptor_limit, ready};
 use super::targets::policy;
 use super::{Place, ops, process};
 use crate::agent::enroll::{Enrollment, enroll as redeem};
@@ -161,21 +161,21 @@ impl Running {
     ///
     /// # Errors
     /// What the files of its targets report; all stays as it was then.
-    pub fn reload(&mut self, config: AgentConfig) -> Result<Vec<&'static str>, Failure> {
+    pub fn reload(&mut self, config: AgentConfig) -> Result<Vec<String>, Failure> {
         let policy = policy(&config)?;
         let old = &self.config;
         let restart = [
-            ("gateway", config.gateway != old.gateway),
-            ("proxy", config.proxy != old.proxy),
-            ("limits", config.limits != old.limits),
-            ("drain", config.drain != old.drain),
-            ("audit", config.audit != old.audit),
-            ("metrics", config.metrics != old.metrics),
-            ("log", config.log != old.log),
+            changed("gateway", &old.gateway, &config.gateway),
+            changed("proxy", &old.proxy, &config.proxy),
+            changed("limits", &old.limits, &config.limits),
+            changed("drain", &old.drain, &config.drain),
+            changed("audit", &old.audit, &config.audit),
+            changed("metrics", &old.metrics, &config.metrics),
+            changed("log", &old.log, &config.log),
         ];
         self.agent.reload(policy);
         self.config.targets = config.targets;
-        Ok(restart.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect())
+        Ok(restart.concat())
     }
 
     /// Ends well: gateways told, streams given their time.
@@ -214,16 +214,11 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
         let agent = running.agent.clone();
         let ready: ops::Readiness = Arc::new(move || is_ready(&agent));
         let allow = AllowFrom::only(allow_from.clone());
-        ops::serve_metrics(*listen, allow, metrics.clone(), ready, &running.drain, &running.ops)?;
+        let agent = running.agent.clone();
+        let gauges: ops::Gauges = Arc::new(move || show_links(&agent));
+        ops::serve_metrics(*listen, allow, (metrics.clone(), gauges), ready, &running.drain, &running.ops)?;
     }
-    let agent = running.agent.clone();
-    ops::keep_up(metrics, &running.ops, move || {
-        for (endpoint, age) in agent.board().ages() {
-            metrics::last_frame_age(&endpoint.to_string(), age);
-        }
-        metrics::lights("tunnel", &agent.board().links().iter().map(|link| link.tunnel).collect::<Vec<_>>());
-        metrics::lights("target", &agent.policy().targets().map(|target| target.lamp().light().state).collect::<Vec<_>>());
-    });
+    ops::keep_up(metrics, &running.ops, || {});
     let audit = running.audit.clone();
     running.ops.spawn(async move { audit.release_held().await });
     tracing::info!(targets = config.targets.len(), "agent {} is running", running.id);
@@ -236,6 +231,15 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
     let exit = signals.drain(async move { drain.finish(&tasks, config.drain.timeout).await }).await;
     running.stop().await;
     Ok(exit)
+}
+
+/// What the links and the targets' lights show, for the metrics.
+fn show_links(agent: &Agent) {
+    for (endpoint, age) in agent.board().ages() {
+        metrics::last_frame_age(&endpoint.to_string(), age);
+    }
+    metrics::lights("tunnel", &agent.board().links().iter().map(|link| link.tunnel).collect::<Vec<_>>());
+    metrics::lights("target", &agent.policy().targets().map(|target| target.lamp().light().state).collect::<Vec<_>>());
 }
 
 fn is_ready(agent: &Agent) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
 use super::memory::limit_buffers;
-use super::process::{Signals, Wish, raise_descriptor_limit, ready};
+use super::process::{Signals, Wish, changed, raise_descriptor_limit, ready};
 use super::{Place, ops, process};
 use crate::base::allow::AllowFrom;
 use crate::base::code::{Code, Exit, Failure};
@@ -204,24 +204,24 @@ impl Running {
     ///
     /// # Errors
     /// Whatever is wrong with it; nothing has changed then.
-    pub fn reload(&mut self, config: GatewayConfig) -> Result<Vec<&'static str>, Failure> {
+    pub fn reload(&mut self, config: GatewayConfig) -> Result<Vec<String>, Failure> {
         let old = &self.config;
         let restart = [
-            ("gateway", config.gateway != old.gateway),
-            ("enrollment", config.enrollment != old.enrollment),
-            ("clients", config.clients != old.clients),
-            ("limits", config.limits != old.limits),
-            ("drain", config.drain != old.drain),
-            ("audit", config.audit != old.audit),
-            ("metrics", config.metrics != old.metrics),
-            ("log", config.log != old.log),
+            changed("gateway", &old.gateway, &config.gateway),
+            changed("enrollment", &old.enrollment, &config.enrollment),
+            changed("clients", &old.clients, &config.clients),
+            changed("limits", &old.limits, &config.limits),
+            changed("drain", &old.drain, &config.drain),
+            changed("audit", &old.audit, &config.audit),
+            changed("metrics", &old.metrics, &config.metrics),
+            changed("log", &old.log, &config.log),
         ];
         self.listeners = self.served.apply(&self.gateway, specs(&config.listeners, &self.authority)?)?;
         warn_of_clear_tokens(&config);
         self.gateway.table().limit(&tenants(&config));
         self.config.listeners = config.listeners;
         self.config.tenants = config.tenants;
-        Ok(restart.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect())
+        Ok(restart.concat())
     }
 
     /// Ends well: see [`Gateway::drain`].
@@ -261,15 +261,12 @@ pub async fn run(place: &Place) -> Result<Exit, Failure> {
         let gateway = running.gateway.clone();
         let ready: ops::Readiness = Arc::new(move || gateway.ready());
         let allow = AllowFrom::only(allow_from.clone());
-        ops::serve_metrics(*listen, allow, metrics.clone(), ready, &running.drain, &running.tasks)?;
+        let gateway = running.gateway.clone();
+        let gauges: ops::Gauges = Arc::new(move || show_sessions(&gateway));
+        ops::serve_metrics(*listen, allow, (metrics.clone(), gauges), ready, &running.drain, &running.tasks)?;
     }
-    let gateway = running.gateway.clone();
     let audit = running.audit.clone();
-    ops::keep_up(metrics, &running.tasks, move || {
-        metrics::duplicate_identities(gateway.registry().duplicates().len());
-        show_lights(&gateway);
-        audit.settle();
-    });
+    ops::keep_up(metrics, &running.tasks, move || audit.settle());
     let audit = running.audit.clone();
     running.tasks.spawn(async move { audit.release_held().await });
     tracing::info!(
@@ -410,8 +407,9 @@ fn tenants(config: &GatewayConfig) -> HashMap<Name, Limits> {
     config.tenants.iter().map(|(name, tenant)| (name.clone(), limits(&tenant.limits))).collect()
 }
 
-/// What the sessions' lights show, for the metrics.
-fn show_lights(gateway: &Gateway) {
+/// What the sessions' lights show and whose identities several hold, for the metrics.
+fn show_sessions(gateway: &Gateway) {
+    metrics::duplicate_identities(gateway.registry().duplicates().len());
     let lights: Vec<_> = gateway.registry().sessions().iter().map(|live| live.lights()).collect();
     metrics::lights("tunnel", &lights.iter().map(|lights| lights.tunnel).collect::<Vec<_>>());
     metrics::lights("agent", &lights.iter().map(|lights| lights.agent.state).collect::<Vec<_>>());

@@ -35,20 +35,28 @@ const SAMPLE_DEADLINE: Duration = Duration::from_secs(3600);
 /// Whether the process can do its work.
 pub type Readiness = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
 
-/// Serves `/metrics`, `/livez` and `/readyz`.
+/// Shows what the role's gauges are now.
+pub type Gauges = Arc<dyn Fn() + Send + Sync>;
+
+/// Serves `/metrics`, `/livez` and `/readyz`. The role's gauges are shown anew for each scrape, so that they agree with what is counted
+/// as it happens.
 ///
 /// # Errors
 /// `listen_failed`.
 pub fn serve_metrics(
     address: SocketAddr,
     allow: AllowFrom,
-    metrics: Metrics,
+    (metrics, gauges): (Metrics, Gauges),
     ready: Readiness,
     drain: &Drain,
     tasks: &Tasks,
 ) -> Result<SocketAddr, Failure> {
+    let scrape = move || async move {
+        gauges();
+        metrics.render()
+    };
     let router = Router::new()
-        .route("/metrics", get(move || async move { metrics.render() }))
+        .route("/metrics", get(scrape))
         .route("/livez", get(|| async { "live\n" }))
         .route("/readyz", get(move || async move { readiness(&ready) }))
         .fallback(|| async { (StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n") });
@@ -100,7 +108,7 @@ pub async fn serve_admin(path: &Path, router: Router, drain: &Drain, tasks: &Tas
     Ok(())
 }
 
-/// Keeps metrics in order for as long as `tasks` live; `more` refreshes the gauges of a role.
+/// Keeps metrics in order for as long as `tasks` live, and does what else is `more` to do as often.
 pub fn keep_up(metrics: Metrics, tasks: &Tasks, more: impl Fn() + Send + 'static) {
     tasks.spawn(async move {
         let mut tick = tokio::time::interval(UPKEEP);

@@ -1,11 +1,14 @@
 //! What a long-running process has one of: its signals, its limit on open files, its word to systemd.
 //! It refuses to know which role it plays.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
+use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::base::code::{Code, Exit, Failure, OrFail};
@@ -14,7 +17,7 @@ use crate::base::memory::PROCESS;
 use crate::observe::audit::{Audit, Event};
 use crate::observe::metrics;
 
-/// How often gauges of the process are refreshed and histograms drained.
+/// How often the process's own gauges are refreshed and histograms drained.
 pub const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What somebody outside asks a process to do.
@@ -80,15 +83,34 @@ impl Signals {
     }
 }
 
-/// Says in log, audit and metrics how a reload went: what is in force now and which sections wait for a restart, or why all stays
-/// as it was.
-pub fn reloaded(result: Result<(String, Vec<&'static str>), Failure>, path: &Path, audit: &Audit) {
+/// What of a section differs between two configurations, such as `gateway.resume_window`.
+#[must_use]
+pub fn changed<S: PartialEq + Serialize>(section: &str, old: &S, new: &S) -> Vec<String> {
+    if old == new {
+        return Vec::new();
+    }
+    let keys = |section| match serde_json::to_value(section) {
+        Ok(Value::Object(keys)) => keys,
+        _ => Map::new(),
+    };
+    let (old, new) = (keys(old), keys(new));
+    let all: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let differing: Vec<_> = all.into_iter().filter(|key| old.get(*key) != new.get(*key)).collect();
+    if differing.is_empty() {
+        vec![section.to_owned()]
+    } else {
+        differing.iter().map(|key| format!("{section}.{key}")).collect()
+    }
+}
+
+/// Says in log, audit and metrics how a reload went: what is in force now and what waits for a restart, or why all stays as it was.
+pub fn reloaded(result: Result<(String, Vec<String>), Failure>, path: &Path, audit: &Audit) {
     metrics::reloaded(result.is_ok());
     match result {
         Ok((what, restart)) => {
             tracing::info!(what, "reloaded {}", path.display());
-            for section in restart {
-                tracing::warn!("the change of `{section}` takes effect at the next start");
+            for key in restart {
+                tracing::warn!("the change of `{key}` takes effect at the next start");
             }
             let _ = audit.record(&Event::Reloaded { what: &what });
         }
@@ -127,4 +149,22 @@ pub fn tell_systemd(states: &[NotifyState<'_>]) {
 /// Says that the process serves.
 pub fn ready(what: &str) {
     tell_systemd(&[NotifyState::Ready, NotifyState::Status(what)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse_gateway;
+
+    #[test]
+    fn what_waits_for_a_restart_is_named_by_its_keys() {
+        let config = |more: &str| parse_gateway("gateway.yaml", &format!("version: 1\n{more}\n")).unwrap();
+        let old = config("gateway: {endpoints: [\"wss://gw.example\"]}");
+        let new = config("gateway: {endpoints: [\"wss://gw.example\"], resume_window: 5s, direct_address: \"a.example:443\"}");
+        assert_eq!(changed("gateway", &old.gateway, &new.gateway), ["gateway.direct_address", "gateway.resume_window"]);
+        assert_eq!(changed("gateway", &old.gateway, &old.gateway), [""; 0]);
+        let new = config("gateway: {endpoints: [\"wss://gw.example\"]}\nmetrics: {listen: \"127.0.0.1:9\"}");
+        assert_eq!(changed("metrics", &new.metrics, &new.metrics), [""; 0]);
+        assert_eq!(changed("metrics", &old.metrics, &new.metrics), ["metrics.allow_from", "metrics.listen"]);
+    }
 }

@@ -392,7 +392,7 @@ codes! {
         "The gateway could not enroll the agent." ;
         "See the gateway's log; the token is not used up and may be tried again."
     AgentUnknown "agent_unknown" Caller Usage false:
-        "No agent of that name is enrolled." ;
+        "No agent of that name is enrolled, or there is no such group or tenant." ;
         "See `underpass agents list`."
     ClientTokenUnknown "client_token_unknown" Caller Usage false:
         "There is no client token of that name or id." ;
@@ -443,6 +443,9 @@ codes! {
     NotRunning "not_running" Caller Unavailable false:
         "No gateway or agent answers on the admin socket of the state directory." ;
         "Start it, or give the right `--state-dir`."
+    NotAnswering "not_answering" Caller Unavailable false:
+        "The gateway or agent has its admin socket open and gives no answer: it is stopped, starved or stuck." ;
+        "Look at its process and its log. `kill -CONT` lets one that was stopped go on; restart one that stays so."
     CertificateExpiring "certificate_expiring" Agent Unavailable false:
         "The agent's certificate is in the last third of its life." ;
         "Enroll again with a fresh token; the running agent takes the new certificate at its next connection."

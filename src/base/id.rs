@@ -158,12 +158,15 @@ impl From<TargetId> for String {
     }
 }
 
-/// A text that is no `tenant/group/name`.
+/// A text that is no `tenant/group/name`, or no part of one from its left.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPath {
     /// Not three parts.
     #[error("`{0}` is not of the form tenant/group/name (such as `acme/dc1/sales-db`)")]
     Shape(String),
+    /// More than three parts, where up to three mean a tenant, a group or an agent.
+    #[error("`{0}` is not a tenant, a tenant/group or a tenant/group/agent (such as `acme`, `acme/dc1` or `acme/dc1/agent-1`)")]
+    Scope(String),
     /// One of the parts is no name.
     #[error(transparent)]
     Name(#[from] InvalidName),

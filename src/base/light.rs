@@ -63,7 +63,7 @@ words! {
         Serving "serving"
         /// It has not.
         NotServing "not serving"
-        /// It was not asked yet, or is of a build that can't be.
+        /// It was not asked yet, can't be asked while its tunnel is not connected, or is of a build that can't be.
         Unknown "unknown"
     }
 }

@@ -19,6 +19,12 @@ impl Scope {
         [Self(agent.to_string()), Self(agent.group.to_string()), Self(agent.group.tenant.to_string())]
     }
 
+    /// Those that it is in, the widest first and itself last.
+    pub fn path(&self) -> impl Iterator<Item = Self> {
+        let ends = self.0.match_indices('/').map(|(at, _)| at).chain([self.0.len()]);
+        ends.map(|end| Self(self.0[..end].to_owned()))
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -37,7 +43,7 @@ impl FromStr for Scope {
     fn from_str(text: &str) -> Result<Self, InvalidPath> {
         let names = text.split('/').map(Name::parse).collect::<Result<Vec<_>, _>>()?;
         if names.len() > 3 {
-            return Err(InvalidPath::Shape(printable(text, 128)));
+            return Err(InvalidPath::Scope(printable(text, 128)));
         }
         Ok(Self(text.to_owned()))
     }
@@ -74,6 +80,12 @@ mod tests {
         for text in ["", "acme/", "/acme", "acme//a1", "acme/dc1/a1/x", "ACME", "acme/*"] {
             assert!(text.parse::<Scope>().is_err(), "{text}");
         }
-        assert_eq!("acme/dc1".parse::<Scope>().unwrap().depth(), 2);
+        let group: Scope = "acme/dc1".parse().unwrap();
+        assert_eq!(
+            (group.depth(), group.path().map(String::from).collect()),
+            (2, vec!["acme".to_owned(), "acme/dc1".to_owned()])
+        );
+        let wrong = "acme/dc1/a1/x".parse::<Scope>().unwrap_err().to_string();
+        assert!(wrong.starts_with("`acme/dc1/a1/x` is not a tenant, a tenant/group or a tenant/group/agent"), "{wrong}");
     }
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::args::AgentCommand;
-use super::gateway::date_time;
 use super::{Outcome, admin, print};
 use crate::agent::status::LinkStatus;
 use crate::app::agent::{self, AgentStatus, Enrolled, STATUS, admin_socket, credential_files};
@@ -112,7 +112,7 @@ fn show_enrolled(enrolled: &Enrolled, json: bool) {
             "config_written": enrolled.config_written,
         }));
     }
-    print::line(format!("enrolled as {} until {}", enrolled.agent, date_time(enrolled.not_after)));
+    print::line(format!("enrolled as {} until {}", enrolled.agent, print::time(enrolled.not_after)));
     let config = enrolled.config.display();
     if enrolled.config_written {
         print::line(format!("wrote {config}: add the targets that the gateway may reach, then `underpass agent run`"));
@@ -142,7 +142,9 @@ fn show_explanation(request: &str, explanation: &Explanation, json: bool) {
 fn show_status(status: &AgentStatus) {
     print::line(format!("agent        {} {}", status.agent, status.version));
     let warning = status.certificate.warning.as_ref().map(|code| format!("  ({code})")).unwrap_or_default();
-    print::line(format!("certificate  ends {}{warning}", status.certificate.not_after));
+    let ends = &status.certificate.not_after;
+    let ends = OffsetDateTime::parse(ends, &Rfc3339).map_or_else(|_| ends.clone(), print::time);
+    print::line(format!("certificate  ends {ends}{warning}"));
     print::line(format!("streams      {}", status.streams));
     print::line("");
     let rows: Vec<_> = status.sessions.iter().map(link).collect();
@@ -161,8 +163,8 @@ fn show_status(status: &AgentStatus) {
 
 fn next_try(link: &LinkStatus) -> String {
     match (link.tunnel, link.next_attempt_ms) {
-        (Tunnel::Down, Some(millis)) => format!("{:.1} s", Duration::from_millis(millis).as_secs_f32()),
-        (Tunnel::Down, None) => "now".to_owned(),
+        (Tunnel::Down | Tunnel::Resuming, Some(millis)) => print::duration(Duration::from_millis(millis)),
+        (Tunnel::Down | Tunnel::Resuming, None) => "now".to_owned(),
         _ => "-".to_owned(),
     }
 }
@@ -171,23 +173,22 @@ fn next_try(link: &LinkStatus) -> String {
 fn last_try(light: &Light<Reach>) -> String {
     let code = light.code.map(|code| format!(" ({code})")).unwrap_or_default();
     let since = light.since.filter(|_| light.state == Reach::Failing);
-    let since = since.map(|since| format!(" since {}", date_time(since))).unwrap_or_default();
+    let since = since.map(|since| format!(" since {}", print::time(since))).unwrap_or_default();
     format!("{}{code}{since}", light.state)
 }
 
 fn link(link: &LinkStatus) -> [String; 9] {
-    let shown = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let shown = |duration: Option<Duration>| print::or_dash(duration.map(print::duration));
     let error = link.last_error.as_ref().map(|error| format!("{}: {}", error.code, error.detail));
     [
         link.endpoint.clone(),
         link.tunnel.to_string(),
-        shown(link.lanes.map(|lanes| lanes.to_string())),
-        shown(link.connected_s.map(|seconds| format!("{seconds} s"))),
-        shown(link.last_frame_age_ms.map(|millis| format!("{millis} ms"))),
-        #[allow(clippy::cast_precision_loss, reason = "shown with two digits")]
-        shown(link.round_trip_us.map(|micros| format!("{:.2} ms", micros as f64 / 1000.0))),
+        print::or_dash(link.lanes.map(|lanes| lanes.to_string())),
+        shown(link.connected_s.map(Duration::from_secs)),
+        shown(link.last_frame_age_ms.map(Duration::from_millis)),
+        shown(link.round_trip_us.map(Duration::from_micros)),
         next_try(link),
-        shown(link.proxy.clone()),
-        shown(error),
+        print::or_dash(link.proxy.clone()),
+        print::or_dash(error),
     ]
 }

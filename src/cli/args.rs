@@ -153,12 +153,17 @@ fn tcp_url(text: &str) -> Result<HostPort, String> {
     rest.strip_suffix('/').unwrap_or(rest).parse().map_err(|failure: crate::base::code::Failure| failure.detail)
 }
 
+/// Asked for here and not by the grammar, whose usage would show as given what nobody has typed.
+fn from_environment(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 /// Where a gateway's state is.
 #[derive(Args)]
 pub(super) struct GatewayPlace {
-    /// The state directory
-    #[arg(long, env = "UNDERPASS_GATEWAY_DIR", default_value = "/var/lib/underpass/gateway", value_name = "DIR")]
-    state_dir: PathBuf,
+    /// The state directory [env: UNDERPASS_GATEWAY_DIR] [default: /var/lib/underpass/gateway]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
 }
 
 /// Where a gateway's state and configuration are.
@@ -166,17 +171,17 @@ pub(super) struct GatewayPlace {
 pub(super) struct GatewayPlaces {
     #[command(flatten)]
     place: GatewayPlace,
-    /// The configuration file [default: gateway.yaml in the state directory]
-    #[arg(long, env = "UNDERPASS_GATEWAY_CONFIG", value_name = "FILE")]
+    /// The configuration file [env: UNDERPASS_GATEWAY_CONFIG] [default: gateway.yaml in the state directory]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 /// Where an agent's state is.
 #[derive(Args)]
 pub(super) struct AgentPlace {
-    /// The state directory
-    #[arg(long, env = "UNDERPASS_AGENT_DIR", default_value = "/var/lib/underpass/agent", value_name = "DIR")]
-    state_dir: PathBuf,
+    /// The state directory [env: UNDERPASS_AGENT_DIR] [default: /var/lib/underpass/agent]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
 }
 
 /// Where an agent's state and configuration are.
@@ -184,32 +189,36 @@ pub(super) struct AgentPlace {
 pub(super) struct AgentPlaces {
     #[command(flatten)]
     place: AgentPlace,
-    /// The configuration file [default: agent.yaml in the state directory]
-    #[arg(long, env = "UNDERPASS_AGENT_CONFIG", value_name = "FILE")]
+    /// The configuration file [env: UNDERPASS_AGENT_CONFIG] [default: agent.yaml in the state directory]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl GatewayPlace {
     pub(super) fn state_dir(self) -> PathBuf {
         self.state_dir
+            .or_else(|| from_environment("UNDERPASS_GATEWAY_DIR"))
+            .unwrap_or_else(|| "/var/lib/underpass/gateway".into())
     }
 }
 
 impl AgentPlace {
     pub(super) fn state_dir(self) -> PathBuf {
-        self.state_dir
+        self.state_dir.or_else(|| from_environment("UNDERPASS_AGENT_DIR")).unwrap_or_else(|| "/var/lib/underpass/agent".into())
     }
 }
 
 impl From<GatewayPlaces> for Place {
     fn from(places: GatewayPlaces) -> Self {
-        Self { state_dir: places.place.state_dir, config: places.config }
+        let config = places.config.or_else(|| from_environment("UNDERPASS_GATEWAY_CONFIG"));
+        Self { state_dir: places.place.state_dir(), config }
     }
 }
 
 impl From<AgentPlaces> for Place {
     fn from(places: AgentPlaces) -> Self {
-        Self { state_dir: places.place.state_dir, config: places.config }
+        let config = places.config.or_else(|| from_environment("UNDERPASS_AGENT_CONFIG"));
+        Self { state_dir: places.place.state_dir(), config }
     }
 }
 
@@ -324,9 +333,10 @@ pub(super) enum AgentsCommand {
         /// tenant/group/agent
         agent: AgentId,
     },
-    /// Let one, a group's or a tenant's in no more until `enable`: their sessions are cut at once, and no certificate is lost
+    /// Let one, a group's or a tenant's in no more until `enable`: their sessions and open streams are cut at once, and no
+    /// certificate is lost
     Disable(Scoped),
-    /// Let them in again
+    /// Let them in again: they go on trying all the while, up to 30 s apart, so it can take that long until they are back
     Enable(Scoped),
 }
 

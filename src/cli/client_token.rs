@@ -5,10 +5,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use serde_json::json;
-use time::OffsetDateTime;
 
 use super::args::{ClientTokenCommand, Expiry};
-use super::gateway::{date, date_time};
 use super::{Outcome, admin, print};
 use crate::app::gateway::admin_socket;
 use crate::base::code::{Code, Exit, Failure, OrFail};
@@ -55,7 +53,7 @@ pub(super) async fn run(command: ClientTokenCommand, json: bool) -> Outcome {
 
 fn show_made(made: &ClientTokenAnswer) {
     let ClientTokenInfo { name, id, grants, expires, .. } = &made.info;
-    let until = expires.map_or_else(|| "it never expires".to_owned(), |expires| format!("until {}", date_time(expires)));
+    let until = expires.map_or_else(|| "it never expires".to_owned(), |expires| format!("until {}", print::time(expires)));
     print::note(format!("client token {name} ({id}) reaches {grants}, {until}"));
     if let Some(limits) = limits(&made.info) {
         print::note(format!("it may use {limits}"));
@@ -96,9 +94,9 @@ fn row(info: &ClientTokenInfo) -> [String; 7] {
         info.name.to_string(),
         info.id.clone(),
         grants(&info.grants),
-        limits(info).unwrap_or_else(|| "-".to_owned()),
-        date(info.created),
-        info.expires.map_or_else(|| "never".to_owned(), expiry),
+        print::or_dash(limits(info)),
+        print::time(info.created),
+        info.expires.map_or_else(|| "never".to_owned(), print::time),
         state.to_owned(),
     ]
 }
@@ -117,12 +115,6 @@ fn limits(info: &ClientTokenInfo) -> Option<String> {
     let rate = info.rate.map(|rate| format!("{}/s", size::show(&u64::from(rate.get()))));
     let limits: Vec<_> = [streams, rate].into_iter().flatten().collect();
     (!limits.is_empty()).then(|| limits.join(", "))
-}
-
-/// To the minute while it matters.
-fn expiry(at: OffsetDateTime) -> String {
-    let near = at - OffsetDateTime::now_utc() < time::Duration::days(2);
-    if near { date_time(at) } else { date(at) }
 }
 
 fn show_revoked(revoked: &RevokedClientToken) {

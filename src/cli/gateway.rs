@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::json;
-use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::args::{AgentsCommand, GatewayCommand, Scoped, TokenCommand};
 use super::{Outcome, admin, lights, print};
@@ -14,7 +14,7 @@ use crate::control::agents::{AgentInfo, RevokedAgent, duplicates};
 use crate::control::api::{
     AGENTS, AgentsAnswer, DISABLE, ENABLE, GatewayStatus, STATUS, ScopeRequest, TOKENS, TokenAnswer, TokenRequest, revoke_path,
 };
-use crate::control::disable::Standing;
+use crate::control::disable::{DisabledScope, Standing};
 
 pub(super) async fn run(command: GatewayCommand, json: bool) -> Outcome {
     match command {
@@ -46,13 +46,13 @@ fn initialized(made: &Initialized, json: bool) {
             "config": made.config,
             "trust_domain": made.trust_domain.as_str(),
             "pin": made.pin.to_string(),
-            "issuing_not_after": date(made.issuing_not_after),
+            "issuing_not_after": made.issuing_not_after.format(&Rfc3339).unwrap_or_default(),
         }));
     }
     print::line(format!(
         "made the private PKI of {} (its issuing CA ends on {})",
         made.trust_domain,
-        date(made.issuing_not_after)
+        print::time(made.issuing_not_after)
     ));
     print::line(format!("pin     {}", made.pin));
     print::line(format!("config  {}", made.config.display()));
@@ -65,7 +65,7 @@ fn show_status(status: &GatewayStatus) {
     print::line(format!("pin          {}", status.pin));
     let endpoints: Vec<_> = status.endpoints.iter().map(ToString::to_string).collect();
     print::line(format!("endpoints    {}", endpoints.join(" ")));
-    print::line(format!("issuing CA   ends {}", date(status.issuing_not_after)));
+    print::line(format!("issuing CA   ends {}", print::time(status.issuing_not_after)));
     print::line(format!("sessions     {}", status.sessions.len()));
     for (agent, instances) in duplicates(&status.sessions) {
         print::line(format!("duplicate    {agent} x{instances} (`underpass explain duplicate_identity`)"));
@@ -83,7 +83,7 @@ pub(super) async fn token(command: TokenCommand, json: bool) -> Outcome {
     for created in &made.created {
         print::note(format!("created {created}"));
     }
-    print::note(format!("token {} can be used once, until {}", made.id, date_time(made.expires)));
+    print::note(format!("token {} can be used once, until {}", made.id, print::time(made.expires)));
     print::line(made.token.expose());
     Ok(Exit::Ok)
 }
@@ -116,15 +116,15 @@ fn list(agents: &[AgentInfo]) {
 
 fn row(info: &AgentInfo) -> [String; 10] {
     let duplicates = duplicates(&info.sessions).get(&info.agent).copied();
-    let note = match (info.revoked, &info.disabled, duplicates) {
+    let note = match (info.revoked, info.disabled.as_slice(), duplicates) {
         (Some(_), ..) => "revoked".to_owned(),
-        (None, Some(scope), _) => format!("disabled ({scope})"),
-        (None, None, Some(several)) => format!("DUPLICATE x{several}"),
-        (None, None, None) => String::new(),
+        (None, [_, ..], _) => format!("disabled ({})", each_since(&info.disabled)),
+        (None, [], Some(several)) => format!("DUPLICATE x{several}"),
+        (None, [], None) => String::new(),
     };
     let lanes: usize = info.sessions.iter().map(|session| session.lanes).sum();
     let streams: usize = info.sessions.iter().map(|session| session.streams).sum();
-    let first = info.sessions.first();
+    let version = info.sessions.first().map(|session| session.version.clone());
     // Of clones all, since each is to be found; of one process the first.
     let shown = if duplicates.is_some() { info.sessions.len() } else { 1 };
     let from: Vec<_> = info.sessions.iter().take(shown).map(|session| session.peer.as_str()).collect();
@@ -135,9 +135,9 @@ fn row(info: &AgentInfo) -> [String; 10] {
         lights::targets(&info.sessions),
         lanes.to_string(),
         streams.to_string(),
-        from.join(" "),
-        first.map(|session| session.version.clone()).unwrap_or_default(),
-        date(info.not_after),
+        print::or_dash(Some(from.join(" ")).filter(|from| !from.is_empty())),
+        print::or_dash(version),
+        print::time(info.not_after),
         note,
     ]
 }
@@ -149,16 +149,32 @@ async fn set_standing(path: &str, scoped: Scoped, json: bool) -> Result<(), Fail
         print::json(&standing);
         return Ok(());
     }
-    match standing.disabled {
-        Some(since) => {
-            print::line(format!("disabled {} since {}: not let in until `enable`", standing.scope, date_time(since)))
-        }
-        None => print::line(format!("enabled {}", standing.scope)),
-    }
+    print::line(told(&standing));
     if !standing.audited {
         print::note("warning: the audit is full and does not have it");
     }
     Ok(())
+}
+
+/// How it is now, and what keeps the agents out beside that.
+fn told(standing: &Standing) -> String {
+    let Standing { scope, disabled, within, changed, .. } = standing;
+    let own = match (disabled, changed) {
+        (Some(since), _) => format!("disabled {scope} since {}: not let in until `enable`", print::time(*since)),
+        (None, true) => format!("enabled {scope}"),
+        (None, false) => format!("{scope} was not disabled"),
+    };
+    match (within.as_slice(), disabled) {
+        ([], _) => own,
+        (_, Some(_)) => format!("{own}; disabled as well: {}", each_since(within)),
+        (_, None) => format!("{own}; not let in, still disabled: {}", each_since(within)),
+    }
+}
+
+/// Such as `acme since 2026-01-31 12:00 UTC, acme/dc1 since 2026-02-01 08:30 UTC`.
+fn each_since(disabled: &[DisabledScope]) -> String {
+    let each = disabled.iter().map(|DisabledScope { scope, since }| format!("{scope} since {}", print::time(*since)));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn show_revoked(revoked: &RevokedAgent) {
@@ -168,11 +184,52 @@ fn show_revoked(revoked: &RevokedAgent) {
     }
 }
 
-pub(super) fn date(time: OffsetDateTime) -> String {
-    time.date().to_string()
-}
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
 
-pub(super) fn date_time(time: OffsetDateTime) -> String {
-    let time = time.to_offset(time::UtcOffset::UTC);
-    format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute())
+    use super::*;
+    use crate::base::light::Tunnel;
+    use crate::pki::identity::Serial;
+
+    fn disabled(scopes: &[&str]) -> Vec<DisabledScope> {
+        let since = datetime!(2026-01-31 12:00 UTC);
+        scopes.iter().map(|scope| DisabledScope { scope: scope.parse().unwrap(), since }).collect()
+    }
+
+    #[test]
+    fn an_agent_without_a_session_has_a_dash_where_a_session_would_say_something() {
+        let info = AgentInfo {
+            agent: "acme/dc1/agent-1".parse().unwrap(),
+            serial: Serial::random().unwrap(),
+            enrolled: datetime!(2026-01-01 00:00 UTC),
+            not_after: datetime!(2026-01-31 08:05 UTC),
+            revoked: None,
+            disabled: disabled(&["acme", "acme/dc1"]),
+            tunnel: Tunnel::Down,
+            sessions: Vec::new(),
+        };
+        let note = "disabled (acme since 2026-01-31 12:00 UTC, acme/dc1 since 2026-01-31 12:00 UTC)";
+        assert_eq!(row(&info), ["acme/dc1/agent-1", "down", "-", "-", "0", "0", "-", "-", "2026-01-31 08:05 UTC", note]);
+    }
+
+    #[test]
+    fn enabling_says_what_has_changed_and_what_keeps_the_agents_out_still() {
+        let standing = |within: &[&str], changed| Standing {
+            scope: "acme/dc1/a".parse().unwrap(),
+            disabled: None,
+            within: disabled(within),
+            changed,
+            audited: true,
+        };
+        assert_eq!(told(&standing(&[], true)), "enabled acme/dc1/a");
+        assert_eq!(told(&standing(&[], false)), "acme/dc1/a was not disabled");
+        let still = "enabled acme/dc1/a; not let in, still disabled: acme/dc1 since 2026-01-31 12:00 UTC";
+        assert_eq!(told(&standing(&["acme/dc1"], true)), still);
+        let since = Some(datetime!(2026-01-31 12:00 UTC));
+        let own = "disabled acme/dc1/a since 2026-01-31 12:00 UTC: not let in until `enable`";
+        assert_eq!(told(&Standing { disabled: since, ..standing(&[], true) }), own);
+        let both = format!("{own}; disabled as well: acme since 2026-01-31 12:00 UTC");
+        assert_eq!(told(&Standing { disabled: since, ..standing(&["acme"], false) }), both);
+    }
 }

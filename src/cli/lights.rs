@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::gateway::date_time;
+use super::print;
 use crate::base::id::Name;
 use crate::base::light::{Light, Reach, Serving};
 use crate::control::agents::{AgentInfo, LiveSession};
@@ -24,7 +24,7 @@ pub(super) fn serving(sessions: &[LiveSession]) -> String {
     let of = |state| lights().find(|light| light.state == state);
     match (of(Serving::NotServing), of(Serving::Serving)) {
         _ if sessions.is_empty() => "-".to_owned(),
-        (Some(Light { state, since: Some(since), .. }), _) => format!("{state} since {}", date_time(since)),
+        (Some(Light { state, since: Some(since), .. }), _) => format!("{state} since {}", print::time(since)),
         (Some(light), _) | (None, Some(light)) => light.state.to_string(),
         (None, None) => Serving::Unknown.to_string(),
     }

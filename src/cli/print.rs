@@ -2,9 +2,11 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::base::code::Failure;
 
@@ -49,6 +51,35 @@ pub(super) fn note(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// A time as every text shows it, in UTC to the minute: `2026-01-31 12:00 UTC`.
+pub(super) fn time(time: OffsetDateTime) -> String {
+    let time = time.to_offset(UtcOffset::UTC);
+    format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute())
+}
+
+/// A duration as every text shows it, in its largest unit: `15 s`; of less than ten there is a digit more: `2.5 min`, `0.28 ms`.
+pub(super) fn duration(duration: Duration) -> String {
+    const UNITS: [(&str, u128); 4] =
+        [("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("min", 60_000_000_000), ("s", 1_000_000_000)];
+    let nanos = duration.as_nanos();
+    let (unit, length) = UNITS.into_iter().find(|(_, length)| nanos >= *length).unwrap_or(("ms", 1_000_000));
+    let (whole, hundredths) = (nanos / length, format!("{:02}", nanos * 100 / length % 100));
+    let digits = match (whole, unit) {
+        (10.., _) => 0,
+        (_, "ms") => 2,
+        _ => 1,
+    };
+    match hundredths[..digits].trim_end_matches('0') {
+        "" => format!("{whole} {unit}"),
+        fraction => format!("{whole}.{fraction} {unit}"),
+    }
+}
+
+/// A cell of a table, where there may be nothing to show.
+pub(super) fn or_dash(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "-".to_owned())
+}
+
 /// Prints rows under a heading, in columns as wide as they need to be.
 pub(super) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) {
     let mut widths = heading.map(|title| title.chars().count());
@@ -71,4 +102,34 @@ fn aligned<const N: usize>(widths: &[usize; N], cells: [String; N]) -> String {
 
 fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_a_number_of_its_largest_unit() {
+        for (micros, shown) in [
+            (0, "0 ms"),
+            (280, "0.28 ms"),
+            (300, "0.3 ms"),
+            (235_900, "235 ms"),
+            (999_999, "999 ms"),
+            (1_000_000, "1 s"),
+            (2_540_000, "2.5 s"),
+            (15_071_000, "15 s"),
+            (104_000_000, "1.7 min"),
+            (3_599_000_000, "59 min"),
+            (90 * 60_000_000, "1.5 h"),
+            (100 * 24 * 3_600_000_000, "100 d"),
+        ] {
+            assert_eq!(duration(Duration::from_micros(micros)), shown);
+        }
+    }
+
+    #[test]
+    fn a_time_is_in_utc_and_to_the_minute() {
+        assert_eq!(time(time::macros::datetime!(2026-12-23 00:02:34 +1:30)), "2026-12-22 22:32 UTC");
+    }
 }

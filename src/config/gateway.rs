@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::common::{AuditSection, Drain, LogSection, MetricsSection, Version};
 use super::listener::{IDLE_TIMEOUT_MIN, ListenerConfig};
@@ -77,7 +77,11 @@ pub struct GatewaySection {
     pub direct_address: Option<HostPort>,
     /// How long a session whose connection broke waits for the agent to take it up again, with every stream as it was; 0 to 5m, 0: not
     /// at all. Default 30s.
-    #[serde(default = "default_resume_window", with = "scalar::duration")]
+    #[serde(
+        default = "default_resume_window",
+        serialize_with = "scalar::duration::serialize",
+        deserialize_with = "resume_window"
+    )]
     pub resume_window: Duration,
     /// Networks that agents' tunnels may come from. Default any.
     #[serde(default, with = "scalar::networks")]
@@ -266,12 +270,19 @@ fn default_resume_window() -> Duration {
     limits::RESUME_WINDOW
 }
 
+/// As every duration; whoever looks for a word that switches it off is told of it.
+fn resume_window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let why = |why| de::Error::custom(format_args!("{why}; `0` switches resumption off"));
+    scalar::read_duration(&String::deserialize(deserializer)?).map_err(why)
+}
+
 impl GatewaySection {
     fn check(&self) -> Result<(), Problem> {
         check_endpoints(&self.endpoints)?;
         if self.resume_window > limits::MAX_RESUME_WINDOW {
             let at = ["gateway".into(), "resume_window".into()];
-            return Err(problem(at, Code::ConfigInvalid, "`gateway.resume_window` is at most 5m"));
+            let shown = scalar::show_duration(&self.resume_window);
+            return Err(problem(at, Code::ConfigInvalid, format_args!("`gateway.resume_window` is {shown}: it is at most 5m")));
         }
         match &self.direct_address {
             Some(direct) if !self.endpoints.iter().any(|endpoint| endpoint.0.port == direct.port) => Err(problem(

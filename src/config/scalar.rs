@@ -55,12 +55,12 @@ const MINUTE: u128 = 60 * SECOND;
 const HOUR: u128 = 60 * MINUTE;
 const DAY: u128 = 24 * HOUR;
 
-fn read_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn read_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| wrong(text, "a duration: expected a number and a unit, such as 500ms, 10s, 5m, 2h or 30d"))
 }
 
-fn show_duration(value: &Duration) -> String {
+pub(super) fn show_duration(value: &Duration) -> String {
     let mut left = value.as_nanos();
     let mut shown = String::new();
     for (unit, length) in [("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", 1_000_000), ("us", 1000), ("ns", 1)] {

@@ -111,6 +111,20 @@ fn values_are_read_strictly() {
 }
 
 #[test]
+fn a_wrong_window_of_resumption_is_quoted_and_the_way_to_have_none_is_told() {
+    let with = |window: &str| {
+        let line = format!("gateway: {{endpoints: [\"wss://gw1.vendor.example:443\"], resume_window: {window}}}");
+        told(parse_gateway("gateway.yaml", &format!("version: 1\n{line}\n")))
+    };
+    assert_eq!(with("10m"), "config_invalid: gateway.yaml:2:71: `gateway.resume_window` is 10m: it is at most 5m");
+    for word in ["-1", "off", "none"] {
+        let duration = "is not a duration: expected a number and a unit, such as 500ms, 10s, 5m, 2h or 30d";
+        let told = format!("config_invalid: gateway.yaml:2:71: `{word}` {duration}; `0` switches resumption off");
+        assert_eq!(with(word), told);
+    }
+}
+
+#[test]
 fn words_that_yaml_1_1_took_for_booleans_are_no_booleans() {
     for word in ["yes", "no", "on", "off", "y", "1"] {
         let line = format!("listeners:\n  - {{listen: \"127.0.0.1:1\", target: a/b/c, early_data: {word}}}");

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::disable::{DisabledScope, disabled_of};
 use super::op::{Caller, Op};
 use super::records::{self, Agent, Record, Revocation, SerialRecord, Stored};
 use super::store::{CommitError, Expect};
@@ -76,9 +77,9 @@ pub struct AgentInfo {
     /// When all its certificates were revoked, if they were.
     #[serde(with = "text::optional_utc", default)]
     pub revoked: Option<OffsetDateTime>,
-    /// The widest scope by which it is disabled, if it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disabled: Option<Scope>,
+    /// What it is disabled by, if it is: its tenant, its group, itself, the widest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disabled: Vec<DisabledScope>,
     /// The best that its sessions with this gateway are.
     pub tunnel: Tunnel,
     /// Its sessions with this gateway; without any it is down, here.
@@ -116,7 +117,7 @@ impl Control {
             let certificate = serials.get(&serial)?;
             let sessions = sessions.remove(&id).unwrap_or_default();
             Some(AgentInfo {
-                disabled: Scope::all_of(&id).into_iter().rev().find(|scope| disabled.contains_key(scope)),
+                disabled: disabled_of(Scope::all_of(&id).into_iter().rev(), &disabled),
                 tunnel: sessions.iter().map(|session| session.lights.tunnel).min().unwrap_or(Tunnel::Down),
                 sessions,
                 agent: id,

@@ -17,14 +17,29 @@ use crate::observe::audit::Event;
 /// Who is disabled, and since when.
 pub(super) type DisabledScopes = BTreeMap<Scope, OffsetDateTime>;
 
+/// One that is disabled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisabledScope {
+    /// The agent, group or tenant.
+    pub scope: Scope,
+    /// Since when.
+    #[serde(with = "text::utc")]
+    pub since: OffsetDateTime,
+}
+
 /// What disabling or enabling did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// Which agents.
     pub scope: Scope,
-    /// Since when they are disabled; absent: they are not.
+    /// Since when that scope is disabled; absent: it is not.
     #[serde(with = "text::optional_utc", default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<OffsetDateTime>,
+    /// What it is in and is disabled as well, the widest first: while there is any, its agents stay out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub within: Vec<DisabledScope>,
+    /// Whether anything has changed: it was not so before.
+    pub changed: bool,
     /// Whether the audit has it. Disabling is done even if the audit is full and otherwise refuses work.
     pub audited: bool,
 }
@@ -39,15 +54,17 @@ impl Control {
         let begun = op.begin(self);
         let outcome = self.set_disabled(scope, Some(caller)).await;
         let mut audited = begun.is_ok();
-        let disabled = op.end(self, outcome, |_, control| {
-            tracing::info!(%scope, by = caller.by, "disabled");
-            audited &= control.parts.audit.record(&Event::AgentsDisabled { scope, by: &caller.by }).is_ok();
+        let standing = op.end(self, outcome, |standing, control| {
+            if standing.changed {
+                tracing::info!(%scope, by = caller.by, "disabled");
+                audited &= control.parts.audit.record(&Event::AgentsDisabled { scope, by: &caller.by }).is_ok();
+            }
             Ok(())
         })?;
-        Ok(Standing { scope: scope.clone(), disabled, audited })
+        Ok(Standing { audited, ..standing })
     }
 
-    /// Lets them in again. What is not disabled stays that.
+    /// Lets them in again, unless something that they are in is disabled as well. What is not disabled stays that.
     ///
     /// # Errors
     /// `agent_unknown`, `store_failed`, `audit_full`.
@@ -55,11 +72,13 @@ impl Control {
         let op = Op { name: "agents enable", on: scope.to_string(), caller };
         op.begin(self)?;
         let outcome = self.set_disabled(scope, None).await;
-        let disabled = op.end(self, outcome, |_, control| {
+        op.end(self, outcome, |standing, control| {
+            if !standing.changed {
+                return Ok(());
+            }
             tracing::info!(%scope, by = caller.by, "enabled");
             control.parts.audit.record(&Event::AgentsEnabled { scope, by: &caller.by })
-        })?;
-        Ok(Standing { scope: scope.clone(), disabled, audited: true })
+        })
     }
 
     /// Publishes what the store says.
@@ -71,14 +90,16 @@ impl Control {
         Ok(())
     }
 
-    async fn set_disabled(&self, scope: &Scope, by: Option<&Caller>) -> Result<Option<OffsetDateTime>, Failure> {
+    async fn set_disabled(&self, scope: &Scope, by: Option<&Caller>) -> Result<Standing, Failure> {
         self.exists(scope).await?;
         for _ in 0..ATTEMPTS {
             let stored = records::get::<Disabled>(self.store(), scope.as_str()).await?;
             let at = text::seconds(OffsetDateTime::now_utc());
             let (write, at) = match (by, &stored) {
-                (Some(_), Some(stored)) => return Ok(Some(stored.record.at)),
-                (None, None) => return Ok(None),
+                (Some(_), Some(stored)) => {
+                    return Ok(standing(scope, Some(stored.record.at), false, &*self.disabled.lock().await));
+                }
+                (None, None) => return Ok(standing(scope, None, false, &*self.disabled.lock().await)),
                 (Some(caller), None) => {
                     (Disabled { scope: scope.clone(), at, by: caller.by.clone() }.put(Expect::Absent), Some(at))
                 }
@@ -93,7 +114,7 @@ impl Control {
                         None => drop(published.remove(scope)),
                     }
                     self.parts.revocations.publish_disabled(published.keys().cloned().collect());
-                    return Ok(at);
+                    return Ok(standing(scope, at, true, &published));
                 }
                 Err(CommitError::Conflict(_)) => {}
                 Err(CommitError::Failed(failure)) => return Err(failure),
@@ -104,12 +125,28 @@ impl Control {
 
     /// What is mistyped is to be told, and not to be disabled in vain.
     async fn exists(&self, scope: &Scope) -> Result<(), Failure> {
-        let (store, id) = (self.store(), scope.as_str());
-        let known = match scope.depth() {
-            1 => records::get::<Tenant>(store, id).await?.is_some(),
-            2 => records::get::<Group>(store, id).await?.is_some(),
-            _ => records::get::<Agent>(store, id).await?.is_some(),
-        };
-        if known { Ok(()) } else { Err(Failure::new(Code::AgentUnknown, format_args!("`{scope}`"))) }
+        for part in scope.path() {
+            let (store, id) = (self.store(), part.as_str());
+            let (what, known) = match part.depth() {
+                1 => ("tenant", records::get::<Tenant>(store, id).await?.is_some()),
+                2 => ("group", records::get::<Group>(store, id).await?.is_some()),
+                _ => ("agent", records::get::<Agent>(store, id).await?.is_some()),
+            };
+            if !known {
+                return Err(Failure::new(Code::AgentUnknown, format_args!("there is no {what} `{part}`")));
+            }
+        }
+        Ok(())
     }
+}
+
+/// The scopes of a path that are disabled, in its order.
+pub(super) fn disabled_of(path: impl Iterator<Item = Scope>, disabled: &DisabledScopes) -> Vec<DisabledScope> {
+    let since = |scope: Scope| disabled.get(&scope).map(|since| DisabledScope { since: *since, scope });
+    path.filter_map(since).collect()
+}
+
+fn standing(scope: &Scope, disabled: Option<OffsetDateTime>, changed: bool, all: &DisabledScopes) -> Standing {
+    let within = disabled_of(scope.path().filter(|wider| wider != scope), all);
+    Standing { scope: scope.clone(), disabled, within, changed, audited: true }
 }

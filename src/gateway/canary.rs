@@ -87,8 +87,9 @@ fn show(gateway: &Gateway, live: &Live, state: Serving, why: Option<&Failure>) {
     let Some(before) = live.serving.show(state, code) else { return };
     let (session, agent, detail) = (live.session, &live.agent, why.map(|why| why.detail.as_str()));
     match code {
-        Some(code) => tracing::warn!(%session, %agent, %code, detail, "the agent does not serve"),
-        None => tracing::info!(%session, %agent, %state, "the agent's light"),
+        Some(code) => tracing::warn!(%session, %agent, %code, detail, "agent light: not serving"),
+        None if before == Serving::NotServing => tracing::info!(%session, %agent, "agent light: {state}"),
+        None => tracing::debug!(%session, %agent, "agent light: {state}"),
     }
     if before == Serving::NotServing || state == Serving::NotServing {
         // The light shows it, whether or not the row can be kept.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::reauthorise::{Certificate, Certificates};
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, GroupId, InstanceId, Name, SessionId};
-use crate::base::light::{Lamp, Lights, Reach, Serving, Tunnel};
+use crate::base::light::{Lamp, Light, Lights, Reach, Serving, Tunnel};
 use crate::base::limits::DUPLICATE_AFTER;
 use crate::base::secret::Secret;
 use crate::tunnel::mux::Link;
@@ -137,7 +137,9 @@ impl Registry {
         let sessions = groups.get(group).map(Vec::as_slice).unwrap_or_default();
         let mut usable = sessions.iter().filter(|live| live.usable() && !tried.contains(&live.session)).peekable();
         if usable.peek().is_none() {
-            return Err(Refusal::new(Code::NoAgent, format_args!("no agent of {group} is connected")));
+            let resuming = sessions.iter().any(|live| live.waits(tried));
+            let why = if resuming { "; its agents' connections are being resumed" } else { "" };
+            return Err(Refusal::new(Code::NoAgent, format_args!("no agent of {group} is connected{why}")));
         }
         let offering: Vec<_> = usable.filter(|live| live.offers(target)).collect();
         let first = self.turn.fetch_add(1, Ordering::Relaxed) % offering.len().max(1);
@@ -153,7 +155,7 @@ impl Registry {
     pub fn resuming(&self, group: &GroupId, tried: &[SessionId]) -> Vec<Arc<Live>> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
         let sessions = groups.get(group).map(Vec::as_slice).unwrap_or_default().iter();
-        sessions.filter(|live| live.is_resuming() && !live.draining() && !tried.contains(&live.session)).cloned().collect()
+        sessions.filter(|live| live.waits(tried)).cloned().collect()
     }
 
     /// A session of this group by its id.
@@ -245,6 +247,11 @@ impl Live {
         self.link.is_paused() && !self.link.has_ended()
     }
 
+    /// Whether it could take a stream but for its broken connection, and was not `tried`.
+    fn waits(&self, tried: &[SessionId]) -> bool {
+        self.is_resuming() && !self.draining() && !tried.contains(&self.session)
+    }
+
     /// The agent offers other targets now; at most `max` are remembered.
     pub fn offers_changed(&self, added: Vec<Offer>, removed: &[Name], max: usize) {
         let mut offers = self.offers.write().unwrap_or_else(PoisonError::into_inner);
@@ -293,12 +300,17 @@ impl Live {
         }
     }
 
-    /// What is known of its tunnel, its agent and its targets.
+    /// What is known of its tunnel, its agent and its targets. Of an agent that can't be asked nothing is.
     #[must_use]
     pub fn lights(&self) -> Lights {
         let offers = self.offers.read().unwrap_or_else(PoisonError::into_inner);
         let targets = offers.iter().map(|(name, offered)| (name.clone(), offered.lamp.light())).collect();
-        Lights { tunnel: self.tunnel(), agent: self.serving.light(), targets }
+        let tunnel = self.tunnel();
+        let agent = match tunnel {
+            Tunnel::Connected => self.serving.light(),
+            Tunnel::Resuming | Tunnel::Silent | Tunnel::Down => Light { state: Serving::Unknown, since: None, code: None },
+        };
+        Lights { tunnel, agent, targets }
     }
 
     /// A stream that was opened for the target has its reply. Of a target of kind `http`, and for searches, an acceptance says nothing:

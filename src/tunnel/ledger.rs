@@ -169,7 +169,7 @@ impl LaneAccount<'_> {
     /// Writes that its connection broke, and that the lane waits for another.
     pub fn broken(&self, why: &Failure) {
         let (session, agent, lane, code, detail) = (self.session, self.agent, self.lane, why.code, why.detail.as_str());
-        tracing::warn!(%session, %agent, lane, %code, detail, "connection broken, lane waits");
+        tracing::warn!(%session, %agent, lane, %code, detail, "lane broken: it waits for another connection");
         metrics::lane_broken(code);
         let _ = self.audit.record(&Event::LaneBroken { session, agent, lane, code, detail });
     }
@@ -178,7 +178,7 @@ impl LaneAccount<'_> {
     pub fn resumed(&self, generation: u64, serial: &str, peer: &str, paused: Duration) {
         let (session, agent, lane) = (self.session, self.agent, self.lane);
         let paused_ms = u64::try_from(paused.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(%session, %agent, lane, generation, peer, paused_ms, "lane goes on");
+        tracing::info!(%session, %agent, lane, generation, peer, paused_ms, "lane resumed");
         metrics::lane_resumed(paused);
         let _ = self.audit.record(&Event::LaneResumed { session, agent, lane, generation, serial, peer, paused_ms });
     }

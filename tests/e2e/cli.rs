@@ -53,6 +53,16 @@ async fn a_wrong_command_line_exits_64() {
 }
 
 #[tokio::test]
+async fn what_the_environment_says_counts_and_is_not_shown_as_typed() {
+    let scratch = Scratch::new();
+    let with = |args: &[&str]| Program::underpass().args(args).env("UNDERPASS_GATEWAY_DIR", scratch.path("elsewhere"));
+    let refused = with(&["agents", "disable"]).run().await.exits(64);
+    assert!(refused.stderr.contains("Usage: underpass agents disable <NAME>"), "{}", refused.stderr);
+    let refused = with(&["agents", "list"]).run().await.exits(69);
+    assert!(refused.stderr.contains("elsewhere"), "{}", refused.stderr);
+}
+
+#[tokio::test]
 async fn a_wrong_configuration_exits_78_and_names_the_place() {
     let gateway = Gateway::init().await;
     gateway.configure("listners: []\n");

@@ -86,6 +86,11 @@ async fn c13_status_shows_tunnel_agent_and_targets_apart() {
         (site.gateway.agents().await["agents"][0]["tunnel"] == "resuming").then_some(())
     })
     .await;
+    assert_eq!(lights(&site.gateway).await.unwrap()["agent"], json!({"state": "unknown"}), "nobody can ask it");
+    let metrics = site.gateway.metrics().await;
+    for line in ["light=\"tunnel\",state=\"resuming\"} 1", "light=\"agent\",state=\"serving\"} 0"] {
+        assert!(metrics.contains(line), "as it is now: {line}: {metrics}");
+    }
 }
 
 #[tokio::test]

@@ -169,7 +169,10 @@ async fn s0_10_a_disabled_group_is_cut_and_kept_out_until_it_is_enabled() {
     site.gateway.audited("closed", |row| row["code"] == "agent_disabled").await;
     site.agent.fails_with("agent_disabled").await;
     let list = site.gateway.admin(&["agents", "list"]).run().await.ok();
-    assert!(list.contains("  down  ") && list.contains("disabled (acme/dc1)"), "{list}");
+    assert!(list.contains("  down  ") && list.contains("disabled (acme/dc1 since 20"), "{list}");
+    let still = site.gateway.admin(&["agents", "enable", "acme/dc1/a1"]).run().await.ok();
+    let told = "acme/dc1/a1 was not disabled; not let in, still disabled: acme/dc1 since 20";
+    assert!(still.starts_with(told), "{still}");
     // A restart forgets nothing, and the certificate still counts.
     site.gateway.process().kill();
     site.gateway.start().await;

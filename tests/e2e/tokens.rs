@@ -66,7 +66,7 @@ async fn a_client_token_is_made_listed_and_revoked() {
     assert_eq!(rows[0], ["NAME", "ID", "GRANTS", "LIMITS", "CREATED", "EXPIRES", "STATE"]);
     let id = listed[0]["id"].as_str().unwrap();
     assert_eq!(rows[1][..7], ["ci", id, "acme/dc1/*", "acme/dc2/db", "5", "streams,", "10MiB/s"]);
-    assert_eq!((rows[1].last(), rows[2][5..].join(" ")), (Some(&"active"), "never active".to_owned()));
+    assert_eq!((rows[1].last(), rows[2][7..].join(" ")), (Some(&"active"), "never active".to_owned()));
     assert!(made.stderr.contains(id));
 
     let taken = create(&gateway, &["--grant", "acme/dc1/db", "--name", "ci"]).await.exits(64);

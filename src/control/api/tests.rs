@@ -102,7 +102,9 @@ async fn agents_are_disabled_and_enabled() {
     assert_eq!((status, &body["scope"]), (200, &"acme/dc1".into()), "{body}");
     assert!(body["disabled"].as_str().unwrap().ends_with('Z') && body["audited"] == true, "{body}");
     let (_, body) = client.get(AGENTS).await;
-    assert_eq!((&body["agents"][0]["disabled"], &body["agents"][0]["tunnel"]), (&"acme/dc1".into(), &"down".into()));
+    let agent = &body["agents"][0];
+    assert_eq!((&agent["disabled"][0]["scope"], &agent["tunnel"]), (&"acme/dc1".into(), &"down".into()));
+    assert!(agent["disabled"][0]["since"].as_str().unwrap().ends_with('Z'), "{body}");
     let (status, body) = client.post(ENABLE, r#"{"scope":"acme/dc1"}"#).await;
     assert!(status == 200 && body["disabled"].is_null(), "{body}");
     assert_refused(client.post(DISABLE, r#"{"scope":"acme/dc9"}"#).await, 404, Code::AgentUnknown);

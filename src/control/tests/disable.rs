@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::scope::Scope;
+use crate::control::disable::DisabledScope;
 use crate::control::tests::agents::Sessions;
 
 fn scope(text: &str) -> Scope {
@@ -31,15 +32,41 @@ async fn s0_10_an_agent_a_group_or_a_tenant_is_disabled_until_it_is_enabled() {
         let again = gateway.control.disable(&scope(text), &admin()).await.unwrap();
         assert_eq!(again.disabled, done.disabled, "since then");
         let list = gateway.control.agents(&Sessions(Vec::new())).await.unwrap();
-        assert_eq!(list[0].disabled, Some(scope(text)));
+        assert_eq!(list[0].disabled, [DisabledScope { scope: scope(text), since: done.disabled.unwrap() }]);
         changes.mark_unchanged();
         let done = gateway.control.enable(&scope(text), &admin()).await.unwrap();
         assert!(done.disabled.is_none() && changes.has_changed().unwrap() && !gateway.is_disabled("acme/dc1/web-1"));
+        let again = gateway.control.enable(&scope(text), &admin()).await.unwrap();
+        assert_eq!((done.changed, again.changed), (true, false), "{text}");
     }
     assert!(!gateway.is_revoked(identity(&enrolled).serial), "its certificate counts");
     let rows = gateway.audit();
     let count = |event: &str| rows.iter().filter(|row| row["event"] == event).count();
-    assert_eq!((count("agents_disabled"), count("agents_enabled")), (6, 3));
+    assert_eq!((count("agents_disabled"), count("agents_enabled")), (3, 3), "what changes nothing is no row");
+}
+
+#[tokio::test]
+async fn whoever_enables_is_told_what_keeps_the_agents_out_still() {
+    let gateway = Gateway::new().await;
+    gateway.enroll("acme/dc1/web-1").await;
+    let set = async |text: &str, out: bool| {
+        let control = &gateway.control;
+        let (scope, admin) = (scope(text), admin());
+        let done = if out { control.disable(&scope, &admin).await } else { control.enable(&scope, &admin).await }.unwrap();
+        (done.changed, done.within.into_iter().map(|wider| wider.scope.to_string()).collect::<Vec<_>>())
+    };
+    for text in ["acme/dc1", "acme", "acme/dc1/web-1"] {
+        assert!(set(text, true).await.0, "{text}");
+    }
+    let list = gateway.control.agents(&Sessions(Vec::new())).await.unwrap();
+    let by: Vec<_> = list[0].disabled.iter().map(|disabled| disabled.scope.to_string()).collect();
+    assert_eq!(by, ["acme", "acme/dc1", "acme/dc1/web-1"]);
+    assert_eq!(set("acme/dc1/web-1", false).await, (true, vec!["acme".to_owned(), "acme/dc1".to_owned()]));
+    assert_eq!(set("acme/dc1/web-1", false).await, (false, vec!["acme".to_owned(), "acme/dc1".to_owned()]));
+    assert_eq!(set("acme/dc1", false).await, (true, vec!["acme".to_owned()]));
+    assert!(gateway.is_disabled("acme/dc1/web-1"));
+    assert_eq!(set("acme", false).await, (true, Vec::new()));
+    assert!(!gateway.is_disabled("acme/dc1/web-1"));
 }
 
 #[tokio::test]
@@ -59,8 +86,15 @@ async fn who_is_disabled_is_so_after_a_restart_and_also_with_a_full_audit() {
 async fn what_is_mistyped_is_told_and_disables_nothing() {
     let gateway = Gateway::new().await;
     gateway.enroll("acme/dc1/web-1").await;
-    for text in ["acme/dc1/web-9", "acme/dc9", "amce"] {
-        assert_eq!(code(gateway.control.disable(&scope(text), &admin()).await), Code::AgentUnknown, "{text}");
+    for (text, unknown) in [
+        ("acme/dc1/web-9", "agent `acme/dc1/web-9`"),
+        ("acme/dc9", "group `acme/dc9`"),
+        ("acme/dc9/web-1", "group `acme/dc9`"),
+        ("amce", "tenant `amce`"),
+        ("amce/dc1", "tenant `amce`"),
+    ] {
+        let failure = gateway.control.disable(&scope(text), &admin()).await.unwrap_err();
+        assert_eq!((failure.code, failure.detail), (Code::AgentUnknown, format!("there is no {unknown}")), "{text}");
     }
     assert!(!gateway.is_disabled("acme/dc1/web-1"));
 }

@@ -80,6 +80,37 @@ async fn f03_an_agent_that_has_gone_silent_is_passed_over() {
     assert_eq!(pick(&registry, &[]), Err(Code::NoAgent));
 }
 
+#[tokio::test(start_paused = true)]
+async fn while_a_connection_is_resumed_that_is_said_and_nothing_of_the_agent() {
+    let registry = Registry::default();
+    let Agent { live, session, .. } = &agent("a", &["db"]).await;
+    registry.add(live.clone());
+    live.serving.show(Serving::Serving, None);
+    for link in [&live.link, session.lanes.first().link()] {
+        link.resumable(Duration::from_secs(30));
+    }
+    // Once each end knows that the other has the greeting.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    live.link.give_up(Failure::new(Code::LinkDead, "as the test wants it"));
+    live.link.paused().await.unwrap();
+    let detail = registry.pick(&group(), &db(), &[]).err().unwrap().detail;
+    assert_eq!(detail, "no agent of acme/dc1 is connected; its agents' connections are being resumed");
+    let detail = registry.pick(&group(), &db(), &[live.session]).err().unwrap().detail;
+    assert_eq!(detail, "no agent of acme/dc1 is connected");
+    let lights = live.lights();
+    assert_eq!((lights.tunnel, lights.agent.state, lights.agent.since), (Tunnel::Resuming, Serving::Unknown, None));
+    assert_eq!(lights.targets.len(), 1, "how the last attempt at it went is known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_an_agent_that_has_gone_silent_nobody_knows_whether_it_serves() {
+    let agent = agent("a", &["db"]).await;
+    agent.live.serving.show(Serving::Serving, None);
+    assert_eq!(agent.live.lights().agent.state, Serving::Serving);
+    agent.tasks.abort().await;
+    assert_eq!(agent.live.lights().agent.state, Serving::Unknown);
+}
+
 #[tokio::test]
 async fn d3_what_an_agent_offers_is_bounded() {
     let agent = agent("a", &["db"]).await;
