@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::connector::Connector;
-use super::reauthorise::{Grounds, reauthorise};
+use super::reauthorise::{Grounds, holds, reauthorise};
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::HostPort;
@@ -47,8 +47,10 @@ pub(super) async fn keep(connector: Arc<Connector>, lane: Lane, elsewhere: Cance
             _ = lane.link().ended() => return,
             resumed = take_up(&connector, &lane, &elsewhere) => match resumed {
                 Ok(Resumed { generation, grounds, at, paused }) => {
-                    account.resumed(generation, &grounds.serial.to_string(), &at.to_string(), paused);
-                    if let Err(why) = reauthorise(agent, connector.session, &grounds) {
+                    let told = account.resumed(generation, &grounds.serial.to_string(), &at.to_string(), paused);
+                    // A lane that breaks without end has no more rows of this than of that.
+                    let may = if told { reauthorise(agent, connector.session, &grounds) } else { holds(agent, &grounds) };
+                    if let Err(why) = may {
                         return lane.link().close_because(why);
                     }
                     if lane.number() == 0 {

@@ -467,11 +467,18 @@ pub const AUDIT_REFUSALS_PER_CALLER: u32 = 60;
 /// The same of all callers: ten that ask without end hide nobody else's first.
 pub const AUDIT_REFUSALS_PER_MINUTE: u32 = 600;
 
-/// Sources of a minute that are told apart, some 64 bytes each, and callers, with names of at most [`AUDIT_TEXT`]; those of further
-/// ones are one sum.
+/// Audit rows a minute for broken and resumed lanes of one agent, and the log lines beside them; further ones are counted in one row.
+/// A link that breaks every 4 s is told each time; one that somebody resets without end takes some 12 MB of audit in a day.
+pub const AUDIT_BREAKS_PER_AGENT: u32 = 30;
+
+/// The same of all agents: when a network fails over, [`AUDIT_SOURCES`] of them have both rows.
+pub const AUDIT_BREAKS_PER_MINUTE: u32 = 2048;
+
+/// Sources of a minute that are told apart, some 64 bytes each, agents, and callers, with names of at most [`AUDIT_TEXT`]; those of
+/// further ones are one sum.
 pub const AUDIT_SOURCES: usize = 1024;
 
-/// The sources and the callers that the row of a minute names: of each those that were counted most.
+/// The sources, the callers and the agents that the row of a minute names: of each those that were counted most.
 pub const AUDIT_NOISIEST: usize = 8;
 
 /// Log lines that wait for a slow or blocked reader; further ones are dropped and counted.

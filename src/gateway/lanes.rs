@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Gateway;
-use super::reauthorise::{Certificate, reauthorise};
+use super::reauthorise::{Certificate, holds, reauthorise};
 use super::registry::Live;
 use crate::base::code::{Code, Failure};
 use crate::base::id::AgentId;
@@ -87,8 +87,10 @@ pub(super) async fn serve(gateway: &Gateway, joining: Joining, upgraded: Upgrade
             match lane.link().attach(generation, upgraded) {
                 Ok(paused) => {
                     live.certificates().shown(lane.number(), certificate);
-                    account.resumed(generation, &certificate.serial.to_string(), &peer.to_string(), paused);
-                    if let Err(why) = reauthorise(gateway, &live) {
+                    let told = account.resumed(generation, &certificate.serial.to_string(), &peer.to_string(), paused);
+                    // A lane that breaks without end has no more rows of this than of that.
+                    let may = if told { reauthorise(gateway, &live) } else { holds(gateway, &live) };
+                    if let Err(why) = may {
                         live.lanes.close_because(&why);
                     }
                     // The connection counts among the listener's as long as it is the lane's.
