@@ -1,9 +1,10 @@
-//! A lane's connection broke: takes the lane up again over another one, with every stream as it was, as long as its session waits. It
-//! refuses to know streams, and what becomes of the session if it can't be done.
+//! A lane's connection broke: takes the lane up again over another one, with every stream as it was, as long as its session waits, and at
+//! a pace that no gateway can raise. It refuses to know streams, and what becomes of the session if it can't be done.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connector::Connector;
@@ -11,7 +12,7 @@ use super::reauthorise::{Grounds, holds, reauthorise};
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::HostPort;
-use crate::base::limits::{RESUME_BASE, RESUME_DEADLINE, RESUME_MAX};
+use crate::base::limits::{RESUME_BASE, RESUME_DEADLINE, RESUME_DIALS_AT_ONCE, RESUME_DIALS_PER_MINUTE, RESUME_MAX};
 use crate::tunnel::ledger::LaneAccount;
 use crate::tunnel::session::lanes::Lane;
 use crate::wire::resume::Claim;
@@ -32,6 +33,32 @@ enum Miss {
     Failed(Failure),
     /// None can: the gateway does not have the lane as this end has it.
     Refused(Failure),
+}
+
+/// How fast a link takes up its sessions' lanes, whatever becomes of that: so many attempts at once, and more in equal steps.
+pub(super) struct Pace {
+    /// When there would be none left to make up for.
+    even: Mutex<Instant>,
+}
+
+impl Pace {
+    const STEP: Duration = Duration::from_secs(60).checked_div(RESUME_DIALS_PER_MINUTE).expect("not by zero");
+
+    pub(super) fn new() -> Self {
+        Self { even: Mutex::new(Instant::now()) }
+    }
+
+    /// Ends when the next attempt may be made; who comes first goes first.
+    async fn allows(&self) {
+        let at = {
+            let mut even = self.even.lock().unwrap_or_else(PoisonError::into_inner);
+            *even = (*even).max(Instant::now()) + Self::STEP;
+            even.checked_sub(Self::STEP * RESUME_DIALS_AT_ONCE)
+        };
+        if let Some(at) = at {
+            tokio::time::sleep_until(at).await;
+        }
+    }
 }
 
 /// Keeps a lane going, to its end. `elsewhere` is cancelled when its gateway can't be found where it was, but another one can.
@@ -63,11 +90,12 @@ pub(super) async fn keep(connector: Arc<Connector>, lane: Lane, elsewhere: Cance
     }
 }
 
-/// Tries one address after another, the first at once, until one attempt succeeds or it is clear that none can.
+/// Tries one address after another, the first at once unless there were many attempts, until one succeeds or it is clear that none can.
 async fn take_up(connector: &Connector, lane: &Lane, elsewhere: &CancellationToken) -> Result<Resumed, Failure> {
     let mut backoff = Backoff::new(RESUME_BASE, RESUME_MAX);
     let mut turn = 0;
     loop {
+        connector.pace.allows().await;
         let late =
             || Miss::Failed(Failure::new(Code::GatewayTimeout, format_args!("{}: no answer in time", connector.endpoint)));
         let attempt = tokio::time::timeout(RESUME_DEADLINE, attempt(connector, lane, turn)).await;
@@ -106,3 +134,6 @@ async fn attempt(connector: &Connector, lane: &Lane, turn: usize) -> Result<Resu
     let paused = lane.link().attach(generation, upgraded).map_err(Miss::Refused)?;
     Ok(Resumed { generation, grounds, at, paused })
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,7 +182,15 @@ pub const RESUME_MAX: Duration = Duration::from_secs(2);
 /// One such attempt, from its name's resolution to the gateway's answer, so that the next address has its turn.
 pub const RESUME_DEADLINE: Duration = Duration::from_secs(4);
 
-/// Attempts of one agent to take up lanes in a minute, over all its sessions; more are refused. Its own pace is a tenth of it on a lane.
+/// Attempts that an agent makes at once to take up lanes of one endpoint's sessions: a hundred cuts in a minute of a session with
+/// [`MAX_LANES`] are mended at once, and some attempts fail.
+pub const RESUME_DIALS_AT_ONCE: u32 = 480;
+
+/// What it may make beyond them in a minute: a gateway that takes lanes up only to break them, or whose direct address is somebody
+/// else's, gets no more.
+pub const RESUME_DIALS_PER_MINUTE: u32 = 240;
+
+/// Attempts of one agent to take up lanes in a minute, over all its sessions; more are refused. Its own pace is below it.
 pub const RESUMES_PER_MINUTE: u32 = 600;
 
 /// Bytes received after which the peer is told at once, so that it lets go of them.

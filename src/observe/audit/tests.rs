@@ -524,8 +524,7 @@ fn d8_a_lane_that_breaks_and_goes_on_without_end_has_few_rows_and_hides_no_other
         let agent: AgentId = agent.parse().unwrap();
         let broken = Event::LaneBroken { session, agent: &agent, lane: 0, code: Code::LinkClosed, detail: "reset" };
         let (peer, serial) = ("192.0.2.1:1", "0a");
-        let resumed =
-            Event::LaneResumed { session, agent: &agent, lane: 0, generation: 1, serial, peer, paused_ms: 1 };
+        let resumed = Event::LaneResumed { session, agent: &agent, lane: 0, generation: 1, serial, peer, paused_ms: 1 };
         (0..times).map(|_| usize::from(audit.limited(&broken)) + usize::from(audit.limited(&resumed))).sum::<usize>()
     };
     assert_eq!(told("acme/dc1/a1", 5000), 30, "as many log lines as rows");
