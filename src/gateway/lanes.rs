@@ -78,7 +78,8 @@ pub(super) fn admit(
     Ok((Joining::Further { live, seat }, None))
 }
 
-/// A connection's life as a lane: to the lane's end, its session's, or until a newer connection takes its place.
+/// A further lane's life, to its end or its session's. A connection that takes one up is the lane's when this returns: it needs no place of
+/// its own among the listener's, since the lane's first one keeps its place as long as there is the lane.
 pub(super) async fn serve(gateway: &Gateway, joining: Joining, upgraded: Upgraded, certificate: Certificate, peer: SocketAddr) {
     match joining {
         Joining::Further { live, seat } => further(gateway, live, seat, upgraded, certificate, peer).await,
@@ -93,8 +94,6 @@ pub(super) async fn serve(gateway: &Gateway, joining: Joining, upgraded: Upgrade
                     if let Err(why) = may {
                         live.lanes.close_because(&why);
                     }
-                    // The connection counts among the listener's as long as it is the lane's.
-                    lane.link().detached(generation).await;
                 }
                 Err(failure) => gateway.refused(peer, &failure.context(&live.agent), "connection refused"),
             }
