@@ -115,6 +115,10 @@ async fn further(
     let attendance = LaneAttendance::open(&gateway.audit, live.session, &live.agent, lane.number(), &peer.to_string());
     let open = metrics::lane(gateway.settings.id.as_str());
     live.certificates().shown(lane.number(), certificate);
+    // It may have been revoked since the handshake, and nobody else would look.
+    if let Err(why) = holds(gateway, &live) {
+        live.lanes.close_because(&why);
+    }
     let why = tokio::select! {
         biased;
         why = attend(&live, &lane, &mut incoming) => why,

@@ -155,3 +155,17 @@ async fn d8_an_agent_that_resumes_without_end_has_few_rows() {
     let count = |event: &str| rows.lines().filter(|row| row.contains(&format!("\"event\":\"{event}\""))).count();
     assert_eq!((count("lane_resumed"), count("reauthorised")), (30, 30));
 }
+
+#[tokio::test(start_paused = true)]
+async fn s0_10_a_further_lane_whose_certificate_was_revoked_meanwhile_ends_its_session() {
+    let site = site().await;
+    let joining = site.admit("acme/dc1/a", site.claim(1), SECRET).unwrap();
+    let shown = certificate();
+    site.gateway.revocations.publish([shown.serial].into());
+    let (theirs, ours) = pipes();
+    let _theirs = half(theirs, Side::Agent);
+    let peer = "192.0.2.1:2".parse().unwrap();
+    let _ = timeout(Duration::from_secs(10), serve(&site.gateway, joining, ours, shown, peer)).await;
+    let ended = timeout(Duration::from_secs(10), site.agent.live.link.ended()).await;
+    assert_eq!(ended.expect("the session goes on").code, Code::Revoked);
+}
