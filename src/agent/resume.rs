@@ -128,7 +128,9 @@ async fn attempt(connector: &Connector, lane: &Lane, turn: usize) -> Result<Resu
     let (generation, received) = lane.link().claim().map_err(Miss::Refused)?;
     let claim = Claim { session: connector.session, lane: lane.number(), generation, received };
     let upgraded = connector.upgrade(secured, claim).await.map_err(|failure| match failure.code {
-        Code::NotHere | Code::LaneRefused => Miss::Refused(failure),
+        Code::NotHere | Code::LaneRefused | Code::AgentDisabled | Code::Revoked | Code::CertificateRefused => {
+            Miss::Refused(failure)
+        }
         _ => Miss::Failed(failure),
     })?;
     let paused = lane.link().attach(generation, upgraded).map_err(Miss::Refused)?;

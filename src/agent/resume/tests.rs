@@ -107,3 +107,18 @@ async fn d3_a_gateway_that_takes_a_lane_up_only_to_break_it_is_dialled_at_a_pace
     assert!(!site.lane.link().has_ended(), "an unlucky one goes on all the same");
     site.tasks.abort().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn s0_10_a_lane_whose_agent_may_no_longer_come_is_over_at_once() {
+    for code in [Code::NotHere, Code::LaneRefused, Code::AgentDisabled, Code::Revoked, Code::CertificateRefused] {
+        let site = site(Err(code)).await;
+        let ended = tokio::time::timeout(Duration::from_secs(1), site.lane.link().ended()).await;
+        assert_eq!(ended.expect("it waits for its window").code, code);
+        assert_eq!(site.dialled_within(60).await, 1);
+    }
+    for code in [Code::Stopping, Code::SessionLanes] {
+        let site = site(Err(code)).await;
+        assert_eq!(site.lane.link().ended().await.code, Code::ResumeExpired, "{code}");
+        assert!(site.dialled_within(0).await > 10);
+    }
+}
