@@ -124,9 +124,10 @@ fn the_limits_are_those_of_the_code() {
             limits::RECONNECT_MAX.as_secs()
         ),
         format!(
-            "| {} s; {} s of silence, or {} s of unacknowledged",
+            "| {} s; {} s of silence, or {} s in which nothing sent gets through, or {} s of unacknowledged",
             limits::HEARTBEAT.as_secs(),
             limits::DEAD_AFTER.as_secs(),
+            limits::STUCK_AFTER.as_secs(),
             limits::TCP_USER_TIMEOUT.as_secs()
         ),
         format!("its head; all of it | {} s; {} s |", limits::HANDSHAKE_DEADLINE.as_secs(), limits::HTTP_DEADLINE.as_secs()),
@@ -170,6 +171,20 @@ fn the_limits_are_those_of_the_code() {
         format!("| {}, {} MiB |", limits::LOG_LINES, limits::LOG_BUFFER / (1 << 20)),
     ];
     has(&text, &rows);
+}
+
+#[test]
+fn the_limits_of_resumption_are_those_of_the_code() {
+    let rows = [
+        format!(
+            "tried at a gateway in a minute | {}; {}; {} |",
+            limits::RESUME_DIALS_AT_ONCE,
+            limits::RESUME_DIALS_PER_MINUTE,
+            limits::RESUMES_PER_MINUTE
+        ),
+        format!("of all | {} a minute, {} a minute |", limits::AUDIT_BREAKS_PER_AGENT, limits::AUDIT_BREAKS_PER_MINUTE),
+    ];
+    has(&read(README), &rows);
 }
 
 #[test]
