@@ -171,7 +171,7 @@ impl LaneAccount<'_> {
         let (session, agent, lane, code, detail) = (self.session, self.agent, self.lane, why.code, why.detail.as_str());
         metrics::lane_broken(code);
         if self.audit.limited(&Event::LaneBroken { session, agent, lane, code, detail }) {
-            tracing::warn!(%session, %agent, lane, %code, detail, "connection broken, lane waits");
+            tracing::warn!(%session, %agent, lane, %code, detail, "lane broken: it waits for another connection");
         }
     }
 
@@ -184,7 +184,7 @@ impl LaneAccount<'_> {
         let event = Event::LaneResumed { session, agent, lane, generation, serial, peer, paused_ms };
         let told = self.audit.limited(&event);
         if told {
-            tracing::info!(%session, %agent, lane, generation, peer, paused_ms, "lane goes on");
+            tracing::info!(%session, %agent, lane, generation, peer, paused_ms, "lane resumed");
         }
         told
     }
