@@ -199,7 +199,7 @@ impl Gateway {
     /// Records a connection of somebody who has proved nothing and was refused, and logs it as long as its source is told of.
     pub(in crate::gateway) fn refused(&self, peer: SocketAddr, failure: &Failure, what: &'static str) {
         let event = Event::ConnectRefused { source: peer.ip(), code: failure.code, detail: &failure.detail };
-        if self.audit.refusal(&event) {
+        if self.audit.limited(&event) {
             tracing::info!(source = %peer, code = %failure.code, detail = %failure.detail, "{what}");
         }
     }

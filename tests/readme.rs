@@ -174,6 +174,20 @@ fn the_limits_are_those_of_the_code() {
 }
 
 #[test]
+fn the_limits_of_resumption_are_those_of_the_code() {
+    let rows = [
+        format!(
+            "tried at a gateway in a minute | {}; {}; {} |",
+            limits::RESUME_DIALS_AT_ONCE,
+            limits::RESUME_DIALS_PER_MINUTE,
+            limits::RESUMES_PER_MINUTE
+        ),
+        format!("of all | {} a minute, {} a minute |", limits::AUDIT_BREAKS_PER_AGENT, limits::AUDIT_BREAKS_PER_MINUTE),
+    ];
+    has(&read(README), &rows);
+}
+
+#[test]
 fn the_limits_of_clients_are_those_of_the_code() {
     let days = |time: Duration| time.as_secs() / (24 * 60 * 60);
     let rows = [

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use super::Agent;
 use super::reach::Secured;
 use super::reauthorise::Grounds;
+use super::resume::Pace;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::{Endpoint, HostPort};
 use crate::base::floor;
@@ -38,6 +39,8 @@ pub(super) struct Connector {
     pub(super) grounds: Arc<ArcSwap<Grounds>>,
     /// The gateway's hint where it can be dialled past any balancer.
     pub(super) direct_address: Option<HostPort>,
+    /// How fast lanes are taken up: those of the session before and of the next one count, too.
+    pub(super) pace: Arc<Pace>,
 }
 
 /// Who answered on the first connection, and at which address.

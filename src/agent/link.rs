@@ -18,7 +18,7 @@ use super::lanes::{self, Further};
 use super::policy::Policy;
 use super::reach::Secured;
 use super::reauthorise::{Grounds, reauthorise};
-use super::resume;
+use super::resume::{self, Pace};
 use super::status::Connected;
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
@@ -74,6 +74,8 @@ struct Held {
     /// What it was begun on.
     grounds: Arc<ArcSwap<Grounds>>,
     origin: Origin,
+    /// Its link's.
+    pace: Arc<Pace>,
     tasks: Tasks,
 }
 
@@ -101,9 +103,9 @@ impl Ended {
 /// Keeps a session with one endpoint until the drain begins.
 pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
     let mut backoff = Backoff::new(RECONNECT_BASE, RECONNECT_MAX);
-    let (mut woken, mut before) = (agent.wakes.subscribe(), None);
+    let (mut woken, mut before, pace) = (agent.wakes.subscribe(), None, Arc::new(Pace::new()));
     while !agent.drain.begun() {
-        let Ended { why: failure, lived } = hold(&agent, &endpoint, &mut before).await;
+        let Ended { why: failure, lived } = hold(&agent, &endpoint, &pace, &mut before).await;
         if lived >= SESSION_PROVEN {
             backoff.reset();
         }
@@ -127,14 +129,14 @@ pub(super) async fn keep(agent: Arc<Agent>, endpoint: Endpoint) {
 
 /// One session, from the dial until it takes no more streams; yields why. `before` is the session that this one replaces, and then the
 /// one to be replaced: its streams go on, and new ones may come until the next attempt is over.
-async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint, before: &mut Option<CancellationToken>) -> Ended {
+async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint, pace: &Arc<Pace>, before: &mut Option<CancellationToken>) -> Ended {
     agent.board.connecting(endpoint);
     let too_slow =
         || Failure::new(Code::GatewayTimeout, format_args!("{endpoint}: no session within {} s", DIAL_DEADLINE.as_secs()));
     let dialled = tokio::select! {
         biased;
         () = agent.drain.begins() => Ok(Err(Failure::new(Code::Stopping, "closed by this side"))),
-        dialled = tokio::time::timeout(DIAL_DEADLINE, connect(agent, endpoint)) => dialled,
+        dialled = tokio::time::timeout(DIAL_DEADLINE, connect(agent, endpoint, pace)) => dialled,
     };
     if let Some(before) = before.take() {
         before.cancel();
@@ -182,7 +184,7 @@ async fn dismiss(held: Held) {
     tasks.abort().await;
 }
 
-async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failure> {
+async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint, pace: &Arc<Pace>) -> Result<Held, Failure> {
     let proxy = agent.reach.proxy(endpoint)?;
     agent.board.via(endpoint, proxy.map(|proxy| proxy.to_string()));
     let Secured { io, gateway, address, grounds, .. } = agent.reach.secure(&endpoint.0, endpoint).await?;
@@ -192,7 +194,7 @@ async fn connect(agent: &Arc<Agent>, endpoint: &Endpoint) -> Result<Held, Failur
     let (welcome, session) = greeted.map_err(|failure| failure.context(endpoint))?;
     tell_offers(&session, agent.policy().offers().into_iter().skip(OFFERS_PER_MESSAGE).collect(), Vec::new());
     let (grounds, origin) = (Arc::new(ArcSwap::from_pointee(grounds)), Origin { gateway, address });
-    Ok(Held { session, welcome, grounds, origin, tasks })
+    Ok(Held { session, welcome, grounds, origin, pace: pace.clone(), tasks })
 }
 
 /// Warns, as long as the agent runs, when its certificate is in the last third of its life.
@@ -239,7 +241,7 @@ fn tell_offers(session: &Session, added: Vec<Offer>, removed: Vec<crate::base::i
 
 /// Serves a session to its end, which is: the connection breaks, or one side drains and the last stream is done.
 async fn serve(agent: Arc<Agent>, endpoint: Endpoint, held: Held, leave: Leave, why: watch::Sender<Option<Failure>>) {
-    let Held { mut session, welcome, grounds, origin, tasks } = held;
+    let Held { mut session, welcome, grounds, origin, pace, tasks } = held;
     let identity = &agent.settings.agent;
     let peer = endpoint.to_string();
     let attendance = Attendance::open(&agent.audit, welcome.session, identity, &grounds.load().serial.to_string(), &peer);
@@ -250,7 +252,7 @@ async fn serve(agent: Arc<Agent>, endpoint: Endpoint, held: Held, leave: Leave, 
     if let Some(secret) = welcome.resume_secret {
         let (session, direct_address) = (welcome.session, welcome.direct_address);
         let (agent, grounds) = (agent.clone(), grounds.clone());
-        let connector = Arc::new(Connector { agent, endpoint, origin, session, secret, grounds, direct_address });
+        let connector = Arc::new(Connector { agent, endpoint, origin, session, secret, grounds, direct_address, pace });
         tasks.spawn(resume::keep(connector.clone(), lanes.first().clone(), leave.released.clone()));
         let (notifier, lanes, streams, serving) = (notifier.clone(), lanes.clone(), streams.clone(), serving.clone());
         let further = Further { connector, notifier, lanes, streams, serving };

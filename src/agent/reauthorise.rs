@@ -49,8 +49,21 @@ impl Grounds {
 /// Whether the session may go on; that it may is on record.
 ///
 /// # Errors
-/// `certificate_expired` once the streams have had the time of a drain, and `trust_changed`; the session is to end with it.
+/// As [`holds`]; the session is to end with it.
 pub(super) fn reauthorise(agent: &Agent, session: SessionId, grounds: &Grounds) -> Result<(), Failure> {
+    holds(agent, grounds)?;
+    let (id, serial, until) = (&agent.settings.agent, grounds.serial.to_string(), grounds.until());
+    let policy = Some(agent.policy().version());
+    // A row that can't be kept refuses the streams, not the session.
+    let _ = agent.audit.record(&Event::Reauthorised { session, agent: id, serial: &serial, until, policy });
+    Ok(())
+}
+
+/// Whether the clock, and the root on the disk, still allow what was begun on these grounds.
+///
+/// # Errors
+/// `certificate_expired` once the streams have had the time of a drain, and `trust_changed`.
+pub(super) fn holds(agent: &Agent, grounds: &Grounds) -> Result<(), Failure> {
     let grace = OffsetDateTime::now_utc() - agent.settings.drain_timeout;
     if grounds.not_after < grace {
         return Err(Failure::new(Code::CertificateExpired, format_args!("certificate {}", grounds.serial)));
@@ -67,10 +80,6 @@ pub(super) fn reauthorise(agent: &Agent, session: SessionId, grounds: &Grounds) 
         // A disk that can't be read says nothing of whom to trust.
         Err(failure) => tracing::error!(code = %failure.code, detail = failure.detail, "the root cannot be read again"),
     }
-    let (id, serial, until) = (&agent.settings.agent, grounds.serial.to_string(), grounds.until());
-    let policy = Some(agent.policy().version());
-    // A row that can't be kept refuses the streams, not the session.
-    let _ = agent.audit.record(&Event::Reauthorised { session, agent: id, serial: &serial, until, policy });
     Ok(())
 }
 

@@ -1,17 +1,18 @@
-//! A lane's connection broke: takes the lane up again over another one, with every stream as it was, as long as its session waits. It
-//! refuses to know streams, and what becomes of the session if it can't be done.
+//! A lane's connection broke: takes the lane up again over another one, with every stream as it was, as long as its session waits, and at
+//! a pace that no gateway can raise. It refuses to know streams, and what becomes of the session if it can't be done.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connector::Connector;
-use super::reauthorise::{Grounds, reauthorise};
+use super::reauthorise::{Grounds, holds, reauthorise};
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::HostPort;
-use crate::base::limits::{RESUME_BASE, RESUME_DEADLINE, RESUME_MAX};
+use crate::base::limits::{RESUME_BASE, RESUME_DEADLINE, RESUME_DIALS_AT_ONCE, RESUME_DIALS_PER_MINUTE, RESUME_MAX};
 use crate::tunnel::ledger::LaneAccount;
 use crate::tunnel::session::lanes::Lane;
 use crate::wire::resume::Claim;
@@ -34,6 +35,32 @@ enum Miss {
     Refused(Failure),
 }
 
+/// How fast a link takes up its sessions' lanes, whatever becomes of that: so many attempts at once, and more in equal steps.
+pub(super) struct Pace {
+    /// When there would be none left to make up for.
+    even: Mutex<Instant>,
+}
+
+impl Pace {
+    const STEP: Duration = Duration::from_secs(60).checked_div(RESUME_DIALS_PER_MINUTE).expect("not by zero");
+
+    pub(super) fn new() -> Self {
+        Self { even: Mutex::new(Instant::now()) }
+    }
+
+    /// Ends when the next attempt may be made; who comes first goes first.
+    async fn allows(&self) {
+        let at = {
+            let mut even = self.even.lock().unwrap_or_else(PoisonError::into_inner);
+            *even = (*even).max(Instant::now()) + Self::STEP;
+            even.checked_sub(Self::STEP * RESUME_DIALS_AT_ONCE)
+        };
+        if let Some(at) = at {
+            tokio::time::sleep_until(at).await;
+        }
+    }
+}
+
 /// Keeps a lane going, to its end. `elsewhere` is cancelled when its gateway can't be found where it was, but another one can.
 pub(super) async fn keep(connector: Arc<Connector>, lane: Lane, elsewhere: CancellationToken) {
     let agent = &connector.agent;
@@ -47,8 +74,10 @@ pub(super) async fn keep(connector: Arc<Connector>, lane: Lane, elsewhere: Cance
             _ = lane.link().ended() => return,
             resumed = take_up(&connector, &lane, &elsewhere) => match resumed {
                 Ok(Resumed { generation, grounds, at, paused }) => {
-                    account.resumed(generation, &grounds.serial.to_string(), &at.to_string(), paused);
-                    if let Err(why) = reauthorise(agent, connector.session, &grounds) {
+                    let told = account.resumed(generation, &grounds.serial.to_string(), &at.to_string(), paused);
+                    // A lane that breaks without end has no more rows of this than of that.
+                    let may = if told { reauthorise(agent, connector.session, &grounds) } else { holds(agent, &grounds) };
+                    if let Err(why) = may {
                         return lane.link().close_because(why);
                     }
                     if lane.number() == 0 {
@@ -61,11 +90,12 @@ pub(super) async fn keep(connector: Arc<Connector>, lane: Lane, elsewhere: Cance
     }
 }
 
-/// Tries one address after another, the first at once, until one attempt succeeds or it is clear that none can.
+/// Tries one address after another, the first at once unless there were many attempts, until one succeeds or it is clear that none can.
 async fn take_up(connector: &Connector, lane: &Lane, elsewhere: &CancellationToken) -> Result<Resumed, Failure> {
     let mut backoff = Backoff::new(RESUME_BASE, RESUME_MAX);
     let mut turn = 0;
     loop {
+        connector.pace.allows().await;
         let late =
             || Miss::Failed(Failure::new(Code::GatewayTimeout, format_args!("{}: no answer in time", connector.endpoint)));
         let attempt = tokio::time::timeout(RESUME_DEADLINE, attempt(connector, lane, turn)).await;
@@ -98,9 +128,14 @@ async fn attempt(connector: &Connector, lane: &Lane, turn: usize) -> Result<Resu
     let (generation, received) = lane.link().claim().map_err(Miss::Refused)?;
     let claim = Claim { session: connector.session, lane: lane.number(), generation, received };
     let upgraded = connector.upgrade(secured, claim).await.map_err(|failure| match failure.code {
-        Code::NotHere | Code::LaneRefused => Miss::Refused(failure),
+        Code::NotHere | Code::LaneRefused | Code::AgentDisabled | Code::Revoked | Code::CertificateRefused => {
+            Miss::Refused(failure)
+        }
         _ => Miss::Failed(failure),
     })?;
     let paused = lane.link().attach(generation, upgraded).map_err(Miss::Refused)?;
     Ok(Resumed { generation, grounds, at, paused })
 }
+
+#[cfg(test)]
+mod tests;

@@ -186,7 +186,15 @@ pub const RESUME_MAX: Duration = Duration::from_secs(2);
 /// One such attempt, from its name's resolution to the gateway's answer, so that the next address has its turn.
 pub const RESUME_DEADLINE: Duration = Duration::from_secs(4);
 
-/// Attempts of one agent to take up lanes in a minute, over all its sessions; more are refused. Its own pace is a tenth of it on a lane.
+/// Attempts that an agent makes at once to take up lanes of one endpoint's sessions: a hundred cuts in a minute of a session with
+/// [`MAX_LANES`] are mended at once, and some attempts fail.
+pub const RESUME_DIALS_AT_ONCE: u32 = 480;
+
+/// What it may make beyond them in a minute: a gateway that takes lanes up only to break them, or whose direct address is somebody
+/// else's, gets no more.
+pub const RESUME_DIALS_PER_MINUTE: u32 = 240;
+
+/// Attempts of one agent to take up lanes in a minute, over all its sessions; more are refused. Its own pace is below it.
 pub const RESUMES_PER_MINUTE: u32 = 600;
 
 /// Bytes received after which the peer is told at once, so that it lets go of them.
@@ -471,11 +479,18 @@ pub const AUDIT_REFUSALS_PER_CALLER: u32 = 60;
 /// The same of all callers: ten that ask without end hide nobody else's first.
 pub const AUDIT_REFUSALS_PER_MINUTE: u32 = 600;
 
-/// Sources of a minute that are told apart, some 64 bytes each, and callers, with names of at most [`AUDIT_TEXT`]; those of further
-/// ones are one sum.
+/// Audit rows a minute for broken and resumed lanes of one agent, and the log lines beside them; further ones are counted in one row.
+/// A link that breaks every 4 s is told each time; one that somebody resets without end takes some 12 MB of audit in a day.
+pub const AUDIT_BREAKS_PER_AGENT: u32 = 30;
+
+/// The same of all agents: when a network fails over, [`AUDIT_SOURCES`] of them have both rows.
+pub const AUDIT_BREAKS_PER_MINUTE: u32 = 2048;
+
+/// Sources of a minute that are told apart, some 64 bytes each, agents, and callers, with names of at most [`AUDIT_TEXT`]; those of
+/// further ones are one sum.
 pub const AUDIT_SOURCES: usize = 1024;
 
-/// The sources and the callers that the row of a minute names: of each those that were counted most.
+/// The sources, the callers and the agents that the row of a minute names: of each those that were counted most.
 pub const AUDIT_NOISIEST: usize = 8;
 
 /// Log lines that wait for a slow or blocked reader; further ones are dropped and counted.

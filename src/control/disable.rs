@@ -92,6 +92,8 @@ impl Control {
 
     async fn set_disabled(&self, scope: &Scope, by: Option<&Caller>) -> Result<Standing, Failure> {
         self.exists(scope).await?;
+        // Until it is published: changes are in the order in which they were committed.
+        let mut published = self.disabled.lock().await;
         for _ in 0..ATTEMPTS {
             let stored = records::get::<Disabled>(self.store(), scope.as_str()).await?;
             let at = text::seconds(OffsetDateTime::now_utc());
@@ -108,7 +110,6 @@ impl Control {
             match self.store().commit(vec![write]).await {
                 Ok(_) => {
                     // Without asking the store again: it cannot fail.
-                    let mut published = self.disabled.lock().await;
                     match at {
                         Some(at) => drop(published.insert(scope.clone(), at)),
                         None => drop(published.remove(scope)),

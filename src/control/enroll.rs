@@ -45,7 +45,7 @@ impl Control {
             // A source that goes on and on is recorded once, so that it can't drown the others.
             if verdict != (Verdict::Limited { first: false }) {
                 let event = Event::EnrollRefused { code: failure.code, detail: &failure.detail, source: ask.source };
-                if self.parts.audit.refusal(&event) {
+                if self.parts.audit.limited(&event) {
                     tracing::warn!(source = %ask.source, code = %failure.code, "enrollment refused: {}", failure.detail);
                 }
             }

@@ -27,8 +27,11 @@ pub(super) async fn watch(gateway: &Gateway, live: &Live) {
         sleep(pause).await;
         // One that is resuming, silent or ending is not asked: what it would answer is said already.
         if live.usable() {
+            let connection = live.link.generation();
             let outcome = timeout(CANARY_DEADLINE, ask(gateway, live)).await.unwrap_or_else(|_| Err(late()));
-            if let Some((state, why)) = verdict(live, outcome) {
+            // Of one that waited for another connection nobody knows how long the agent took.
+            let waited = outcome.is_err() && live.link.generation() != connection;
+            if let Some((state, why)) = verdict(live, outcome).filter(|_| !waited) {
                 show(gateway, live, state, why.as_ref());
             }
         }

@@ -82,7 +82,7 @@ async fn read(request: Request<Incoming>, source: IpAddr) -> Result<EnrollAsk, F
 /// What the issuer never sees; its own refusals it records itself.
 fn report(gateway: &Gateway, source: IpAddr, failure: &Failure) {
     metrics::enrollment_refused(failure.code);
-    if gateway.audit.refusal(&Event::EnrollRefused { code: failure.code, detail: &failure.detail, source }) {
+    if gateway.audit.limited(&Event::EnrollRefused { code: failure.code, detail: &failure.detail, source }) {
         tracing::info!(%source, code = %failure.code, detail = %failure.detail, "enrollment refused");
     }
 }

@@ -29,14 +29,16 @@ use crate::pki::authority::Authority;
 use crate::pki::identity::Serial;
 use crate::pki::revoke::Revocations;
 use crate::pki::tls::GatewayTls;
-use crate::tunnel::fixture::{Rows, audit, hello, sessions};
+use crate::tunnel::fixture::{Rows, audit, hello, pipes, sessions};
 use crate::tunnel::listen::Caps;
 use crate::tunnel::mux::Stream;
 use crate::tunnel::session::{Session, Wired};
+use crate::tunnel::upgrade::Upgraded;
 use crate::wire::open::Open;
 use crate::wire::open::Spoken;
 use crate::wire::refusal::Refusal;
 use crate::wire::reply::Reply;
+use crate::wire::resume::Claim;
 
 struct NoIssuer;
 
@@ -127,6 +129,39 @@ pub(crate) async fn process(name: &str, targets: &[&str], instance: InstanceId) 
 }
 
 impl Agent {
+    /// Lets its first lane wait when the connection breaks.
+    pub(crate) fn resumable(&self) {
+        [&self.session.link, &self.live.link].into_iter().for_each(|link| link.resumable(Duration::from_secs(30)));
+    }
+
+    /// Breaks the first lane's connection.
+    pub(crate) fn breaks(&self) {
+        let why = || Failure::new(Code::LinkClosed, "as the test wants it");
+        [&self.session.link, &self.live.link].into_iter().for_each(|link| link.give_up(why()));
+    }
+
+    /// Its attempt to go on with another connection: what it claims, the gateway's end, and its own.
+    pub(crate) fn attempt(&self) -> (Claim, Upgraded, Upgraded) {
+        let (generation, received) = self.session.link.claim().unwrap();
+        let (theirs, ours) = pipes();
+        let claim = Claim { session: self.live.session, lane: 0, generation, received };
+        (claim, Upgraded { received: Some(received), ..ours }, theirs)
+    }
+
+    /// Its end of that, once it is told how far the gateway has got.
+    pub(crate) fn goes_on(&self, claim: Claim, theirs: Upgraded, received: u64) {
+        let told = Upgraded { received: Some(received), ..theirs };
+        self.session.link.attach(claim.generation, told).unwrap();
+    }
+
+    /// Takes the first lane up over another connection.
+    pub(crate) fn resumes(&self) {
+        let (claim, ours, theirs) = self.attempt();
+        let received = self.live.link.fence(claim.generation, claim.received).unwrap();
+        self.live.link.attach(claim.generation, ours).unwrap();
+        self.goes_on(claim, theirs, received);
+    }
+
     /// The next stream, and what it asks for.
     pub(crate) async fn asked(&mut self) -> (Wired<Stream>, Open) {
         let mut wired = Wired::new(self.session.incoming.accept().await.unwrap());

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Gateway;
-use super::reauthorise::{Certificate, reauthorise};
+use super::reauthorise::{Certificate, holds, reauthorise};
 use super::registry::Live;
 use crate::base::code::{Code, Failure};
 use crate::base::id::AgentId;
@@ -78,7 +78,8 @@ pub(super) fn admit(
     Ok((Joining::Further { live, seat }, None))
 }
 
-/// A connection's life as a lane: to the lane's end, its session's, or until a newer connection takes its place.
+/// A further lane's life, to its end or its session's. A connection that takes one up is the lane's when this returns: it needs no place of
+/// its own among the listener's, since the lane's first one keeps its place as long as there is the lane.
 pub(super) async fn serve(gateway: &Gateway, joining: Joining, upgraded: Upgraded, certificate: Certificate, peer: SocketAddr) {
     match joining {
         Joining::Further { live, seat } => further(gateway, live, seat, upgraded, certificate, peer).await,
@@ -87,12 +88,12 @@ pub(super) async fn serve(gateway: &Gateway, joining: Joining, upgraded: Upgrade
             match lane.link().attach(generation, upgraded) {
                 Ok(paused) => {
                     live.certificates().shown(lane.number(), certificate);
-                    account.resumed(generation, &certificate.serial.to_string(), &peer.to_string(), paused);
-                    if let Err(why) = reauthorise(gateway, &live) {
+                    let told = account.resumed(generation, &certificate.serial.to_string(), &peer.to_string(), paused);
+                    // A lane that breaks without end has no more rows of this than of that.
+                    let may = if told { reauthorise(gateway, &live) } else { holds(gateway, &live) };
+                    if let Err(why) = may {
                         live.lanes.close_because(&why);
                     }
-                    // The connection counts among the listener's as long as it is the lane's.
-                    lane.link().detached(generation).await;
                 }
                 Err(failure) => gateway.refused(peer, &failure.context(&live.agent), "connection refused"),
             }
@@ -114,6 +115,10 @@ async fn further(
     let attendance = LaneAttendance::open(&gateway.audit, live.session, &live.agent, lane.number(), &peer.to_string());
     let open = metrics::lane(gateway.settings.id.as_str());
     live.certificates().shown(lane.number(), certificate);
+    // It may have been revoked since the handshake, and nobody else would look.
+    if let Err(why) = holds(gateway, &live) {
+        live.lanes.close_because(&why);
+    }
     let why = tokio::select! {
         biased;
         why = attend(&live, &lane, &mut incoming) => why,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -22,6 +22,7 @@ use super::relay::relay;
 use super::shares::Share;
 use super::{Gateway, Settings, enrollment};
 use crate::base::allow::{network, site};
+use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
 use crate::base::id::{AgentId, SessionId};
 use crate::base::limits::{
@@ -324,7 +325,9 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
     let mut reauthorised = tokio::time::interval_at(live.began + REAUTHORISE, REAUTHORISE);
     reauthorised.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut woken = gateway.wakes.subscribe();
-    let mut doubts = tokio::time::interval_at(live.began + DUPLICATE_AFTER, DUPLICATE_AFTER);
+    // After the first time by lot: who knew when could be between two connections just then.
+    let (doubts, mut lot) = (sleep_until(live.began + DUPLICATE_AFTER), Backoff::new(2 * DUPLICATE_AFTER, 2 * DUPLICATE_AFTER));
+    tokio::pin!(doubts);
     let mut doubted = false;
     loop {
         // Also before the first change: the certificate may have been revoked during the handshake.
@@ -349,7 +352,10 @@ async fn attend(gateway: &Gateway, live: &Arc<Live>, session: &mut Session) -> F
                 live.drain();
                 told = true;
             }
-            _ = doubts.tick(), if !doubted => doubted = report_duplicate(gateway, live),
+            () = &mut doubts, if !doubted => {
+                doubted = report_duplicate(gateway, live);
+                doubts.as_mut().reset(Instant::now() + lot.draw());
+            }
             () = live.lanes.wear_out(), if !live.draining() => replace(gateway, live),
             count = live.lanes.wanted(), if !live.draining() => {
                 tracing::info!(session = %live.session, agent = %live.agent, count, "asking for more lanes");

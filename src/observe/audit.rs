@@ -93,7 +93,7 @@ impl Audit {
         (Self { observers: Some(sender), ..self }, receiver)
     }
 
-    /// Writes a row. Blocks for one `write`. A refusal is kept short: see [`Audit::refusal`].
+    /// Writes a row. Blocks for one `write`. What somebody may cause without end is kept short: see [`Audit::limited`].
     ///
     /// # Errors
     /// `audit_full` with [`OnFull::Refuse`], if the row could not be written. The caller then refuses the work.
@@ -125,11 +125,11 @@ impl Audit {
         self.write(&mut files, event, now)
     }
 
-    /// Records a refusal, of a stranger or of a caller who may cause as many as it likes: one row each for some of one source or
-    /// caller a minute, and for not many of all; what is beyond that is counted, and told in one row with the next one after the
-    /// minute. Yields whether it is one of these: the log, too, is to tell of them alone. The refusal stands whether or not its row
+    /// Records what somebody may cause without end, a refusal or a broken lane: one row each for some of one source, caller or
+    /// agent a minute, and for not many of all; what is beyond that is counted, and told in one row with the next one after the
+    /// minute. Yields whether it is one of these: the log, too, is to tell of them alone. What happened stands whether or not its row
     /// can be kept; while the audit is half full none is.
-    pub fn refusal(&self, event: &Event<'_>) -> bool {
+    pub fn limited(&self, event: &Event<'_>) -> bool {
         match event.cause() {
             Some(who) => self.noise(event, &who),
             None => self.record(event).is_ok(),
@@ -165,7 +165,7 @@ impl Audit {
     /// Writes what was counted in the minute before, or up to now. What can't be written is not forgotten.
     fn tell_noise(&self, files: &mut Files, now: Instant, at_once: bool) {
         let Some((count, most)) = files.noise.take(now, at_once) else { return };
-        tracing::warn!(count, "more refusals than are told one by one; the audit says whose");
+        tracing::warn!(count, "more refusals and broken lanes than are told one by one; the audit says whose");
         if files.trail.is_half_full() || self.write(files, &Event::Suppressed { count, most: &most }, now).is_err() {
             files.noise.count_again(count);
         }
@@ -484,7 +484,7 @@ pub enum Event<'a> {
         #[serde(serialize_with = "capped")]
         detail: &'a str,
     },
-    /// So many rows of refusals were not written one by one, and the sources and callers of most of them.
+    /// So many rows of refusals and broken lanes were not written one by one, and the sources, callers and agents of most of them.
     Suppressed { count: u64, most: &'a [Noisy] },
 }
 
@@ -504,6 +504,8 @@ impl Event<'_> {
             Self::EnrollRefused { source, .. } | Self::ConnectRefused { source, .. } => Some(Who::source(*source)),
             Self::Refused { code: Code::SourceDenied, source: Some(source), .. } => Some(Who::source(source.ip())),
             Self::Refused { caller, .. } | Self::Request { caller, code: Some(_), .. } => Some(Who::caller(caller)),
+            // Whoever can cut its connection can cause these, too.
+            Self::LaneBroken { agent, .. } | Self::LaneResumed { agent, .. } => Some(Who::Agent(agent.to_string())),
             _ => None,
         }
     }

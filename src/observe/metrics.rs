@@ -104,7 +104,7 @@ metrics! {
     AUDIT_FILES_DELETED "underpass_audit_files_deleted_total" Counter Count []
         "Audit files deleted to make room (on_full: drop)."
     AUDIT_SUPPRESSED "underpass_audit_suppressed_total" Counter Count []
-        "Audit rows of refusals that were counted instead of written."
+        "Audit rows of refusals and broken lanes that were counted instead of written."
     LOG_DROPPED "underpass_log_dropped_total" Counter Count []
         "Log lines dropped because nobody read them in time."
     DESCRIPTORS_OPEN "underpass_descriptors_open" Gauge Count []

@@ -75,7 +75,7 @@ impl Asked {
             (self.target.as_str(), self.caller.as_str(), refusal.code, refusal.detail.as_str());
         metrics::refused(code);
         let agent = self.agent.as_ref();
-        if self.audit.refusal(&Event::Refused { request, target, agent, caller, source, code, detail }) {
+        if self.audit.limited(&Event::Refused { request, target, agent, caller, source, code, detail }) {
             tracing::warn!(%request, target, caller, %code, detail, "stream refused");
         }
     }
@@ -166,21 +166,27 @@ pub struct LaneAccount<'a> {
 }
 
 impl LaneAccount<'_> {
-    /// Writes that its connection broke, and that the lane waits for another.
+    /// Writes that its connection broke, and that the lane waits for another, unless many of its agent's have in this minute.
     pub fn broken(&self, why: &Failure) {
         let (session, agent, lane, code, detail) = (self.session, self.agent, self.lane, why.code, why.detail.as_str());
-        tracing::warn!(%session, %agent, lane, %code, detail, "lane broken: it waits for another connection");
         metrics::lane_broken(code);
-        let _ = self.audit.record(&Event::LaneBroken { session, agent, lane, code, detail });
+        if self.audit.limited(&Event::LaneBroken { session, agent, lane, code, detail }) {
+            tracing::warn!(%session, %agent, lane, %code, detail, "lane broken: it waits for another connection");
+        }
     }
 
-    /// Writes that it goes on with another one, of that attempt, after so long.
-    pub fn resumed(&self, generation: u64, serial: &str, peer: &str, paused: Duration) {
+    /// Writes that it goes on with another one, of that attempt, after so long; whether that is told, and not only counted, as with
+    /// [`LaneAccount::broken`].
+    pub fn resumed(&self, generation: u64, serial: &str, peer: &str, paused: Duration) -> bool {
         let (session, agent, lane) = (self.session, self.agent, self.lane);
         let paused_ms = u64::try_from(paused.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(%session, %agent, lane, generation, peer, paused_ms, "lane resumed");
         metrics::lane_resumed(paused);
-        let _ = self.audit.record(&Event::LaneResumed { session, agent, lane, generation, serial, peer, paused_ms });
+        let event = Event::LaneResumed { session, agent, lane, generation, serial, peer, paused_ms };
+        let told = self.audit.limited(&event);
+        if told {
+            tracing::info!(%session, %agent, lane, generation, peer, paused_ms, "lane resumed");
+        }
+        told
     }
 }
 

@@ -208,10 +208,10 @@ impl Link {
         attached.unwrap_or_else(|| Err(self.shared.why("the connection ended")))
     }
 
-    /// Ends when that connection is no longer the lane's.
-    pub async fn detached(&self, generation: u64) {
-        let is_other = || self.shared.change(|driver| driver.generation()).flatten() != Some(generation);
-        self.shared.until(|| is_other().then_some(())).await;
+    /// Which connection it has, by the agent's count of attempts; none while there is none.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        self.shared.change(|driver| driver.generation()).flatten()
     }
 
     /// Carries so many streams from here on, beside the control stream; [`MAX_STREAMS`] before.

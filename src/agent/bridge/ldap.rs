@@ -147,7 +147,7 @@ impl Account for Books<'_> {
             code: Code::RequestDenied,
             detail: &detail,
         };
-        if self.agent.audit.refusal(&event) {
+        if self.agent.audit.limited(&event) {
             tracing::info!(%request, target, caller, rule = denial.rule.as_str(), detail, "ldap request denied");
         }
     }

@@ -21,6 +21,7 @@ pub(in crate::agent) fn connector(resolved: &[&str], direct: Option<&str>, reach
         secret: Secret::new("c2VjcmV0"),
         grounds: grounds(),
         direct_address: direct.map(|at| at.parse().unwrap()),
+        pace: Arc::new(Pace::new()),
     };
     (Arc::new(connector), tasks)
 }

@@ -47,6 +47,7 @@ async fn site() -> Site {
         welcome: welcomed(&greeting(&[]), 1).unwrap(),
         grounds: grounds.clone(),
         origin: origin(),
+        pace: Arc::new(Pace::new()),
         tasks: tasks.child(),
     };
     let (leave, why) = (Leave::default(), watch::Sender::new(None));
@@ -90,7 +91,8 @@ async fn a_session_that_nobody_serves_is_dismissed_with_its_tasks() {
         drop(alive);
     });
     let (welcome, grounds) = (welcomed(&greeting(&[]), 1).unwrap(), grounds());
-    dismiss(Held { session, welcome, grounds, origin: origin(), tasks }).await;
+    let (origin, pace) = (origin(), Arc::new(Pace::new()));
+    dismiss(Held { session, welcome, grounds, origin, pace, tasks }).await;
     assert_eq!(gateway.link.ended().await.code, Code::LinkClosed);
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::scope::Scope;
 use crate::control::disable::DisabledScope;
+use crate::control::records::{self, Disabled};
 use crate::control::tests::agents::Sessions;
 
 fn scope(text: &str) -> Scope {
@@ -97,4 +98,25 @@ async fn what_is_mistyped_is_told_and_disables_nothing() {
         assert_eq!((failure.code, failure.detail), (Code::AgentUnknown, format!("there is no {unknown}")), "{text}");
     }
     assert!(!gateway.is_disabled("acme/dc1/web-1"));
+}
+
+#[tokio::test]
+async fn nothing_is_committed_while_an_earlier_change_is_yet_to_be_published() {
+    let gateway = Gateway::new().await;
+    gateway.enroll("acme/dc1/web-1").await;
+    // As an earlier change has it from its commit to what it publishes: a later one that came between would be undone by it.
+    let earlier = gateway.control.disabled.lock().await;
+    let (scope, by) = (scope("acme"), admin());
+    let later = gateway.control.disable(&scope, &by);
+    tokio::pin!(later);
+    for _ in 0..20 {
+        // The store does one thing after the other, so that all that `later` asks of it is done within some of these.
+        tokio::select! {
+            biased;
+            _ = &mut later => panic!("it was published before the one that came first"),
+            stored = records::list::<Disabled>(gateway.control.store()) => assert!(stored.unwrap().is_empty()),
+        }
+    }
+    drop(earlier);
+    assert!(later.await.unwrap().disabled.is_some() && gateway.is_disabled("acme/dc1/web-1"));
 }

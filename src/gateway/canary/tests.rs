@@ -137,3 +137,21 @@ async fn an_older_agent_is_never_asked() {
     assert!(asked.await.is_err());
     assert_eq!(older.live.lights().agent.state, Serving::Unknown);
 }
+
+#[tokio::test(start_paused = true)]
+async fn c13_a_canary_that_waited_for_another_connection_says_nothing_of_the_agent() {
+    let mut site = site().await;
+    site.agent.resumable();
+    site.echoes().await;
+    assert_eq!(site.shows().await, Serving::Serving);
+    let held = site.agent.asked().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    site.agent.breaks();
+    // Mended just before the canary's time is over.
+    tokio::time::sleep(CANARY_DEADLINE - Duration::from_millis(200)).await;
+    site.agent.resumes();
+    assert!(site.agent.live.usable());
+    assert_eq!(site.shows().await, Serving::Serving);
+    assert!(site.rows.take().is_empty());
+    drop(held);
+}

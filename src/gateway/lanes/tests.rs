@@ -1,9 +1,15 @@
 //! Who may join which session, and a lane's life at the gateway. Refuses to know TLS.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::*;
 use crate::base::id::SessionId;
 use crate::base::secret::Secret;
-use crate::gateway::fixture::{Agent, agent, certificate, gateway};
+use crate::base::tasks::Tasks;
+use crate::gateway::fixture::{Agent, agent, certificate, gateway, gateway_with, settings};
+use crate::observe::audit::{Audit, AuditSettings, OnFull};
 use crate::tunnel::fixture::{Rows, half, pipes};
 use crate::wire::resume::Claim;
 
@@ -111,4 +117,55 @@ async fn t1_a_stream_that_the_agent_opens_on_a_lane_is_reset() {
     })
     .await;
     assert_eq!(rows, ["lane_opened", "lane_closed link_closed"]);
+}
+
+/// The agent takes its first lane up again, and the gateway serves that connection for as long as it has something to do for it.
+async fn takes_up(gateway: &Gateway, agent: &Agent) {
+    let (claim, ours, theirs) = agent.attempt();
+    let resume = claim.prove(&Secret::new(SECRET), &EXPORTER);
+    let (joining, received) = admit(gateway, &agent.live.agent, &resume, &EXPORTER).unwrap();
+    agent.goes_on(claim, theirs, received.unwrap());
+    serve(gateway, joining, ours, certificate(), "192.0.2.1:2".parse().unwrap()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_takes_a_lane_up_leaves_its_place_to_others_while_the_lane_goes_on() {
+    let site = site().await;
+    site.agent.resumable();
+    for _ in 0..3 {
+        let served = timeout(Duration::from_secs(60), takes_up(&site.gateway, &site.agent));
+        assert!(served.await.is_ok(), "it holds a place of the listener's");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(site.agent.live.usable() && !site.agent.session.link.is_paused(), "the lane has that connection");
+    }
+}
+
+#[tokio::test]
+async fn d8_an_agent_that_resumes_without_end_has_few_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings_of = AuditSettings { dir: dir.path().join("audit"), max_size: 1 << 20, on_full: OnFull::Refuse };
+    let gateway = gateway_with(settings(), Audit::open(&settings_of).unwrap(), &Tasks::new());
+    let agent = agent("a", &["db"]).await;
+    gateway.registry.add(agent.live.clone());
+    agent.resumable();
+    for _ in 0..200 {
+        takes_up(&gateway, &agent).await;
+    }
+    let rows = std::fs::read_to_string(dir.path().join("audit/audit.jsonl")).unwrap();
+    let count = |event: &str| rows.lines().filter(|row| row.contains(&format!("\"event\":\"{event}\""))).count();
+    assert_eq!((count("lane_resumed"), count("reauthorised")), (30, 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s0_10_a_further_lane_whose_certificate_was_revoked_meanwhile_ends_its_session() {
+    let site = site().await;
+    let joining = site.admit("acme/dc1/a", site.claim(1), SECRET).unwrap();
+    let shown = certificate();
+    site.gateway.revocations.publish([shown.serial].into());
+    let (theirs, ours) = pipes();
+    let _theirs = half(theirs, Side::Agent);
+    let peer = "192.0.2.1:2".parse().unwrap();
+    let _ = timeout(Duration::from_secs(10), serve(&site.gateway, joining, ours, shown, peer)).await;
+    let ended = timeout(Duration::from_secs(10), site.agent.live.link.ended()).await;
+    assert_eq!(ended.expect("the session goes on").code, Code::Revoked);
 }

@@ -92,6 +92,24 @@ async fn s5_a_second_way_a_restart_and_a_handover_are_no_duplicates() {
     assert!(site.within(60).await.is_empty() && site.duplicates().is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn s5_a_clone_that_is_between_two_connections_whenever_it_is_due_is_told_of_all_the_same() {
+    let mut site = site();
+    let first = site.joins(InstanceId::fresh()).await;
+    let clone = site.joins(InstanceId::fresh()).await;
+    clone.resumable();
+    let mut rows = Vec::new();
+    tokio::time::sleep(DUPLICATE_AFTER - Duration::from_millis(500)).await;
+    for _ in 0..60 {
+        clone.breaks();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        clone.resumes();
+        rows.extend(site.within(9).await);
+    }
+    assert_eq!(rows, ["duplicate_identity"]);
+    drop(first);
+}
+
 /// What an agent of that role would show.
 fn shown(io: Box<dyn Io>, role: &str) -> Shown {
     let identity = Identity {

@@ -1,5 +1,5 @@
-//! What strangers, and callers who are refused, cause at will, as far as it is told: a few rows a minute for each of them, within a
-//! budget for all of their class; the rest is counted by who caused it. Refuses to know rows, files, and the clock.
+//! What strangers, callers who are refused, and agents whose lanes break cause at will, as far as it is told: a few rows a minute for
+//! each of them, within a budget for all of their class; the rest is counted by who caused it. Refuses to know rows, files, and the clock.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -18,6 +18,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) struct Noise {
     strangers: Class,
     callers: Class,
+    agents: Class,
     began: Instant,
     /// Counted in minutes that could not be told.
     untold: u64,
@@ -32,6 +33,8 @@ pub enum Who {
     Source(IpAddr),
     /// A caller, as rows name it.
     Caller(String),
+    /// An agent.
+    Agent(String),
 }
 
 /// Somebody who caused rows which were not written.
@@ -49,6 +52,7 @@ impl Noise {
         Self {
             strangers: Class::new(limits::AUDIT_STRANGERS_PER_SOURCE, limits::AUDIT_STRANGERS_PER_MINUTE, now),
             callers: Class::new(limits::AUDIT_REFUSALS_PER_CALLER, limits::AUDIT_REFUSALS_PER_MINUTE, now),
+            agents: Class::new(limits::AUDIT_BREAKS_PER_AGENT, limits::AUDIT_BREAKS_PER_MINUTE, now),
             began: now,
             untold: 0,
         }
@@ -75,10 +79,12 @@ impl Noise {
             return None;
         }
         self.began = now;
-        let (strangers, mut most) = self.strangers.take();
-        let (callers, noisy) = self.callers.take();
-        most.extend(noisy);
-        let count = strangers + callers + std::mem::take(&mut self.untold);
+        let (mut count, mut most) = (std::mem::take(&mut self.untold), Vec::new());
+        for class in [&mut self.strangers, &mut self.callers, &mut self.agents] {
+            let (counted, noisy) = class.take();
+            count += counted;
+            most.extend(noisy);
+        }
         (count > 0).then_some((count, most))
     }
 
@@ -92,6 +98,7 @@ impl Noise {
         match who {
             Who::Source(_) => &mut self.strangers,
             Who::Caller(_) => &mut self.callers,
+            Who::Agent(_) => &mut self.agents,
         }
     }
 }
@@ -235,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn d8_strangers_and_callers_take_nothing_from_each_other() {
+    fn d8_strangers_callers_and_agents_take_nothing_from_each_other() {
         let now = Instant::now();
         let mut noise = Noise::new(now);
         for n in 0..5000_u32 {
@@ -245,8 +252,11 @@ mod tests {
         assert_eq!(told(&mut noise, &Who::caller("token other"), 1, now), 1);
         let rows: usize = (0..5000).map(|n| told(&mut noise, &Who::caller(&format!("token {n}")), 2, now)).sum();
         assert_eq!(rows + 61, limits::AUDIT_REFUSALS_PER_MINUTE as usize);
+        let agent = Who::Agent("acme/dc1/a".to_owned());
+        assert_eq!(told(&mut noise, &agent, 5000, now), 30);
         let (_, most) = noise.take(now + MINUTE, false).unwrap();
-        assert_eq!(most.len(), 16);
+        assert_eq!(most.len(), 17);
+        assert_eq!(most[16], noisy(agent, 4970));
         assert_eq!(most[8], noisy(Who::caller("token ci"), 4940));
         assert_eq!(serde_json::to_string(&most[8]).unwrap(), r#"{"caller":"token ci","count":4940}"#);
     }

@@ -292,7 +292,7 @@ fn d8_one_callers_requests_leave_room_for_everybody_elses_rows() {
         Event::Request { request, stream, target, source, method, path, .. } => {
             let (caller, code, detail) = ("token other", Some(Code::RequestDenied), Some("allow[0]: the method is not listed"));
             let (status, up, down, millis) = (Some(403), 0, 0, 0);
-            audit.refusal(&Event::Request {
+            audit.limited(&Event::Request {
                 request,
                 stream,
                 target,
@@ -325,7 +325,7 @@ fn d8_one_source_has_few_rows_and_what_is_beyond_them_is_told_in_one_at_the_late
     let dir = tempfile::tempdir().unwrap();
     let audit = Audit::open(&settings(dir.path(), 1 << 20, OnFull::Refuse)).unwrap();
     let stranger = |source: &str| {
-        audit.refusal(&Event::ConnectRefused { source: source.parse().unwrap(), code: Code::TlsFailed, detail: "junk" })
+        audit.limited(&Event::ConnectRefused { source: source.parse().unwrap(), code: Code::TlsFailed, detail: "junk" })
     };
     assert_eq!((0..5000).filter(|_| stranger("192.0.2.1")).count(), 10, "as many log lines as rows");
     assert!(stranger("192.0.2.2"), "another source has its own row in the same minute");
@@ -359,7 +359,7 @@ fn d8_while_the_audit_is_half_full_noise_is_counted_and_told_once_there_is_room(
         audit.record(&reloaded("targets")).unwrap();
     }
     let junk = Event::ConnectRefused { source: "192.0.2.1".parse().unwrap(), code: Code::TlsFailed, detail: "junk" };
-    assert!(audit.refusal(&junk), "the log tells of it");
+    assert!(audit.limited(&junk), "the log tells of it");
     let stopped = || Event::Stopped { role: "gateway", instance: InstanceId::fresh(), code: None };
     audit.record(&stopped()).unwrap();
     let told = || all_rows(dir.path()).iter().filter(|row| row["event"] == "suppressed").count();
@@ -374,7 +374,7 @@ fn d8_while_the_audit_is_half_full_noise_is_counted_and_told_once_there_is_room(
 /// A refusal of a caller's.
 fn refuses(audit: &Audit, caller: &str, code: Code) -> bool {
     let request = RequestId::fresh();
-    audit.refusal(&Event::Refused { request, target: "acme/dc1/db", agent: None, caller, source: None, code, detail: "none" })
+    audit.limited(&Event::Refused { request, target: "acme/dc1/db", agent: None, caller, source: None, code, detail: "none" })
 }
 
 #[test]
@@ -513,4 +513,38 @@ fn d8_the_rows_of_every_minute_leave_room_for_those_that_tell_something() {
     }
     assert!(total(dir.path()) < (1 << 19) + 1024, "{}", total(dir.path()));
     audit.record(&reloaded("x")).unwrap();
+}
+
+#[test]
+fn d8_a_lane_that_breaks_and_goes_on_without_end_has_few_rows_and_hides_no_other_agents() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 1 << 20, OnFull::Refuse)).unwrap();
+    let session = SessionId::fresh();
+    let told = |agent: &str, times: usize| {
+        let agent: AgentId = agent.parse().unwrap();
+        let broken = Event::LaneBroken { session, agent: &agent, lane: 0, code: Code::LinkClosed, detail: "reset" };
+        let (peer, serial) = ("192.0.2.1:1", "0a");
+        let resumed = Event::LaneResumed { session, agent: &agent, lane: 0, generation: 1, serial, peer, paused_ms: 1 };
+        (0..times).map(|_| usize::from(audit.limited(&broken)) + usize::from(audit.limited(&resumed))).sum::<usize>()
+    };
+    assert_eq!(told("acme/dc1/a1", 5000), 30, "as many log lines as rows");
+    assert_eq!(told("acme/dc1/a2", 1), 2);
+    audit.record(&Event::Stopped { role: "gateway", instance: InstanceId::fresh(), code: None }).unwrap();
+    let rows = all_rows(dir.path());
+    assert_eq!(rows.len(), 34);
+    assert_eq!(rows[32]["most"], serde_json::json!([{"agent": "acme/dc1/a1", "count": 9970}]));
+}
+
+#[test]
+fn d8_while_the_audit_is_half_full_broken_lanes_leave_it_to_streams() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = Audit::open(&settings(dir.path(), 8192, OnFull::Refuse)).unwrap();
+    while total(dir.path()) <= 4096 {
+        audit.record(&reloaded("targets")).unwrap();
+    }
+    let (session, before) = (SessionId::fresh(), total(dir.path()));
+    let agent = "acme/dc1/a1".parse().unwrap();
+    let broken = Event::LaneBroken { session, agent: &agent, lane: 0, code: Code::LinkClosed, detail: "reset" };
+    assert!(audit.limited(&broken), "the log tells of it");
+    assert_eq!(total(dir.path()), before);
 }

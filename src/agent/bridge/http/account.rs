@@ -87,7 +87,7 @@ impl Drop for Account {
         let Bridge { agent, open, .. } = &*self.bridge;
         let (request, detail) = (self.request, self.detail.as_deref());
         // A row that can't be kept refuses the next request, not the end of this one.
-        let told = agent.audit.refusal(&Event::Request {
+        let told = agent.audit.limited(&Event::Request {
             request: self.request,
             stream: Some(open.request),
             target: open.target.as_str(),
