@@ -151,9 +151,10 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint, before: &mut Option<Cance
         since: Instant::now(),
     };
     if !agent.board.claim(endpoint, &connected) {
-        dismiss(held).await;
         let detail = format!("{endpoint} leads to gateway instance {}", connected.gateway);
-        return Ended::unborn(Failure::new(Code::SameGateway, detail));
+        let why = Failure::new(Code::SameGateway, detail);
+        dismiss(held, why.clone()).await;
+        return Ended::unborn(why);
     }
     tracing::info!(%endpoint, session = %connected.session, gateway = %connected.gateway, "connected");
     // The session outlives this link's interest in it when the gateway drains: a new one is dialled at once.
@@ -175,9 +176,9 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint, before: &mut Option<Cance
 }
 
 /// Ends a session that nobody serves; its tasks end only when the session is gone.
-async fn dismiss(held: Held) {
+async fn dismiss(held: Held, why: Failure) {
     let Held { session, tasks, .. } = held;
-    session.link.close();
+    session.link.close_because(why);
     session.link.ended().await;
     tasks.abort().await;
 }
