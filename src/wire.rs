@@ -144,6 +144,9 @@
 //! | `lane_refused` | the session is another agent's, the proof is wrong, the lane is not a new one, or (below) not where that is claimed |
 //! | `session_lanes` | the session has `max_lanes`, or is ending; or the agent has tried 120 further lanes, or taken lanes up 600 times, in a minute |
 //!
+//! A `not_here` has the instance that says it (`gateway` in its `Welcome`s, a UUID) in the header `Underpass-Instance`. Said by the
+//! instance that had the session, it means that the session is over there: to the agent that is `resume_expired`.
+//!
 //! ## Lanes taken up again
 //!
 //! A lane, the first one included, outlives its connection if `Hello` names the capability `resume` and `Welcome` gives a

@@ -249,9 +249,9 @@ async fn serve(agent: Arc<Agent>, endpoint: Endpoint, held: Held, leave: Leave, 
     let (streams, serving) = (tasks.child(), tasks.child());
     let wanted = watch::Sender::new(1);
     if let Some(secret) = welcome.resume_secret {
-        let (session, direct_address) = (welcome.session, welcome.direct_address);
+        let Welcome { session, gateway: instance, direct_address, .. } = welcome;
         let (agent, grounds) = (agent.clone(), grounds.clone());
-        let connector = Arc::new(Connector { agent, endpoint, origin, session, secret, grounds, direct_address });
+        let connector = Arc::new(Connector { agent, endpoint, origin, session, instance, secret, grounds, direct_address });
         tasks.spawn(resume::keep(connector.clone(), lanes.first().clone(), leave.released.clone()));
         let (notifier, lanes, streams, serving) = (notifier.clone(), lanes.clone(), streams.clone(), serving.clone());
         let further = Further { connector, notifier, lanes, streams, serving };
