@@ -124,9 +124,10 @@ fn the_limits_are_those_of_the_code() {
             limits::RECONNECT_MAX.as_secs()
         ),
         format!(
-            "| {} s; {} s of silence, or {} s of unacknowledged",
+            "| {} s; {} s of silence, or {} s in which nothing sent gets through, or {} s of unacknowledged",
             limits::HEARTBEAT.as_secs(),
             limits::DEAD_AFTER.as_secs(),
+            limits::STUCK_AFTER.as_secs(),
             limits::TCP_USER_TIMEOUT.as_secs()
         ),
         format!("its head; all of it | {} s; {} s |", limits::HANDSHAKE_DEADLINE.as_secs(), limits::HTTP_DEADLINE.as_secs()),
@@ -170,6 +171,27 @@ fn the_limits_are_those_of_the_code() {
         format!("| {}, {} MiB |", limits::LOG_LINES, limits::LOG_BUFFER / (1 << 20)),
     ];
     has(&text, &rows);
+}
+
+#[test]
+fn the_limits_of_the_link_are_those_of_the_code() {
+    let rows = [
+        format!(
+            "| {} s (`gateway.resume_window`, at most {} m, 0 for not at all); {} s |",
+            limits::RESUME_WINDOW.as_secs(),
+            limits::MAX_RESUME_WINDOW.as_secs() / 60,
+            limits::RESUME_PATIENCE.as_secs()
+        ),
+        format!(
+            "a broken lane up | {} s; then a wait of up to {} s, doubling to {} s, with full jitter; at a gateway {} a minute |",
+            limits::RESUME_DEADLINE.as_secs(),
+            limits::RESUME_BASE.as_secs_f64(),
+            limits::RESUME_MAX.as_secs(),
+            limits::RESUMES_PER_MINUTE
+        ),
+        format!("next connection, at each end | {} MiB |", limits::RETAINED >> 20),
+    ];
+    has(&read(README), &rows);
 }
 
 #[test]
