@@ -144,6 +144,9 @@
 //! | `lane_refused` | the session is another agent's, the proof is wrong, the lane is not a new one, or (below) not where that is claimed |
 //! | `session_lanes` | the session has `max_lanes`, or is ending; or the agent has tried 120 further lanes, or taken lanes up 600 times, in a minute |
 //!
+//! A `not_here` has the instance that says it (`gateway` in its `Welcome`s, a UUID) in the header `Underpass-Instance`. Said by the
+//! instance that had the session, it means that the session is over there: to the agent that is `resume_expired`.
+//!
 //! ## Lanes taken up again
 //!
 //! A lane, the first one included, outlives its connection if `Hello` names the capability `resume` and `Welcome` gives a
@@ -179,7 +182,10 @@
 //!   (empty ones, and Pings beyond 64 whose echoes wait) end the connection (`protocol_violation`).
 //! - Agents mask with the key 0, which leaves the payload as it is; gateways don't mask. Receivers take any key. This deviates
 //!   from RFC 6455, 5.3, whose unpredictable keys protect intermediaries that read plaintext: mutual TLS leaves none.
-//! - A Close frame ends the connection. Nothing is expected after it.
+//! - A Close frame ends the connection, and the lane with it. Nothing is expected after it. Its status is 1000, and its reason may be the
+//!   code that the lane, or the session, ends with: from a gateway `stopping`, `revoked`, `agent_disabled`, `certificate_expired` or
+//!   `resume_expired`, from an agent `stopping` (it stops, or needs no more), `same_gateway`, `trust_changed` or `certificate_expired`. Any
+//!   other status or reason, and none, reads as `link_closed`.
 //!
 //! # 6. Heartbeats
 //!
@@ -338,8 +344,8 @@
 //! a minute at least.
 //!
 //! A further lane is an upgraded connection of sections 5 to 7 without a control stream. The gateway opens streams on any lane;
-//! a stream lives and dies on its own. A lane that ends, ends its streams (`session_lost`), lane 0 ends the session and all
-//! lanes. A lane that was broken is dialled as further ones are: the direct address first, the first attempt at once. `max_streams` is for all lanes together. The gateway closes a further lane that has had no stream for 60 s.
+//! a stream lives and dies on its own. A lane that ends, ends its streams (`session_lost`, or what its end or the
+//! session's was decided with, such as `revoked`), lane 0 ends the session and all lanes. A lane that was broken is dialled as further ones are: the direct address first, the first attempt at once. `max_streams` is for all lanes together. The gateway closes a further lane that has had no stream for 60 s.
 //!
 //! # 10. Streams
 //!
@@ -435,6 +441,7 @@
 pub mod codec;
 pub mod connect;
 pub mod enroll;
+pub mod farewell;
 pub mod heartbeat;
 pub mod hello;
 pub mod hop;

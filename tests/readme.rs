@@ -188,6 +188,26 @@ fn the_limits_of_resumption_are_those_of_the_code() {
 }
 
 #[test]
+fn the_limits_of_the_link_are_those_of_the_code() {
+    let rows = [
+        format!(
+            "| {} s (`gateway.resume_window`, at most {} m, 0 for not at all); {} s |",
+            limits::RESUME_WINDOW.as_secs(),
+            limits::MAX_RESUME_WINDOW.as_secs() / 60,
+            limits::RESUME_PATIENCE.as_secs()
+        ),
+        format!(
+            "a broken lane up | {} s; then a wait of up to {} s, doubling to {} s, with full jitter |",
+            limits::RESUME_DEADLINE.as_secs(),
+            limits::RESUME_BASE.as_secs_f64(),
+            limits::RESUME_MAX.as_secs()
+        ),
+        format!("next connection, at each end | {} MiB |", limits::RETAINED >> 20),
+    ];
+    has(&read(README), &rows);
+}
+
+#[test]
 fn the_limits_of_clients_are_those_of_the_code() {
     let days = |time: Duration| time.as_secs() / (24 * 60 * 60);
     let rows = [

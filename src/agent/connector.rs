@@ -14,10 +14,10 @@ use super::resume::Pace;
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::{Endpoint, HostPort};
 use crate::base::floor;
-use crate::base::id::SessionId;
+use crate::base::id::{InstanceId, SessionId};
 use crate::base::secret::Secret;
 use crate::pki::identity::Role;
-use crate::tunnel::upgrade::{self, Upgraded};
+use crate::tunnel::upgrade::{self, Refused, Upgraded};
 use crate::wire::resume::Claim;
 
 /// How long a name may take to resolve before it is passed over for the addresses that are known.
@@ -31,8 +31,9 @@ pub(super) struct Connector {
     pub(super) endpoint: Endpoint,
     /// Where the first one got through.
     pub(super) origin: Origin,
-    /// The session.
+    /// The session, and the gateway instance that holds it.
     pub(super) session: SessionId,
+    pub(super) instance: InstanceId,
     /// What proves that a connection belongs to it.
     pub(super) secret: Secret,
     /// What it is granted on: a connection that takes lane 0 up may show other certificates.
@@ -71,7 +72,7 @@ impl Connector {
     ///
     /// # Errors
     /// The gateway's refusal, or what ended the connection.
-    pub(super) async fn upgrade(&self, secured: Secured, claim: Claim) -> Result<Upgraded, Failure> {
+    pub(super) async fn upgrade(&self, secured: Secured, claim: Claim) -> Result<Upgraded, Refused> {
         let resume = claim.prove(&self.secret, &secured.exporter);
         upgrade::client(secured.io, &self.endpoint, Some(&resume)).await
     }

@@ -153,9 +153,10 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint, pace: &Arc<Pace>, before:
         since: Instant::now(),
     };
     if !agent.board.claim(endpoint, &connected) {
-        dismiss(held).await;
         let detail = format!("{endpoint} leads to gateway instance {}", connected.gateway);
-        return Ended::unborn(Failure::new(Code::SameGateway, detail));
+        let why = Failure::new(Code::SameGateway, detail);
+        dismiss(held, why.clone()).await;
+        return Ended::unborn(why);
     }
     tracing::info!(%endpoint, session = %connected.session, gateway = %connected.gateway, "connected");
     // The session outlives this link's interest in it when the gateway drains: a new one is dialled at once.
@@ -177,9 +178,9 @@ async fn hold(agent: &Arc<Agent>, endpoint: &Endpoint, pace: &Arc<Pace>, before:
 }
 
 /// Ends a session that nobody serves; its tasks end only when the session is gone.
-async fn dismiss(held: Held) {
+async fn dismiss(held: Held, why: Failure) {
     let Held { session, tasks, .. } = held;
-    session.link.close();
+    session.link.close_because(why);
     session.link.ended().await;
     tasks.abort().await;
 }
@@ -250,9 +251,10 @@ async fn serve(agent: Arc<Agent>, endpoint: Endpoint, held: Held, leave: Leave, 
     let (streams, serving) = (tasks.child(), tasks.child());
     let wanted = watch::Sender::new(1);
     if let Some(secret) = welcome.resume_secret {
-        let (session, direct_address) = (welcome.session, welcome.direct_address);
+        let Welcome { session, gateway: instance, direct_address, .. } = welcome;
         let (agent, grounds) = (agent.clone(), grounds.clone());
-        let connector = Arc::new(Connector { agent, endpoint, origin, session, secret, grounds, direct_address, pace });
+        let connector =
+            Arc::new(Connector { agent, endpoint, origin, session, instance, secret, grounds, direct_address, pace });
         tasks.spawn(resume::keep(connector.clone(), lanes.first().clone(), leave.released.clone()));
         let (notifier, lanes, streams, serving) = (notifier.clone(), lanes.clone(), streams.clone(), serving.clone());
         let further = Further { connector, notifier, lanes, streams, serving };

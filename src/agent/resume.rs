@@ -9,13 +9,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::connector::Connector;
 use super::reauthorise::{Grounds, holds, reauthorise};
+use super::status::Board;
 use crate::base::backoff::Backoff;
 use crate::base::code::{Code, Failure};
-use crate::base::endpoint::HostPort;
+use crate::base::endpoint::{Endpoint, HostPort};
+use crate::base::id::{InstanceId, SessionId};
 use crate::base::limits::{RESUME_BASE, RESUME_DEADLINE, RESUME_DIALS_AT_ONCE, RESUME_DIALS_PER_MINUTE, RESUME_MAX};
 use crate::tunnel::ledger::LaneAccount;
 use crate::tunnel::session::lanes::Lane;
+use crate::tunnel::upgrade::Refused;
 use crate::wire::resume::Claim;
+
+/// Between two lines of the log about attempts that failed: a window has a dozen of them, for each lane.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
 
 /// A lane that goes on.
 struct Resumed {
@@ -68,11 +74,12 @@ pub(super) async fn keep(connector: Arc<Connector>, lane: Lane, elsewhere: Cance
         LaneAccount { audit: &agent.audit, session: connector.session, agent: &agent.settings.agent, lane: lane.number() };
     while let Some(why) = lane.link().paused().await {
         account.broken(&why);
-        agent.board.resuming(&connector.endpoint, why);
+        let shown = Shown { connector: &connector, lane: lane.number(), told: None };
+        shown.broken(why);
         tokio::select! {
             biased;
             _ = lane.link().ended() => return,
-            resumed = take_up(&connector, &lane, &elsewhere) => match resumed {
+            resumed = take_up(shown, &lane, &elsewhere) => match resumed {
                 Ok(Resumed { generation, grounds, at, paused }) => {
                     let told = account.resumed(generation, &grounds.serial.to_string(), &at.to_string(), paused);
                     // A lane that breaks without end has no more rows of this than of that.
@@ -90,8 +97,59 @@ pub(super) async fn keep(connector: Arc<Connector>, lane: Lane, elsewhere: Cance
     }
 }
 
-/// Tries one address after another, the first at once unless there were many attempts, until one succeeds or it is clear that none can.
-async fn take_up(connector: &Connector, lane: &Lane, elsewhere: &CancellationToken) -> Result<Resumed, Failure> {
+/// What the log and the status are told of a lane that waits. The status is about lane 0, on which the session hangs.
+struct Shown<'a> {
+    connector: &'a Connector,
+    lane: u32,
+    /// When the log was told last that nothing has come of it.
+    told: Option<Instant>,
+}
+
+impl Shown<'_> {
+    fn on_board(&self, tell: impl FnOnce(&Board, &Endpoint, SessionId)) {
+        if self.lane == 0 {
+            tell(&self.connector.agent.board, &self.connector.endpoint, self.connector.session);
+        }
+    }
+
+    fn broken(&self, why: Failure) {
+        self.on_board(|board, endpoint, session| board.resuming(endpoint, session, why, None));
+    }
+
+    fn tries(&self) {
+        self.on_board(Board::tries);
+    }
+
+    fn resumed(&self) {
+        self.on_board(Board::resumed);
+    }
+
+    /// An attempt has failed, and so long is waited for the next one.
+    fn waits(&mut self, failure: Failure, wait: Duration) {
+        let (session, lane, Failure { code, detail }) = (self.connector.session, self.lane, &failure);
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let now = Instant::now();
+        if self.is_told(now) {
+            tracing::info!(%session, lane, %code, detail, wait_ms, "not resumed yet");
+        } else {
+            tracing::debug!(%session, lane, %code, detail, wait_ms, "not resumed yet");
+        }
+        self.on_board(|board, endpoint, session| board.resuming(endpoint, session, failure, Some(now + wait)));
+    }
+
+    /// Whether the log is told of another attempt: the first one, and then not too often.
+    fn is_told(&mut self, now: Instant) -> bool {
+        let due = self.told.is_none_or(|told| now.duration_since(told) >= TOLD_AGAIN);
+        if due {
+            self.told = Some(now);
+        }
+        due
+    }
+}
+
+/// Tries one address after another, the first at once unless there were many attempts, until one attempt succeeds or it is clear that none can.
+async fn take_up(mut shown: Shown<'_>, lane: &Lane, elsewhere: &CancellationToken) -> Result<Resumed, Failure> {
+    let connector = shown.connector;
     let mut backoff = Backoff::new(RESUME_BASE, RESUME_MAX);
     let mut turn = 0;
     loop {
@@ -100,7 +158,10 @@ async fn take_up(connector: &Connector, lane: &Lane, elsewhere: &CancellationTok
             || Miss::Failed(Failure::new(Code::GatewayTimeout, format_args!("{}: no answer in time", connector.endpoint)));
         let attempt = tokio::time::timeout(RESUME_DEADLINE, attempt(connector, lane, turn)).await;
         let failure = match attempt.unwrap_or_else(|_| Err(late())) {
-            Ok(resumed) => return Ok(resumed),
+            Ok(resumed) => {
+                shown.resumed();
+                return Ok(resumed);
+            }
             Err(Miss::Refused(failure)) => return Err(failure),
             Err(Miss::Elsewhere(failure)) => {
                 elsewhere.cancel();
@@ -109,11 +170,9 @@ async fn take_up(connector: &Connector, lane: &Lane, elsewhere: &CancellationTok
             Err(Miss::Failed(failure)) => failure,
         };
         let wait = backoff.draw();
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        let Failure { code, detail } = failure;
-        tracing::info!(session = %connector.session, lane = lane.number(), %code, detail, wait_ms, "not resumed yet");
-        connector.agent.board.resuming(&connector.endpoint, Failure::new(code, detail));
+        shown.waits(failure, wait);
         tokio::time::sleep(wait).await;
+        shown.tries();
         turn += 1;
     }
 }
@@ -127,14 +186,22 @@ async fn attempt(connector: &Connector, lane: &Lane, turn: usize) -> Result<Resu
     let grounds = secured.grounds.clone();
     let (generation, received) = lane.link().claim().map_err(Miss::Refused)?;
     let claim = Claim { session: connector.session, lane: lane.number(), generation, received };
-    let upgraded = connector.upgrade(secured, claim).await.map_err(|failure| match failure.code {
+    let upgraded = connector.upgrade(secured, claim).await.map_err(|refused| missed(refused, connector.instance))?;
+    let paused = lane.link().attach(generation, upgraded).map_err(Miss::Refused)?;
+    Ok(Resumed { generation, grounds, at, paused })
+}
+
+/// What a refused upgrade means to a session that `holder` held.
+fn missed(refused: Refused, holder: InstanceId) -> Miss {
+    let Refused { failure, instance } = refused;
+    match failure.code {
+        // The gateway is the same process: it has noticed the break sooner, and does not wait any more.
+        Code::NotHere if instance == Some(holder) => Miss::Refused(Failure { code: Code::ResumeExpired, ..failure }),
         Code::NotHere | Code::LaneRefused | Code::AgentDisabled | Code::Revoked | Code::CertificateRefused => {
             Miss::Refused(failure)
         }
         _ => Miss::Failed(failure),
-    })?;
-    let paused = lane.link().attach(generation, upgraded).map_err(Miss::Refused)?;
-    Ok(Resumed { generation, grounds, at, paused })
+    }
 }
 
 #[cfg(test)]

@@ -69,10 +69,10 @@ pub struct LinkStatus {
     /// The last heartbeat's round trip in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round_trip_us: Option<u64>,
-    /// Milliseconds until the next attempt.
+    /// Milliseconds until the next attempt, at a session or at the broken connection of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_ms: Option<u64>,
-    /// Why there is, or was, no session.
+    /// Why there is no session, or no connection that carries it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<ErrorStatus>,
 }
@@ -109,7 +109,7 @@ impl Board {
             return false;
         }
         let row = rows.entry(endpoint.clone()).or_default();
-        row.session = Some(connected.clone());
+        *row = Row { proxy: row.proxy.take(), session: Some(connected.clone()), ..Row::default() };
         true
     }
 
@@ -121,9 +121,28 @@ impl Board {
         });
     }
 
-    /// The session's connection broke, or could not be replaced yet.
-    pub(super) fn resuming(&self, endpoint: &Endpoint, why: Failure) {
-        self.change(endpoint, |row| row.last_error = Some(why));
+    /// The session's connection broke, or could not be replaced yet; the next attempt is made then, or right now.
+    pub(super) fn resuming(&self, endpoint: &Endpoint, session: SessionId, why: Failure, next: Option<Instant>) {
+        self.change_session(endpoint, session, |row| (row.last_error, row.next_attempt) = (Some(why), next));
+    }
+
+    /// The next attempt is being made.
+    pub(super) fn tries(&self, endpoint: &Endpoint, session: SessionId) {
+        self.change_session(endpoint, session, |row| row.next_attempt = None);
+    }
+
+    /// The session has a connection again.
+    pub(super) fn resumed(&self, endpoint: &Endpoint, session: SessionId) {
+        self.change_session(endpoint, session, |row| (row.last_error, row.next_attempt) = (None, None));
+    }
+
+    /// One that the link has left for another says nothing about it.
+    fn change_session(&self, endpoint: &Endpoint, session: SessionId, change: impl FnOnce(&mut Row)) {
+        self.change(endpoint, |row| {
+            if row.session.as_ref().is_some_and(|held| held.session == session) {
+                change(row);
+            }
+        });
     }
 
     fn change(&self, endpoint: &Endpoint, change: impl FnOnce(&mut Row)) {
@@ -228,5 +247,34 @@ mod tests {
         board.waiting(&endpoint, Failure::new(Code::LinkDead, "x"), Instant::now());
         assert_eq!(tunnels(&board), [Tunnel::Down]);
         assert_eq!(board.links()[0].last_error.as_ref().unwrap().code, "link_dead");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_is_shown_as_long_as_it_lasts_with_when_the_next_attempt_is() {
+        let endpoint: Endpoint = "wss://a".parse().unwrap();
+        let board = Board::new(std::slice::from_ref(&endpoint));
+        let shown = || {
+            let link = board.links().remove(0);
+            (link.last_error.map(|error| error.code), link.next_attempt_ms)
+        };
+        let why = |code| Failure::new(code, "x");
+        let within = |millis| Instant::now() + Duration::from_millis(millis);
+        let session = connected(InstanceId::fresh());
+        board.waiting(&endpoint, why(Code::GatewayRefused), within(900));
+        assert_eq!(shown(), (Some("gateway_refused".to_owned()), Some(900)));
+        board.claim(&endpoint, &session);
+        assert_eq!(shown(), (None, None), "it is over");
+        board.resuming(&endpoint, session.session, why(Code::LinkDead), None);
+        board.resuming(&endpoint, session.session, why(Code::GatewayRefused), Some(within(400)));
+        assert_eq!(shown(), (Some("gateway_refused".to_owned()), Some(400)));
+        board.tries(&endpoint, session.session);
+        assert_eq!(shown(), (Some("gateway_refused".to_owned()), None));
+        board.resumed(&endpoint, session.session);
+        assert_eq!(shown(), (None, None));
+        // One that was left behind goes on trying.
+        let next = connected(InstanceId::fresh());
+        board.claim(&endpoint, &next);
+        board.resuming(&endpoint, session.session, why(Code::GatewayRefused), Some(within(400)));
+        assert_eq!(shown(), (None, None), "of the session that there is");
     }
 }

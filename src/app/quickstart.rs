@@ -3,14 +3,17 @@
 
 mod cable;
 
+use std::convert::Infallible;
 use std::io::{self, IsTerminal};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Path as UrlPath;
+use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse};
 use axum::routing::{get, post};
 use tempfile::TempDir;
@@ -36,6 +39,9 @@ use crate::tunnel::dial::Egress;
 use crate::tunnel::listen::bind;
 use crate::wire::token::EnrollmentToken;
 
+/// How long open streams may go on once the end was asked for: somebody sits there and waits.
+const DRAIN: Duration = Duration::from_secs(5);
+
 /// The largest download that the sample target gives.
 const MAX_SAMPLE_MIB: u64 = 64 * 1024;
 
@@ -44,19 +50,23 @@ const MAX_SAMPLE_MIB: u64 = 64 * 1024;
 pub enum Shown {
     /// Everything is connected; this is where to go.
     Ready {
-        /// `http://…` for the sample, `tcp://…` otherwise.
+        /// `http://…` for the sample, `tcp://…` otherwise; it leads there from this host.
         url: String,
         /// What is behind it.
         target: String,
-        /// Whether each line that is typed cuts the link.
+        /// Whether somebody sits there of whom each line cuts the link.
         keys: bool,
+        /// Where clients connect, if others than those of this host can.
+        open: Option<SocketAddr>,
     },
     /// The link between agent and gateway was cut.
     Cut,
     /// A row of the gateway's audit, as JSON.
     Row(Arc<str>),
-    /// Ctrl-C: open streams may finish.
-    Draining,
+    /// Ctrl-C: open streams may finish within this time.
+    Draining(Duration),
+    /// That is over.
+    Ended(Exit),
 }
 
 /// Runs until Ctrl-C. Without a target it brings its own, a small HTTP server.
@@ -79,35 +89,66 @@ pub async fn run(target: Option<HostPort>, listen: SocketAddr, mut show: impl Fn
         Some(target) => ("tcp", target),
         None => ("http", sample(cable.clone(), &tasks)?.into()),
     };
-    let mut stage = Stage::set(&state, socket, Endpoint(endpoint.into()), &target, listen).await?;
+    let (mut stage, mut rows) = Stage::set(&state, socket, Endpoint(endpoint.into()), &target, listen).await?;
     let at = stage.gateway.listeners.first().copied().unwrap_or(listen);
-    stage.connected().await?;
+    stage.connected(&mut rows).await?;
     let (mut keys, mut cuts) = (Keys::new(), cable.cuts());
-    show(Shown::Ready { url: format!("{scheme}://{at}/"), target: target.to_string(), keys: keys.0.is_some() });
+    show(Shown::Ready {
+        url: format!("{scheme}://{}", from_here(at)),
+        target: target.to_string(),
+        keys: keys.announced,
+        open: Some(at).filter(|at| !at.ip().is_loopback()),
+    });
     loop {
         tokio::select! {
             biased;
             wish = signals.next() => if wish == process::Wish::End { break },
             () = keys.line() => cable.cut(),
             Ok(()) = cuts.changed() => show(Shown::Cut),
-            row = stage.rows.recv() => match row {
-                Ok(row) => show(Shown::Row(row)),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => break,
-            },
+            never = show_rows(&mut rows, &mut show) => match never {},
         }
     }
-    show(Shown::Draining);
-    let exit = signals.drain(stage.end()).await;
+    show(Shown::Draining(DRAIN));
+    let exit = tokio::select! {
+        biased;
+        exit = signals.drain(stage.end()) => exit,
+        never = show_rows(&mut rows, &mut show) => match never {},
+    };
     tasks.abort().await;
+    // What ended last.
+    while let Ok(row) = rows.try_recv() {
+        show(Shown::Row(row));
+    }
+    show(Shown::Ended(exit));
     Ok(exit)
 }
+
+/// Shows the audit as it is written.
+async fn show_rows(rows: &mut Rows, show: &mut impl FnMut(Shown)) -> Infallible {
+    loop {
+        match rows.recv().await {
+            Ok(row) => show(Shown::Row(row)),
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// An address by which this host reaches what listens there.
+fn from_here(mut at: SocketAddr) -> SocketAddr {
+    if at.ip().is_unspecified() {
+        at.set_ip(if at.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    at
+}
+
+/// The gateway's audit.
+type Rows = broadcast::Receiver<Arc<str>>;
 
 /// Both ends, connected.
 struct Stage {
     gateway: gateway::Running,
     agent: agent::Running,
-    rows: broadcast::Receiver<Arc<str>>,
 }
 
 impl Stage {
@@ -118,23 +159,23 @@ impl Stage {
         endpoint: Endpoint,
         target: &HostPort,
         listen: SocketAddr,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(Self, Rows), Failure> {
         let (near, far) = (state.path().join("gateway"), state.path().join("agent"));
         let (audit, rows) = Audit::discard().observed();
         let gateway = start_gateway(&near, &endpoint, socket, listen, audit).await?;
         enroll(&gateway, &far).await?;
         let agent = start_agent(&far, &endpoint, target)?;
-        Ok(Self { gateway, agent, rows })
+        Ok((Self { gateway, agent }, rows))
     }
 
     /// Waits for the first session.
-    async fn connected(&mut self) -> Result<(), Failure> {
+    async fn connected(&mut self, rows: &mut Rows) -> Result<(), Failure> {
         loop {
             if !self.gateway.gateway.registry().sessions().is_empty() {
                 return Ok(());
             }
             // The session's row comes after its entry in the registry.
-            match self.rows.recv().await {
+            match rows.recv().await {
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(error) => return Err(Failure::new(Code::Internal, error)),
             }
@@ -166,8 +207,9 @@ async fn start_gateway(
     gateway::init(&place, &id, endpoint, port, None)?;
     let (group, target) = names();
     let allow = if listen.ip().is_loopback() { String::new() } else { ", allow_from: [\"0.0.0.0/0\", \"::/0\"]".to_owned() };
+    let drain = DRAIN.as_secs();
     let text = format!(
-        "version: 1\ngateway: {{id: {id}, endpoints: [\"{endpoint}\"], listen: \"{port}\"}}\nlisteners: [{{listen: \"{listen}\", target: {group}/{target}{allow}}}]\ndrain: {{timeout: 5s}}\n"
+        "version: 1\ngateway: {{id: {id}, endpoints: [\"{endpoint}\"], listen: \"{port}\"}}\nlisteners: [{{listen: \"{listen}\", target: {group}/{target}{allow}}}]\ndrain: {{timeout: {drain}s}}\n"
     );
     let config = config::parse_gateway("quickstart", &text)?;
     let running = gateway::Running::start(config, state_dir, audit, socket, vec![endpoint.clone()]).await?;
@@ -190,8 +232,9 @@ fn start_agent(state_dir: &Path, endpoint: &Endpoint, target: &HostPort) -> Resu
         Host::Dns(name) => name == "localhost",
     };
     let text = format!(
-        "version: 1\ngateway: {{endpoints: [\"{endpoint}\"]}}\ntargets: {{{}: {{kind: tcp, address: \"{target}\", allow_loopback: {loopback}}}}}\ndrain: {{timeout: 5s}}\n",
-        names().1
+        "version: 1\ngateway: {{endpoints: [\"{endpoint}\"]}}\ntargets: {{{}: {{kind: tcp, address: \"{target}\", allow_loopback: {loopback}}}}}\ndrain: {{timeout: {}s}}\n",
+        names().1,
+        DRAIN.as_secs()
     );
     agent::Running::start(config::parse_agent("quickstart", &text)?, state_dir, Audit::discard())
 }
@@ -209,30 +252,36 @@ fn sample(cable: Cable, tasks: &Tasks) -> Result<SocketAddr, Failure> {
                 cable.cut();
                 "cut\n"
             }),
-        );
+        )
+        .fallback(|| async { (StatusCode::NOT_FOUND, "not here; there are /, /mib/COUNT, POST /echo and POST /cut\n") });
     ops::serve_sample((Ipv4Addr::LOCALHOST, 0).into(), router, AllowFrom::all(), &Drain::new(), tasks)
 }
 
-/// What is typed on standard input, if somebody sits there.
-struct Keys(Option<tokio::fs::File>);
+/// What is typed on standard input.
+struct Keys {
+    input: Option<tokio::fs::File>,
+    /// Whether somebody sits there, and is to be told that it counts.
+    announced: bool,
+}
 
 impl Keys {
     /// A process in the background is stopped when it reads its terminal.
     fn new() -> Self {
         let stdin = io::stdin();
         let foreground = || rustix::termios::tcgetpgrp(&stdin).ok() == Some(rustix::process::getpgrp());
-        let input = Some(&stdin).filter(|stdin| !stdin.is_terminal() || foreground());
+        let announced = stdin.is_terminal() && foreground();
+        let input = Some(&stdin).filter(|stdin| announced || !stdin.is_terminal());
         let input = input.and_then(|stdin| rustix::io::dup(stdin).ok());
-        Self(input.map(|input| tokio::fs::File::from_std(input.into())))
+        Self { input: input.map(|input| tokio::fs::File::from_std(input.into())), announced }
     }
 
     /// Ends with each line.
     async fn line(&mut self) {
-        while let Some(input) = &mut self.0 {
+        while let Some(input) = &mut self.input {
             match input.read_u8().await {
                 Ok(b'\n') => return,
                 Ok(_) => {}
-                Err(_) => self.0 = None,
+                Err(_) => self.input = None,
             }
         }
         std::future::pending().await

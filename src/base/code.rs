@@ -268,7 +268,7 @@ codes! {
         "The agent's certificate was revoked." ;
         "Enroll the agent again with a fresh token if the revocation was a mistake."
     Stopping "stopping" Gateway Unavailable true:
-        "The process is shutting down." ;
+        "The process is shutting down; of a session: one of its ends has closed it in good order." ;
         "Try again; another instance or the restarted one answers."
 
     GatewayDnsFailed "gateway_dns_failed" Network Unavailable false:
@@ -334,7 +334,8 @@ codes! {
         "The peer broke the protocol." ;
         "Compare the versions of agent and gateway; if they match, report a defect or look for an attacker."
     LinkDead "link_dead" Network Unavailable false:
-        "Nothing was received for 5 s on an open connection, or nothing that was sent got through for 4 s." ;
+        "Nothing was received for 5 s on an open connection, or for 4 s in which something sent went unanswered; or nothing that was sent got \
+         through for 4 s, though the other side was heard." ;
         "Nothing: the agent reconnects. If it repeats, look for a firewall or NAT that drops idle or large packets."
     AgentDisabled "agent_disabled" Gateway Denied false:
         "The gateway's operator has disabled this agent, its group or its tenant." ;
@@ -343,14 +344,16 @@ codes! {
         "The agent's connection stands, but the agent does not answer a stream to its own echo." ;
         "Look at the agent's host and log: is the process stopped, starved or stuck? Restart it if so; the gateway asks again by itself."
     LinkClosed "link_closed" Network Unavailable false:
-        "The other side closed the connection." ;
-        "Nothing: the agent reconnects. The other side's log says why."
+        "The connection was closed, by the other side or on the way, without a word of why." ;
+        "Nothing: the agent reconnects. If the other side closed it, its log says why."
     SameGateway "same_gateway" Agent Unavailable false:
         "Two endpoints lead to the same gateway instance; one session is enough." ;
         "Nothing; the second endpoint is tried again in case the instances become two."
     NotHere "not_here" Network Unavailable false:
-        "A further lane, or one that takes up a broken one, reached another gateway instance than the one that holds its session, or that has forgotten it." ;
-        "Nothing: the session goes on with the lanes it has, or the agent begins a new one. Behind a balancer set `gateway.direct_address` in gateway.yaml."
+        "A further lane, or one that takes up a broken one, reached a gateway process that does not have its session: the gateway was restarted, or another one \
+         answers at its address." ;
+        "Nothing: the session goes on with the lanes it has, or the agent begins a new one. If no gateway was restarted, there are several behind one address: \
+         set `gateway.direct_address` in gateway.yaml."
     ResumeExpired "resume_expired" Network Unavailable false:
         "A session's connection broke and could not be taken up again within `resume_window`; its streams were reset." ;
         "Look at what lies between agent and gateway, or whether the agent's process ended. A longer `gateway.resume_window` in gateway.yaml waits longer."

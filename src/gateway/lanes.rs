@@ -119,17 +119,17 @@ async fn further(
     if let Err(why) = holds(gateway, &live) {
         live.lanes.close_because(&why);
     }
-    let why = tokio::select! {
+    tokio::select! {
         biased;
-        why = attend(&live, &lane, &mut incoming) => why,
+        () = attend(&live, &lane, &mut incoming) => {}
         never = watch(gateway, &live, &lane) => match never {},
-    };
+    }
     // The number of lanes is told right also while the rest of this one ends.
     drop((seat, open));
     live.certificates().forget(lane.number());
-    lane.link().ended().await;
+    let why = lane.link().ended().await;
     tasks.abort().await;
-    attendance.close(why);
+    attendance.close(Some(why).filter(|why| why.code != Code::Stopping));
 }
 
 /// Writes down each time that a lane's connection breaks and another one is waited for.
@@ -150,20 +150,19 @@ fn account<'a>(gateway: &'a Gateway, live: &'a Live, lane: &Lane) -> LaneAccount
     LaneAccount { audit: &gateway.audit, session: live.session, agent: &live.agent, lane: lane.number() }
 }
 
-/// Yields why the lane broke; nothing when it was closed in good order.
-async fn attend(live: &Live, lane: &Lane, incoming: &mut Incoming) -> Option<Failure> {
+/// Until the lane is over, or to be closed in good order.
+async fn attend(live: &Live, lane: &Lane, incoming: &mut Incoming) {
     loop {
         tokio::select! {
             biased;
-            why = lane.link().ended() => return Some(why).filter(|why| why.code != Code::Stopping),
+            _ = lane.link().ended() => return,
             _ = live.link.ended() => break,
             () = live.lanes.idles(lane) => break,
             // Agents open no streams on further lanes: dropped, and by that reset.
-            stream = incoming.accept() => if stream.is_none() { return Some(lane.link().ended().await) },
+            stream = incoming.accept() => if stream.is_none() { return },
         }
     }
     lane.link().close();
-    None
 }
 
 #[cfg(test)]

@@ -204,7 +204,7 @@ impl Port {
             let admitted = resume.map(|resume| lanes::admit(gateway, &agent, &resume, &exporter)).transpose()?;
             Ok(admitted.map_or((None, None), |(joining, received)| (Some(joining), received)))
         };
-        Ok(match upgrade::server(io, admit).await? {
+        Ok(match upgrade::server(io, gateway.instance, admit).await? {
             (upgraded, None) => Ready::Tunnel { upgraded, identity, agent, peer },
             (upgraded, Some(joining)) => Ready::Lane { upgraded, joining, certificate: Certificate::from(&identity), peer },
         })

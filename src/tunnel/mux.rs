@@ -242,6 +242,12 @@ impl Link {
         self.shared.ended.is_cancelled()
     }
 
+    /// Why it is over, or about to be.
+    #[must_use]
+    pub fn why(&self) -> Option<&Failure> {
+        self.shared.why.get()
+    }
+
     /// The signs of life.
     #[must_use]
     pub fn pulse(&self) -> &Pulse {
@@ -275,10 +281,13 @@ pub fn lost(error: &io::Error) -> Option<Code> {
     (error.kind() == io::ErrorKind::ConnectionAborted).then(|| why.map_or(Code::SessionLost, lost_because))
 }
 
-/// What the streams of a lane say that ended for this reason.
+/// What the streams of a lane say that ended for this reason: what somebody has decided about their session, else that it is lost.
 #[must_use]
 pub fn lost_because(why: &Failure) -> Code {
-    if why.code == Code::ResumeExpired { why.code } else { Code::SessionLost }
+    match why.code {
+        Code::Revoked | Code::AgentDisabled | Code::CertificateExpired | Code::TrustChanged | Code::ResumeExpired => why.code,
+        _ => Code::SessionLost,
+    }
 }
 
 impl Shared {

@@ -10,12 +10,13 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::{accept_hdr_async_with_config, client_async_with_config};
+use uuid::Uuid;
 
 use super::Io;
 use super::websocket::{Decoder, Event, Opcode, Sender, config, head};
 use crate::base::code::{Code, Failure};
 use crate::base::endpoint::Endpoint;
-use crate::base::id::printable;
+use crate::base::id::{InstanceId, printable};
 use crate::pki::tls;
 use crate::wire::heartbeat::Heartbeat;
 use crate::wire::resume::{self, Resume};
@@ -41,6 +42,27 @@ pub struct Upgraded {
     pub received: Option<u64>,
 }
 
+/// Why the agent's end has no upgraded connection.
+#[derive(Debug)]
+pub struct Refused {
+    /// What the gateway answered, or what kept it from answering.
+    pub failure: Failure,
+    /// Which gateway instance it was, if it said so: it does with `not_here`.
+    pub instance: Option<InstanceId>,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self { failure, instance: None }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        refused.failure
+    }
+}
+
 /// Bytes of a heartbeat.
 const HEARTBEAT_LEN: usize = 17;
 
@@ -49,7 +71,7 @@ const HEARTBEAT_LEN: usize = 17;
 ///
 /// # Errors
 /// What TLS reports; `upgrade_refused` or the gateway's own code otherwise.
-pub async fn client(stream: Box<dyn Io>, endpoint: &Endpoint, resume: Option<&Resume>) -> Result<Upgraded, Failure> {
+pub async fn client(stream: Box<dyn Io>, endpoint: &Endpoint, resume: Option<&Resume>) -> Result<Upgraded, Refused> {
     let mut request = http::Request::get(format!("wss://{}{PATH}", endpoint.0))
         .header("Host", endpoint.0.to_string())
         .header("Connection", "Upgrade")
@@ -78,13 +100,14 @@ pub async fn client(stream: Box<dyn Io>, endpoint: &Endpoint, resume: Option<&Re
     Ok(Upgraded { io, beats: 1, echo: None, received })
 }
 
-/// The gateway's end: checks path, subprotocol and resume header, lets `admit` decide by the last, answers, and waits for the
-/// first heartbeat. Yields what `admit` did; with it `admit` says how far a lane has got that is taken up again.
+/// The gateway's end, of that instance: checks path, subprotocol and resume header, lets `admit` decide by the last, answers, and waits
+/// for the first heartbeat. Yields what `admit` did; with it `admit` says how far a lane has got that is taken up again.
 ///
 /// # Errors
 /// The refusal that was sent; `upgrade_refused` for what was no upgrade of ours, `protocol_violation` for another first frame.
 pub async fn server<T>(
     stream: Box<dyn Io>,
+    instance: InstanceId,
     admit: impl FnOnce(Option<Resume>) -> Result<(T, Option<u64>), Failure> + Unpin,
 ) -> Result<(Upgraded, T), Failure>
 where
@@ -105,7 +128,7 @@ where
             Ok(response)
         }
         Err(failure) => {
-            let answer = refuse(request, &failure);
+            let answer = refuse(request, instance, &failure);
             verdict = Some(Err(failure));
             Err(answer)
         }
@@ -139,7 +162,7 @@ fn check_request(request: &Request) -> Result<Option<Resume>, Failure> {
     parsed.transpose().map_err(|error| Failure::new(Code::UpgradeRefused, error))
 }
 
-fn refuse(request: &Request, failure: &Failure) -> ErrorResponse {
+fn refuse(request: &Request, instance: InstanceId, failure: &Failure) -> ErrorResponse {
     let status = match failure.code {
         Code::UpgradeRefused if request.uri().path() != PATH => StatusCode::NOT_FOUND,
         Code::UpgradeRefused | Code::ProtocolUnsupported => StatusCode::BAD_REQUEST,
@@ -149,6 +172,11 @@ fn refuse(request: &Request, failure: &Failure) -> ErrorResponse {
     let mut response = ErrorResponse::new(Some(format!("{failure}\n")));
     *response.status_mut() = status;
     response.headers_mut().insert(REFUSAL_HEADER, HeaderValue::from_static(failure.code.as_str()));
+    if failure.code == Code::NotHere
+        && let Ok(instance) = HeaderValue::from_str(&instance.to_string())
+    {
+        response.headers_mut().insert(resume::INSTANCE_HEADER, instance);
+    }
     response
 }
 
@@ -173,18 +201,33 @@ async fn first_heartbeat<S: AsyncRead + Unpin>(io: &mut S) -> Result<Bytes, Fail
 }
 
 /// Whose fault a failed upgrade is.
-fn refused(error: Error, endpoint: &Endpoint) -> Failure {
-    match error {
+fn refused(error: Error, endpoint: &Endpoint) -> Refused {
+    let failure = match error {
         Error::Io(error) => tls::explain(&error, &endpoint.0),
         Error::Protocol(ProtocolError::HandshakeIncomplete) => tls::explain(&io::ErrorKind::UnexpectedEof.into(), &endpoint.0),
-        Error::Http(response) => {
-            let named = response.headers().get(REFUSAL_HEADER).and_then(|code| code.to_str().ok()?.parse().ok());
-            let body = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-            let detail = format!("{endpoint} answered HTTP {}: {}", response.status(), printable(body.trim(), 200));
-            Failure::new(named.unwrap_or(Code::UpgradeRefused), detail)
-        }
+        Error::Http(response) => return answered(&response, endpoint),
         other => Failure::new(Code::UpgradeRefused, format_args!("{endpoint}: {}", printable(&other.to_string(), 200))),
-    }
+    };
+    failure.into()
+}
+
+/// What a gateway says by its code and that alone; of whatever stands in front of it, all that helps to find it.
+fn answered(response: &http::Response<Option<Vec<u8>>>, endpoint: &Endpoint) -> Refused {
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let body = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    let body = body.trim();
+    let failure = match header(REFUSAL_HEADER).and_then(|code| code.parse::<Code>().ok()) {
+        Some(code) => {
+            let detail = body.strip_prefix(code.as_str()).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(body);
+            Failure::new(code, format_args!("{endpoint}: {}", printable(detail, 200)))
+        }
+        None => {
+            let detail = format_args!("{endpoint} answered HTTP {}: {}", response.status(), printable(body, 200));
+            Failure::new(Code::UpgradeRefused, detail)
+        }
+    };
+    let instance = header(resume::INSTANCE_HEADER).and_then(|id| InstanceId::from_bytes(id.parse::<Uuid>().ok()?.as_bytes()));
+    Refused { failure, instance }
 }
 
 #[cfg(test)]

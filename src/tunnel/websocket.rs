@@ -81,6 +81,17 @@ pub enum Sender {
     Server,
 }
 
+impl Sender {
+    /// Whose frames this end reads.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
 /// A frame's header, in the first bytes; the number says how many.
 #[must_use]
 pub fn head(sender: Sender, opcode: Opcode, payload: usize) -> ([u8; MAX_HEAD], usize) {

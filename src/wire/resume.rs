@@ -19,6 +19,9 @@ pub const HEADER: &str = "underpass-resume";
 /// The header of the gateway's answer when it takes up a broken lane: the bytes of yamux that it has received on it, in decimal.
 pub const RECEIVED_HEADER: &str = "underpass-received";
 
+/// The header of a `not_here`: the gateway instance that says it, in the form of a UUID.
+pub const INSTANCE_HEADER: &str = "underpass-instance";
+
 /// Bytes of the proof: HMAC-SHA-256 under the session's resume secret over the TLS exporter and the other fields.
 pub const PROOF: usize = 32;
 

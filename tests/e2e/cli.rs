@@ -151,16 +151,44 @@ async fn the_quickstart_serves_curl_and_ends_with_0_on_ctrl_c() {
 async fn c1_the_quickstarts_link_can_be_cut_while_a_download_goes_on() {
     let quickstart = Program::underpass().arg("quickstart").start();
     let url = url_of(&quickstart).await;
-    let (slow, sum) = (format!("{url}mib/64"), "3b6a07d0d404fab4e23b6d34bc6696a6a312dd92821332385e5af7c01c421351");
+    let (slow, sum) = (format!("{url}/mib/64"), "3b6a07d0d404fab4e23b6d34bc6696a6a312dd92821332385e5af7c01c421351");
     let script = format!("curl -sSf --limit-rate 32M --max-time 60 {slow} | sha256sum");
     let download = Program::new("sh").args(["-c", &script]).start();
     for _ in 0..5 {
-        let cut = format!("{url}cut");
+        let cut = format!("{url}/cut");
         assert_eq!(Program::new("curl").args(["-sSf", "--max-time", "10", "-X", "POST", &cut]).run().await.ok(), "cut\n");
     }
     assert!(download.finish(SOON).await.ok().starts_with(sum));
     let resumed = || quickstart.stdout().matches("  resumed  lane 0").count();
     eventually("each cut was mended", SOON, async || (resumed() == 5).then_some(())).await;
+    quickstart.signal(Signal::INT);
+    quickstart.finish(SOON).await.exits(0);
+}
+
+#[tokio::test]
+async fn the_quickstart_tells_how_it_ends() {
+    let quickstart = Program::underpass().arg("quickstart").start();
+    let url = url_of(&quickstart).await;
+    let endless =
+        Program::new("curl").args(["-s", "-o", "/dev/null", "--limit-rate", "1M", &format!("{url}/mib/1024")]).start();
+    eventually("the download runs", SOON, async || quickstart.stdout().contains("  opened   ").then_some(())).await;
+    quickstart.signal(Signal::INT);
+    let ended = quickstart.finish(SOON).await.exits(75);
+    let said = ended.stdout.split_once("ending: open streams may finish for 5 s").expect("how long it waits").1;
+    let (row, last) = (said.find("  closed   "), said.find("ended: what was open has been cut"));
+    assert!(row.is_some() && row < last && said.contains(", drain_deadline"), "{said}");
+    drop(endless);
+}
+
+#[tokio::test]
+async fn the_quickstart_warns_of_a_listener_that_is_open_to_others() {
+    let quickstart = Program::underpass().args(["quickstart", "--listen", "0.0.0.0:0"]).start();
+    let url = url_of(&quickstart).await;
+    assert!(url.starts_with("http://127.0.0.1:"), "one that leads there: {url}");
+    let warned = || quickstart.stdout().contains("warning: whoever reaches 0.0.0.0:").then_some(());
+    eventually("the warning", SOON, async || warned()).await;
+    let nothing = Program::new("curl").args(["-s", &format!("{url}/nothing")]).run().await.ok();
+    assert!(nothing.contains("/mib/COUNT"), "{nothing}");
     quickstart.signal(Signal::INT);
     quickstart.finish(SOON).await.exits(0);
 }

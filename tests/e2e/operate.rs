@@ -167,6 +167,8 @@ async fn s0_10_a_disabled_group_is_cut_and_kept_out_until_it_is_enabled() {
     site.gateway.audited("agents_disabled", |row| row["scope"] == "acme/dc1").await;
     site.gateway.audited("disconnected", |row| row["code"] == "agent_disabled").await;
     site.gateway.audited("closed", |row| row["code"] == "agent_disabled").await;
+    site.agent.audited("disconnected", |row| row["code"] == "agent_disabled").await;
+    site.agent.audited("closed", |row| row["code"] == "agent_disabled").await;
     site.agent.fails_with("agent_disabled").await;
     let list = site.gateway.admin(&["agents", "list"]).run().await.ok();
     assert!(list.contains("  down  ") && list.contains("disabled (acme/dc1 since 20"), "{list}");

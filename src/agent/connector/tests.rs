@@ -18,6 +18,7 @@ pub(in crate::agent) fn connector(resolved: &[&str], direct: Option<&str>, reach
             address: reached.map(|at| at.parse().unwrap()),
         },
         session: SessionId::fresh(),
+        instance: InstanceId::fresh(),
         secret: Secret::new("c2VjcmV0"),
         grounds: grounds(),
         direct_address: direct.map(|at| at.parse().unwrap()),

@@ -119,6 +119,6 @@ async fn a_lanes_streams_are_served_and_end_with_it() {
     streams.join().await;
     assert_eq!(lanes.count(), 1);
     let rows = rows.take();
-    assert_eq!((rows.first().unwrap().as_str(), rows.last().unwrap().as_str()), ("lane_opened", "lane_closed link_closed"));
+    assert_eq!((rows.first().unwrap().as_str(), rows.last().unwrap().as_str()), ("lane_opened", "lane_closed"));
     assert!(rows.contains(&"refused open_invalid".to_owned()), "{rows:?}");
 }

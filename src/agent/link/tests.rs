@@ -92,8 +92,9 @@ async fn a_session_that_nobody_serves_is_dismissed_with_its_tasks() {
     });
     let (welcome, grounds) = (welcomed(&greeting(&[]), 1).unwrap(), grounds());
     let (origin, pace) = (origin(), Arc::new(Pace::new()));
-    dismiss(Held { session, welcome, grounds, origin, pace, tasks }).await;
-    assert_eq!(gateway.link.ended().await.code, Code::LinkClosed);
+    let same = Failure::new(Code::SameGateway, "another link has it");
+    dismiss(Held { session, welcome, grounds, origin, pace, tasks }, same).await;
+    assert_eq!(gateway.link.ended().await.code, Code::SameGateway);
 }
 
 #[tokio::test]
@@ -112,7 +113,7 @@ async fn f05_a_gateway_that_drains_releases_the_link_and_the_session_ends_with_i
     site.gateway.notifier.tell(drain);
     site.ended().await;
     assert_eq!(site.rows.take(), ["connected", "refused open_invalid", "disconnected stopping"]);
-    assert_eq!(site.gateway.link.ended().await.code, Code::LinkClosed);
+    assert_eq!(site.gateway.link.ended().await.code, Code::Stopping);
 }
 
 #[tokio::test]
@@ -130,9 +131,20 @@ async fn f02_an_agent_that_drains_says_so_and_ends_once_the_gateway_has_understo
 #[tokio::test]
 async fn a_session_that_breaks_has_its_row_with_the_reason() {
     let mut site = site().await;
-    site.gateway.link.close();
+    // It says so without a reason.
+    site.gateway.link.close_because(Failure::new(Code::LinkDead, "x"));
     assert_eq!(site.ended().await, Code::LinkClosed);
     assert_eq!(site.rows.take(), ["connected", "disconnected link_closed"]);
+}
+
+#[tokio::test]
+async fn a_session_that_its_gateway_ends_has_its_row_with_what_the_gateway_says() {
+    for code in [Code::AgentDisabled, Code::CertificateExpired, Code::Stopping] {
+        let mut site = site().await;
+        site.gateway.lanes.close_because(&Failure::new(code, "acme/dc1/a"));
+        assert_eq!(site.ended().await, code);
+        assert_eq!(site.rows.take(), ["connected".to_owned(), format!("disconnected {code}")]);
+    }
 }
 
 #[tokio::test]

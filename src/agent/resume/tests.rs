@@ -47,9 +47,10 @@ impl Reach for Answers {
             }
             let (theirs, ours) = tokio::io::duplex(4096);
             let answer = self.answer;
+            let instance = InstanceId::fresh();
             self.tasks.spawn(async move {
                 let refused = |code| Failure::new(code, "as the test wants it");
-                let _ = upgrade::server(Box::new(ours), |_| answer.map(|()| ((), Some(0))).map_err(refused)).await;
+                let _ = upgrade::server(Box::new(ours), instance, |_| answer.map(|()| ((), Some(0))).map_err(refused)).await;
             });
             let grounds = Grounds::clone(&grounds().load());
             Ok(Secured { io: Box::new(theirs), gateway: gateway(), exporter: [9; 32], address: None, grounds })
@@ -74,6 +75,7 @@ async fn site(answer: Result<(), Code>) -> Site {
         endpoint: "wss://203.0.113.1".parse().unwrap(),
         origin: Origin { gateway: gateway(), address: None },
         session: SessionId::fresh(),
+        instance: InstanceId::fresh(),
         secret: Secret::new("c2VjcmV0"),
         grounds: grounds(),
         direct_address: None,
@@ -121,4 +123,27 @@ async fn s0_10_a_lane_whose_agent_may_no_longer_come_is_over_at_once() {
         assert_eq!(site.lane.link().ended().await.code, Code::ResumeExpired, "{code}");
         assert!(site.dialled_within(0).await > 10);
     }
+}
+
+#[test]
+fn a_session_that_its_own_gateway_gave_up_has_expired_and_one_that_another_never_had_has_not() {
+    let holder = InstanceId::fresh();
+    let code = |code, instance| match missed(Refused { failure: Failure::new(code, "x"), instance }, holder) {
+        Miss::Refused(failure) => Some(failure.code),
+        Miss::Elsewhere(_) | Miss::Failed(_) => None,
+    };
+    assert_eq!(code(Code::NotHere, Some(holder)), Some(Code::ResumeExpired));
+    assert_eq!(code(Code::NotHere, Some(InstanceId::fresh())), Some(Code::NotHere), "it was restarted");
+    assert_eq!(code(Code::NotHere, None), Some(Code::NotHere), "it does not say");
+    assert_eq!(code(Code::LaneRefused, Some(holder)), Some(Code::LaneRefused));
+    assert_eq!(code(Code::Stopping, Some(holder)), None, "worth another attempt");
+}
+
+#[tokio::test]
+async fn the_log_is_told_of_the_first_attempt_that_fails_and_then_every_ten_seconds() {
+    let (connector, _tasks) = crate::agent::connector::tests::connector(&[], None, None);
+    let mut shown = Shown { connector: &connector, lane: 0, told: None };
+    let start = Instant::now();
+    let told = (0..30).filter(|second| shown.is_told(start + Duration::from_secs(*second)));
+    assert_eq!(told.collect::<Vec<_>>(), [0, 10, 20]);
 }

@@ -98,8 +98,18 @@ async fn ended(how: impl AsyncFnOnce(&Site, &crate::tunnel::fixture::Half)) -> V
 
 #[tokio::test(start_paused = true)]
 async fn a_lanes_life_is_in_the_audit_however_it_ends() {
+    let cut = ended(async |_, theirs| {
+        // Its task has begun.
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        theirs.tasks.abort().await;
+    });
+    let cut = cut.await;
+    assert_eq!(cut, ["lane_opened", "lane_closed link_closed"]);
     let closed = ended(async |_, theirs| theirs.link.close()).await;
-    assert_eq!(closed, ["lane_opened", "lane_closed link_closed"]);
+    assert_eq!(closed, ["lane_opened", "lane_closed"]);
+    let disabled = Failure::new(Code::AgentDisabled, "acme/dc1/a");
+    let disabled = ended(async |site, _| site.agent.live.lanes.close_because(&disabled)).await;
+    assert_eq!(disabled, ["lane_opened", "lane_closed agent_disabled"]);
     let idle = ended(async |_, _| {}).await;
     assert_eq!(idle, ["lane_opened", "lane_closed"], "after a minute without a stream");
     let session = ended(async |site, _| site.agent.session.link.close()).await;
@@ -116,7 +126,7 @@ async fn t1_a_stream_that_the_agent_opens_on_a_lane_is_reset() {
         theirs.link.close();
     })
     .await;
-    assert_eq!(rows, ["lane_opened", "lane_closed link_closed"]);
+    assert_eq!(rows, ["lane_opened", "lane_closed"]);
 }
 
 /// The agent takes its first lane up again, and the gateway serves that connection for as long as it has something to do for it.

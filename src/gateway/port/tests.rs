@@ -138,7 +138,7 @@ async fn s1_behind_tls_an_agent_begins_a_session_and_nobody_else() {
         taken.await.unwrap();
         assert!(site.gateway.registry.sessions().is_empty());
     }
-    assert_eq!(site.rows.take(), ["connected", "disconnected link_closed", "connect_refused certificate_refused"]);
+    assert_eq!(site.rows.take(), ["connected", "disconnected stopping", "connect_refused certificate_refused"]);
 }
 
 #[tokio::test(start_paused = true)]

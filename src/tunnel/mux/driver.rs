@@ -19,6 +19,9 @@ use crate::base::limits::{HANDSHAKE_DEADLINE, HEARTBEAT, READ_BUFFER, TURN};
 use crate::tunnel::lane::Pulse;
 use crate::tunnel::upgrade::Upgraded;
 
+/// Reads of a connection that takes nothing more: 4 MiB, which is what a kernel holds unread.
+const LAST_READS: usize = 64;
+
 /// A lane, whichever connection it has.
 pub(super) struct Driver {
     shared: Arc<Shared>,
@@ -72,7 +75,8 @@ async fn close(driver: &Mutex<Driver>, shared: &Shared) -> io::Result<()> {
     shared.drive(super::engine::Engine::lose);
     sent().await?;
     shared.drive(super::engine::Engine::say_farewell);
-    lock(driver).say_close();
+    let code = shared.why.get().map_or(Code::Stopping, |why| why.code);
+    lock(driver).say_close(code);
     sent().await?;
     poll_fn(|cx| shared.turn.take(driver, cx, Driver::poll_shutdown)).await
 }
@@ -217,7 +221,7 @@ impl Driver {
                 Err(verdict) => return Poll::Ready(verdict),
             }
             if let Poll::Ready(Err(error)) = transport.poll_send(flow, cx) {
-                return Poll::Ready(broken(&error));
+                return Poll::Ready(last_word(transport, flow, shared, cx).unwrap_or_else(|| broken(&error)));
             }
             if shared.drive(|engine| engine.is_congested()) {
                 return Poll::Pending;
@@ -321,9 +325,9 @@ impl Driver {
         self.flow.last();
     }
 
-    fn say_close(&mut self) {
+    fn say_close(&mut self, code: Code) {
         if let Connection::Up(transport) = &mut self.connection {
-            transport.say_close(&mut self.flow);
+            transport.say_close(&mut self.flow, code);
         }
     }
 
@@ -337,6 +341,19 @@ impl Driver {
     pub(super) fn end(&mut self) {
         self.flow.clear();
     }
+}
+
+/// What ends the lane for good, of what lies unread on a connection that takes nothing more: who says farewell closes it next, and is
+/// not to be taken for a broken connection.
+fn last_word(transport: &mut Transport, flow: &mut Flow, shared: &Shared, cx: &mut Context<'_>) -> Option<Break> {
+    for _ in 0..LAST_READS {
+        match transport.poll_receive(flow, cx) {
+            Poll::Ready(Ok(())) if !shared.drive(|engine| engine.is_congested()) => {}
+            Poll::Ready(Err(over @ Break::Over(_))) => return Some(over),
+            _ => break,
+        }
+    }
+    None
 }
 
 /// How a lane stands between its connections.

@@ -14,6 +14,7 @@ use crate::base::code::{Code, Failure};
 use crate::base::limits::{ACKNOWLEDGE_BYTES, EMPTY_FRAMES_PER_SECOND, SENT_MESSAGE};
 use crate::tunnel::lane::Heart;
 use crate::tunnel::websocket::{Decoder, Event, MAX_HEAD, Opcode, Sender, head};
+use crate::wire::farewell;
 use crate::wire::heartbeat::Heartbeat;
 
 /// Echoes that wait to be sent; an honest peer asks for one in two seconds.
@@ -67,10 +68,7 @@ impl Flow {
 
     /// Reads what the peer's end of a connection sends.
     pub(super) fn decoder(&self) -> Decoder {
-        Decoder::new(match self.sender {
-            Sender::Client => Sender::Server,
-            Sender::Server => Sender::Client,
-        })
+        Decoder::new(self.sender.other())
     }
 
     #[cfg(test)]
@@ -151,8 +149,8 @@ impl Flow {
         aside: &mut Aside,
         now: Instant,
     ) -> Result<(), Break> {
-        let Self { shared, received, retained, .. } = self;
-        let (shared, mut moved) = (shared.clone(), false);
+        let Self { shared, sender, received, retained, .. } = self;
+        let (shared, peers, mut moved) = (shared.clone(), sender.other(), false);
         let decoded = shared.drive(|engine| {
             while let Some(event) = decoder.next(inbound).map_err(violation)? {
                 match event {
@@ -189,7 +187,7 @@ impl Flow {
                         }
                         _ => {}
                     },
-                    Event::Close(_) => return Err(Break::Over(Failure::new(Code::LinkClosed, "closed by the peer"))),
+                    Event::Close(payload) => return Err(farewell_of(peers, &payload)),
                 }
             }
             Ok(())
@@ -247,8 +245,13 @@ impl Flow {
         true
     }
 
+    /// The last frame of all, with what the lane ends with.
+    pub(super) fn close(&self, code: Code) -> Bytes {
+        self.control(Opcode::Close, &farewell::payload(code, reasons(self.sender)))
+    }
+
     /// A control frame.
-    pub(super) fn control(&self, opcode: Opcode, payload: &[u8]) -> Bytes {
+    fn control(&self, opcode: Opcode, payload: &[u8]) -> Bytes {
         let (head, len) = head(self.sender, opcode, payload.len());
         [&head[..len], payload].concat().into()
     }
@@ -272,6 +275,19 @@ impl Empties {
         }
         Ok(())
     }
+}
+
+/// What one end may give as its reason to close.
+fn reasons(of: Sender) -> &'static [Code] {
+    match of {
+        Sender::Client => farewell::OF_AGENTS,
+        Sender::Server => farewell::OF_GATEWAYS,
+    }
+}
+
+fn farewell_of(peer: Sender, payload: &[u8]) -> Break {
+    let code = farewell::reason(payload, reasons(peer)).unwrap_or(Code::LinkClosed);
+    Break::Over(Failure::new(code, "closed by the peer"))
 }
 
 fn violation(what: impl std::fmt::Display) -> Break {

@@ -10,6 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use std::io;
 
@@ -251,7 +252,40 @@ async fn a_peers_death_wakes_every_stream_with_an_error() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peers_farewell_wakes_every_stream_with_an_error() {
-    loses_everything(async |agent, _| agent.link.close(), Code::LinkClosed).await;
+    loses_everything(async |agent, _| agent.link.close(), Code::Stopping).await;
+}
+
+#[tokio::test]
+async fn a_farewell_says_what_its_end_may_decide_and_nothing_else() {
+    for (code, by_gateway, by_agent) in [
+        (Code::AgentDisabled, Code::AgentDisabled, Code::LinkClosed),
+        (Code::Revoked, Code::Revoked, Code::LinkClosed),
+        (Code::TrustChanged, Code::LinkClosed, Code::TrustChanged),
+        (Code::Internal, Code::LinkClosed, Code::LinkClosed),
+    ] {
+        let why = Failure::new(code, "decided here");
+        for (gateways, told) in [(true, by_gateway), (false, by_agent)] {
+            let (mut agent, gateway) = muxes().await;
+            let (mut theirs, mut ours) = opened(&mut agent, &gateway).await;
+            let (ends, reads, hears) =
+                if gateways { (&gateway.link, &mut theirs, &agent.link) } else { (&agent.link, &mut ours, &gateway.link) };
+            ends.close_because(why.clone());
+            let error = read(reads).await.unwrap_err();
+            assert_eq!(hears.ended().await, Failure::new(told, "closed by the peer"));
+            let streams = if told == Code::LinkClosed { Code::SessionLost } else { told };
+            assert_eq!(lost(&error), Some(streams), "{code} by the gateway: {gateways}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_farewell_counts_though_its_sender_takes_nothing_more() {
+    let (mut raw, gateway) = hostile().await;
+    let close = CloseFrame { code: 1000.into(), reason: "trust_changed".into() };
+    raw.send(Message::Close(Some(close))).await.unwrap();
+    drop(raw);
+    // Its first heartbeat can't be written.
+    assert_eq!(gateway.link.ended().await.code, Code::TrustChanged);
 }
 
 #[tokio::test]
@@ -334,6 +368,16 @@ async fn t1_what_is_no_message_of_ours_ends_the_session_with_a_violation() {
         answers_with(message, Code::ProtocolViolation).await;
     }
     answers_with(Message::Close(None), Code::LinkClosed).await;
+    for (status, reason) in
+        [(1000, "no_such_code"), (1000, "agent_disabled"), (1001, "stopping"), (1000, &"a".repeat(123)), (4000, "")]
+    {
+        let close = CloseFrame { code: status.into(), reason: reason.into() };
+        answers_with(Message::Close(Some(close)), Code::LinkClosed).await;
+    }
+    let close = CloseFrame { code: 1000.into(), reason: "trust_changed".into() };
+    let (mut raw, gateway) = hostile().await;
+    raw.send(Message::Close(Some(close))).await.unwrap();
+    assert_eq!(gateway.link.ended().await.code, Code::TrustChanged);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::tunnel::Io;
 use crate::tunnel::lane::{Heart, Pulse};
 use crate::tunnel::upgrade::Upgraded;
 use crate::tunnel::vectored::poll_write_chunks;
-use crate::tunnel::websocket::{Decoder, Opcode};
+use crate::tunnel::websocket::Decoder;
 
 /// What is left of a read buffer below which another is taken.
 const READ_MIN: usize = READ_BUFFER / 4;
@@ -160,9 +160,9 @@ impl Transport {
     }
 
     /// Frames the last words.
-    pub(super) fn say_close(&mut self, flow: &mut Flow) {
+    pub(super) fn say_close(&mut self, flow: &mut Flow, code: Code) {
         flow.fill(&mut self.aside, &mut self.outbound);
-        self.outbound.push_back(flow.control(Opcode::Close, &1000_u16.to_be_bytes()));
+        self.outbound.push_back(flow.close(code));
     }
 
     /// Ends the writing half.

@@ -305,14 +305,16 @@ impl Lanes {
     /// Closes every lane, and this is why.
     pub fn close_because(&self, why: &Failure) {
         self.ends_with(why.code);
+        self.table().closed = true;
+        self.attached().iter().for_each(|lane| lane.link().close_because(why.clone()));
         self.first().link().close_because(why.clone());
-        self.close();
     }
 
-    /// What a stream ends with whose lane is over: that code, unless the session has ended with one of its own.
+    /// What a stream ends with whose lane is over: that code, unless the session has ended with one of its own, or its first lane has.
     #[must_use]
     pub fn lost(&self, code: Code) -> Code {
-        self.0.why.get().copied().unwrap_or(code)
+        let first = || self.first().link().why().map(mux::lost_because).filter(|why| *why != Code::SessionLost);
+        self.0.why.get().copied().or_else(first).unwrap_or(code)
     }
 
     /// This process has slept for so long: connections that the other end has given up meanwhile are not waited for.

@@ -113,7 +113,7 @@ async fn a_greeting_that_is_given_up_leaves_no_connection_behind() {
     let given_up = tokio::time::timeout(Duration::from_secs(1), greet(agent, hello(&[]), &tasks)).await;
     assert!(given_up.is_err());
     tasks.join().await;
-    assert_eq!(gateway.link.ended().await.code, Code::LinkClosed);
+    assert_eq!(gateway.link.ended().await.code, Code::Stopping);
 }
 
 /// The gateway's verdict on a first message.

@@ -30,7 +30,7 @@ async fn answer(head: &str, stopping: bool) -> (String, Result<(), Failure>) {
     let (mut agent, gateway) = tokio::io::duplex(1 << 17);
     agent.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
     agent.shutdown().await.unwrap();
-    let verdict = server(Box::new(gateway), admit(stopping)).await.map(drop);
+    let verdict = server(Box::new(gateway), InstanceId::fresh(), admit(stopping)).await.map(drop);
     let mut answer = String::new();
     agent.read_to_string(&mut answer).await.unwrap();
     (answer, verdict)
@@ -47,7 +47,8 @@ async fn refused(head: &str, stopping: bool, status: &str, code: Code) {
 async fn both_ends_meet() {
     let (agent, gateway) = tokio::io::duplex(1 << 16);
     let endpoint = endpoint();
-    let (theirs, ours) = tokio::join!(client(Box::new(agent), &endpoint, None), server(Box::new(gateway), admit(false)));
+    let (theirs, ours) =
+        tokio::join!(client(Box::new(agent), &endpoint, None), server(Box::new(gateway), InstanceId::fresh(), admit(false)));
     assert!(theirs.is_ok() && ours.is_ok());
 }
 
@@ -100,17 +101,31 @@ async fn e4_what_only_looks_like_an_upgrade_is_none() {
 async fn e4_what_follows_a_request_before_its_answer_is_not_taken_for_frames() {
     let (mut agent, gateway) = tokio::io::duplex(1 << 16);
     agent.write_all(format!("{GOOD}\r\nGET /v1/tunnel HTTP/1.1\r\n").as_bytes()).await.unwrap();
-    assert_eq!(server(Box::new(gateway), admit(false)).await.err().unwrap().code, Code::UpgradeRefused);
+    assert_eq!(server(Box::new(gateway), InstanceId::fresh(), admit(false)).await.err().unwrap().code, Code::UpgradeRefused);
 }
 
 #[tokio::test]
 async fn the_refusal_reaches_the_dialer_with_its_code() {
     let (agent, gateway) = tokio::io::duplex(1 << 16);
     let endpoint = endpoint();
-    let (theirs, _) = tokio::join!(client(Box::new(agent), &endpoint, None), server(Box::new(gateway), admit(true)));
-    let failure = theirs.err().unwrap();
-    assert_eq!(failure.code, Code::Stopping);
-    assert!(failure.detail.contains("503") && failure.detail.contains("wss://gw.example"), "{failure}");
+    let (theirs, _) =
+        tokio::join!(client(Box::new(agent), &endpoint, None), server(Box::new(gateway), InstanceId::fresh(), admit(true)));
+    let failure = Failure::from(theirs.err().unwrap());
+    assert_eq!(failure, Failure::new(Code::Stopping, "wss://gw.example:443: the gateway is shutting down"));
+}
+
+#[tokio::test]
+async fn a_gateway_without_the_session_says_which_one_it_is() {
+    let (agent, gateway) = tokio::io::duplex(1 << 16);
+    let (endpoint, instance) = (endpoint(), InstanceId::fresh());
+    let resume = Resume { claim: Claim::new_lane(SessionId::fresh(), 1), proof: [7; resume::PROOF] };
+    let client = client(Box::new(agent), &endpoint, Some(&resume));
+    let (theirs, _) = tokio::join!(client, server(Box::new(gateway), instance, admit(false)));
+    let Refused { failure, instance: told } = theirs.err().unwrap();
+    assert_eq!((failure.code, told), (Code::NotHere, Some(instance)));
+    let from_elsewhere =
+        "HTTP/1.1 409 Conflict\r\nUnderpass-Refusal: not_here\r\nUnderpass-Instance: me\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(dialed(from_elsewhere).await.code, Code::NotHere, "whoever it is");
 }
 
 /// What the agent makes of an answer.
@@ -118,7 +133,7 @@ async fn dialed(answer: &str) -> Failure {
     let (agent, mut other) = tokio::io::duplex(1 << 17);
     other.write_all(answer.as_bytes()).await.unwrap();
     other.shutdown().await.unwrap();
-    client(Box::new(agent), &endpoint(), None).await.err().unwrap()
+    client(Box::new(agent), &endpoint(), None).await.err().unwrap().into()
 }
 
 #[tokio::test]
@@ -148,7 +163,7 @@ async fn d2_a_head_of_a_mebibyte_is_refused_without_being_kept() {
         agent.write_all(format!("{GOOD}X: ").as_bytes()).await.unwrap();
         flood(&mut agent, &[b'a'; 4096], 256).await
     };
-    let (verdict, sent) = tokio::join!(server(Box::new(gateway), admit(false)), send);
+    let (verdict, sent) = tokio::join!(server(Box::new(gateway), InstanceId::fresh(), admit(false)), send);
     assert_eq!(verdict.err().unwrap().code, Code::UpgradeRefused);
     assert!(sent <= 128 * 1024, "{sent} bytes were taken");
 }
@@ -179,7 +194,7 @@ async fn d2_a_head_that_trickles_is_ended_by_its_pieces_or_by_the_callers_deadli
         std::future::pending().await
     };
     let verdict = tokio::select! {
-        verdict = tokio::time::timeout(HANDSHAKE_DEADLINE, server(Box::new(gateway), admit(false))) => verdict.ok(),
+        verdict = tokio::time::timeout(HANDSHAKE_DEADLINE, server(Box::new(gateway), InstanceId::fresh(), admit(false))) => verdict.ok(),
         () = trickle => None,
     };
     assert!(verdict.is_none_or(|verdict| verdict.is_err()));
@@ -212,7 +227,7 @@ async fn the_first_frame_is_a_heartbeat() {
             socket.send(message.clone()).await.unwrap();
             socket
         };
-        let (_socket, verdict) = tokio::join!(agent, server(Box::new(gateway), admit(false)));
+        let (_socket, verdict) = tokio::join!(agent, server(Box::new(gateway), InstanceId::fresh(), admit(false)));
         assert_eq!(verdict.err().unwrap().code, code, "{message:?}");
     }
 }

@@ -186,7 +186,7 @@ async fn without_a_window_a_broken_connection_is_the_end_and_so_is_a_farewell() 
     assert_eq!(lane.gateway.link.ended().await.code, Code::LinkClosed);
     let lane = Lane::new();
     lane.agent.link.close();
-    assert_eq!(lane.gateway.link.ended().await.code, Code::LinkClosed);
+    assert_eq!(lane.gateway.link.ended().await.code, Code::Stopping);
     assert!(lane.gateway.link.claim().is_err());
     let lane = Lane::new();
     lane.cut().await;

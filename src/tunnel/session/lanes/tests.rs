@@ -179,6 +179,27 @@ async fn a_sessions_end_is_every_lanes_end_also_of_one_that_comes_too_late() {
 }
 
 #[tokio::test]
+async fn what_ends_a_session_at_one_end_ends_the_streams_of_all_lanes_at_the_other() {
+    let disabled = Failure::new(Code::AgentDisabled, "acme/dc1/a");
+    let pair = Pair::new().await;
+    let joined = pair.join().await;
+    pair.gateway.lanes.close_because(&disabled);
+    for link in [&pair.agent.link, joined.agent.1.link()] {
+        assert_eq!(link.ended().await.code, Code::AgentDisabled);
+    }
+    // Also where lane 0 alone has told.
+    let pair = Pair::new().await;
+    let joined = pair.join().await;
+    assert_eq!(pair.agent.lanes.lost(Code::SessionLost), Code::SessionLost);
+    pair.gateway.link.close_because(disabled);
+    pair.agent.link.ended().await;
+    pair.agent.lanes.close();
+    let further = joined.agent.1.link().ended().await;
+    assert_eq!(further.code, Code::Stopping);
+    assert_eq!(pair.agent.lanes.lost(mux::lost_because(&further)), Code::AgentDisabled);
+}
+
+#[tokio::test]
 async fn the_limit_on_streams_is_the_sessions_and_not_each_lanes() {
     let pair = Pair::new().await;
     let _joined = pair.join().await;
