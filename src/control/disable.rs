@@ -98,10 +98,8 @@ impl Control {
             let stored = records::get::<Disabled>(self.store(), scope.as_str()).await?;
             let at = text::seconds(OffsetDateTime::now_utc());
             let (write, at) = match (by, &stored) {
-                (Some(_), Some(stored)) => {
-                    return Ok(standing(scope, Some(stored.record.at), false, &*self.disabled.lock().await));
-                }
-                (None, None) => return Ok(standing(scope, None, false, &*self.disabled.lock().await)),
+                (Some(_), Some(stored)) => return Ok(standing(scope, Some(stored.record.at), false, &published)),
+                (None, None) => return Ok(standing(scope, None, false, &published)),
                 (Some(caller), None) => {
                     (Disabled { scope: scope.clone(), at, by: caller.by.clone() }.put(Expect::Absent), Some(at))
                 }
