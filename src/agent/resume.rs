@@ -147,7 +147,8 @@ impl Shown<'_> {
     }
 }
 
-/// Tries one address after another, the first at once unless there were many attempts, until one attempt succeeds or it is clear that none can.
+/// Tries one address after another, the first at once unless there were many attempts, until one attempt succeeds or it is clear
+/// that none can.
 async fn take_up(mut shown: Shown<'_>, lane: &Lane, elsewhere: &CancellationToken) -> Result<Resumed, Failure> {
     let connector = shown.connector;
     let mut backoff = Backoff::new(RESUME_BASE, RESUME_MAX);
