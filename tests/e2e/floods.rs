@@ -11,7 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use underpass::base::id::{InstanceId, Name};
-use underpass::base::limits::{CHURN_BURST, CHURN_PER_SECOND, EMPTY_FRAMES_PER_SECOND, STREAM_WINDOW, TARGET_STREAMS};
+use underpass::base::limits::{
+    CHURN_BURST, CHURN_PER_SECOND, EMPTY_FRAMES_PER_SECOND, STREAM_WINDOW, STUCK_AFTER, TARGET_STREAMS,
+};
 use underpass::wire::codec::encode;
 use underpass::wire::hello::{Hello, Kind, Offer, VERSIONS};
 use underpass::wire::open::{Open, Spoken};
@@ -56,8 +58,8 @@ async fn endured(what: &str, flood: impl AsyncFnOnce(&mut Evil) -> std::io::Resu
     let before = attacked.site.gateway.process().rss_kib();
     let over = Cell::new(false);
     let flood = async {
-        // One whose answers nobody reads comes to a halt by itself.
-        let ended = timeout(Duration::from_secs(4), flood(&mut evil)).await;
+        // One whose answers nobody reads comes to a halt by itself, and its session to an end: who answers no heartbeat is dead.
+        let ended = timeout(STUCK_AFTER / 4 * 3, flood(&mut evil)).await;
         over.set(true);
         ended
     };
